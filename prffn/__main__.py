@@ -1,0 +1,91 @@
+"""Command line: `python -m prffn reports`, `python -m prffn data`."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from prffn.config import PROFILES, unknown
+from prffn.paths import checkout, data_root, reports_root
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command. Returns the exit status: 0, or 1 with the error in one line."""
+    parser = argparse.ArgumentParser(prog="python -m prffn", description=sys.modules["prffn"].__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    reports = commands.add_parser("reports", help="run the notebooks and write reports/<profile>/")
+    reports.add_argument("notebooks", nargs="*", help="names such as table5_region_size; all of them if none is given")
+    reports.add_argument("--profile", default="quick", choices=sorted(PROFILES))
+    reports.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
+    reports.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    reports.add_argument("--retrain", action="store_true", help="train all runs afresh")
+
+    data = commands.add_parser("data", help="list the image sets, or download them")
+    data_commands = data.add_subparsers(dest="data_command", required=True)
+    data_commands.add_parser("list", help="which sets there are, which are at hand")
+    get = data_commands.add_parser("get", help="download official archives, check and unpack them")
+    get.add_argument("sets", nargs="+", metavar="SET")
+
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "reports":
+            return run_notebooks(options)
+        return list_sets() if options.data_command == "list" else get_sets(options.sets)
+    except (ValueError, OSError) as error:
+        print(f"prffn: {error}", file=sys.stderr)
+        return 1
+
+
+def run_notebooks(options: argparse.Namespace) -> int:
+    """Runs notebooks headlessly; the executed copies go beside the reports."""
+    import papermill
+
+    available = {path.stem: path for path in sorted((checkout() / "notebooks").glob("*.ipynb"))}
+    for name in options.notebooks:
+        if name not in available:
+            raise ValueError(unknown("notebook", name, available))
+    parameters = {"profile": options.profile, "device": options.device, "retrain": options.retrain}
+    if options.seeds is not None:
+        parameters["seeds"] = options.seeds
+    folder = reports_root() / options.profile
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in options.notebooks or available:
+        began = time.perf_counter()
+        print(f"{name}: profile {options.profile}", flush=True)
+        try:
+            papermill.execute_notebook(
+                str(available[name]), str(folder / f"{name}.ipynb"), parameters=parameters, kernel_name="python3",
+                progress_bar=False, log_output=True, stdout_file=None, stderr_file=sys.stderr,
+            )  # fmt: skip
+        except papermill.PapermillExecutionError as error:
+            raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error
+        print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {folder / name}.md", flush=True)
+    return 0
+
+
+def list_sets() -> int:
+    """Prints each image set and whether it is at hand."""
+    from prffn.data import EMBEDDED_SETS, KNOWN_SETS
+
+    print(f"data root: {data_root()}")
+    for name in EMBEDDED_SETS:
+        print(f"  {name:15} at hand (inside the scikit-image wheel)")
+    for name, source in KNOWN_SETS.items():
+        there = (data_root() / source.folder).is_dir()
+        how = "at hand" if there else "missing: ask for it at manga109.org" if name == "Manga109" else "missing"
+        print(f"  {name:15} {how}")
+    return 0
+
+
+def get_sets(names: list[str]) -> int:
+    """Downloads image sets."""
+    from prffn.download import get
+
+    for name in names:
+        print(f"{name}: {Path(get(name))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

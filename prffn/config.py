@@ -1,0 +1,233 @@
+"""An experiment in plain dataclasses. The defaults are the paper's settings; a profile is a smaller budget.
+
+Each default says where it comes from: printed in the paper, inferred from printed numbers, or our choice
+(RCAN's training set-up, on which the baseline is built, where the paper's is not at hand).
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from prffn.losses.contrast import Form, Negatives, Similarity, check_arguments
+from prffn.models.prffn import Variant
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    train: str = "DIV2K_train"                      # our choice: RCAN's
+    evaluation: tuple[str, ...] = ("DIV2K_val5",)   # printed; the images 0801 to 0805 are our reading
+    lpips: bool = True                              # printed (Table 2); measured where a trained AlexNet is at hand
+    scale: int = 3                                  # printed (Tables 1 to 7)
+    patch_size: int = 48                            # LR pixels, our choice: RCAN's
+    batch_size: int = 16                            # our choice: RCAN's
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    variant: Variant = "PRFFN3"                     # printed (Table 1); with L_contr it is PRFFN
+    channels: int = 64                              # inferred from the printed parameters
+    groups: int = 10                                # N, printed
+    blocks: int = 3                                 # M, printed
+    reduction: int = 16                             # printed
+    dilation_rates: tuple[int, ...] = (1, 2, 4)     # printed (Table 7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    contrast_weight: float = 0.1                    # lambda_c, printed (Table 3); 0 is L_1 alone
+    region_size: int = 64                           # S, printed (Table 5)
+    form: Form = "ratio"                            # our choice, see losses/contrast.py
+    similarity: Similarity = "l1"                   # of the form infonce, our choice
+    temperature: float = 0.1                        # tau of the form infonce, our choice
+    epsilon: float = 0.01                           # of the form ratio, our choice
+    negatives: Negatives = "hr"                     # our choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    steps: int = 1_000_000                          # 1000 epochs (printed) of 1000 iterations (our choice: RCAN's)
+    learning_rate: float = 1e-4                     # our choice: RCAN's
+    schedule: Literal["halving", "one_cycle"] = "halving"  # our choice: RCAN's
+    halve_every: int = 200_000                      # steps, of the halving schedule; our choice: RCAN's
+    betas: tuple[float, float] = (0.9, 0.999)       # our choice: RCAN's
+    bfloat16: bool = False                          # autocast of the network; the loss stays in float32
+    channels_last: bool = False                     # memory format of the network
+
+
+# fmt: on
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def canonical(self) -> "Experiment":
+        """The same experiment with settings that have no effect at their defaults: equal trainings compare equal."""
+        loss, model, training = self.loss, self.model, self.training
+        if loss.contrast_weight == 0:
+            loss = LossConfig(contrast_weight=0.0)
+        elif loss.form == "ratio":
+            loss = dataclasses.replace(loss, similarity=LossConfig.similarity, temperature=LossConfig.temperature)
+        else:
+            loss = dataclasses.replace(loss, epsilon=LossConfig.epsilon)
+        if model.variant != "PRFFN3":
+            model = dataclasses.replace(model, dilation_rates=ModelConfig.dilation_rates)
+        if training.schedule != "halving":
+            training = dataclasses.replace(training, halve_every=TrainingConfig.halve_every)
+        return dataclasses.replace(self, loss=loss, model=model, training=training)
+
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "cpu": {
+        "data.train": "BSD200",
+        "data.evaluation": ("Set5", "B100"),
+        "data.patch_size": 24,
+        "data.batch_size": 8,
+        "model.channels": 16,
+        "model.groups": 2,
+        "training.steps": 1500,
+        "training.learning_rate": 5e-3,
+        "training.schedule": "one_cycle",
+        "training.channels_last": True,
+    },
+    "quick": {
+        "data.train": "embedded_train",
+        "data.evaluation": ("embedded_val",),
+        "data.lpips": False,
+        "data.patch_size": 16,
+        "data.batch_size": 4,
+        "model.channels": 12,
+        "model.groups": 1,
+        "training.steps": 600,
+        "training.learning_rate": 8e-3,
+        "training.schedule": "one_cycle",
+        "training.channels_last": True,
+    },
+}
+"""A budget each: what it changes of the paper's settings. `quick` needs no download and trains in minutes; `cpu` is
+the recorded study on real benchmark images; `paper` is the paper's own protocol, for a GPU."""
+
+PROFILE_SEEDS = {"paper": 1, "cpu": 5, "quick": 3}
+"""Number of seeds of each setting. The paper prints one figure each and no seeds: one is our reading."""
+
+
+def fields_of(config: Any = Experiment) -> dict[str, type]:
+    """All settings of an experiment by their dotted names, such as 'loss.region_size'."""
+    names: dict[str, type] = {}
+    for f in dataclasses.fields(config):
+        if dataclasses.is_dataclass(f.type):
+            names |= {f"{f.name}.{inner}": kind for inner, kind in fields_of(f.type).items()}
+        else:
+            names[f.name] = f.type  # type: ignore[assignment]
+    return names
+
+
+def unknown(kind: str, name: object, choices: Any) -> str:
+    """The text of an error for a misspelt name: what it was, the nearest choice, all choices."""
+    choices = sorted(map(str, choices))
+    near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {name!r}.{hint} Choose one of: {', '.join(choices)}"
+
+
+def check_profile(profile: object) -> str:
+    """Returns the profile's name. Raises ValueError if there is none of that name."""
+    if not isinstance(profile, str) or profile not in PROFILES:
+        raise ValueError(unknown("profile", profile, PROFILES))
+    return profile
+
+
+def experiment(settings: Mapping[str, Any]) -> Experiment:
+    """The experiment with some settings changed from the paper's, by dotted name: {"loss.region_size": 16, "seed": 1}.
+
+    Raises ValueError for a name that does not exist or a value that cannot be used.
+    """
+    known = fields_of()
+    parts: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        if name not in known:
+            raise ValueError(unknown("setting", name, known))
+        value = tuple(value) if isinstance(value, list) else value
+        part, _, inner = name.partition(".")
+        if inner:
+            nested.setdefault(part, {})[inner] = value
+        else:
+            parts[part] = value
+    types = {f.name: f.type for f in dataclasses.fields(Experiment)}
+    for part, values in nested.items():
+        parts[part] = types[part](**values)  # type: ignore[operator]
+    return Experiment(**parts)
+
+
+def variants(
+    profile: str, vary: Mapping[str, Mapping[str, Any]], *, seeds: int | None = None
+) -> dict[str, list[Experiment]]:
+    """The experiments of a table: one list for each label of `vary`, with one experiment for each seed.
+
+    seeds: how many, 0 to seeds - 1; None for the profile's own number. Raises ValueError for an unknown profile or
+    setting, and for a setting that the profile sets and the table varies: they would contradict each other.
+    """
+    budget = PROFILES[check_profile(profile)]
+    count = PROFILE_SEEDS[profile] if seeds is None else seeds
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"seeds must be a whole number from 1 on, or None for the profile's own, got {seeds!r}")
+    table: dict[str, list[Experiment]] = {}
+    for label, changes in vary.items():
+        for name in changes:
+            if name in budget or name == "seed":
+                owner = "the number of seeds" if name == "seed" else f"profile {profile!r}"
+                raise ValueError(f"{name} of {label!r} is set by {owner}: a table cannot vary it as well")
+        table[label] = [experiment({**budget, **changes, "seed": seed}) for seed in range(count)]
+    return table
+
+
+def check(e: Experiment) -> None:
+    """Raises TypeError or ValueError naming the first setting that cannot be used."""
+    for name, kind in fields_of().items():
+        part, _, inner = name.partition(".")
+        value = getattr(getattr(e, part), inner) if inner else getattr(e, part)
+        _check_value(name, value, kind)
+    positive = {
+        "data.patch_size": e.data.patch_size,
+        "data.batch_size": e.data.batch_size,
+        "training.steps": e.training.steps,
+        "training.learning_rate": e.training.learning_rate,
+        "training.halve_every": e.training.halve_every,
+    }
+    for name, number in positive.items():
+        if not 0 < number < float("inf"):
+            raise ValueError(f"{name} must be positive, got {number!r}")
+    if e.data.scale not in (2, 3, 4):
+        raise ValueError(f"data.scale must be 2, 3 or 4, got {e.data.scale!r}")
+    if not 0 <= e.loss.contrast_weight < float("inf"):
+        raise ValueError(f"loss.contrast_weight must be 0 or more, got {e.loss.contrast_weight!r}")
+    if not e.data.evaluation:
+        raise ValueError("data.evaluation must name at least one image set")
+    loss = e.loss
+    check_arguments(loss.region_size, loss.form, loss.similarity, loss.temperature, loss.epsilon, loss.negatives)
+
+
+def _check_value(name: str, value: Any, kind: Any) -> None:
+    choices = get_args(kind)
+    if getattr(kind, "__origin__", None) is tuple:
+        item = choices[0]
+        if not isinstance(value, tuple) or not all(isinstance(v, item) for v in value):
+            raise TypeError(f"{name} must be a tuple of {item.__name__}, got {value!r}")
+    elif choices:
+        if value not in choices:
+            raise ValueError(unknown(f"value of {name}:", value, choices))
+    elif kind is float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name} must be a number, got {value!r}")
+    elif type(value) is not kind:
+        raise TypeError(f"{name} must be of type {kind.__name__}, got {value!r}")

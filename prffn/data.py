@@ -1,0 +1,300 @@
+"""Image sets, decoded once into a cache, and random LR/HR patches."""
+
+import hashlib
+import json
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from PIL import Image
+from torch import Tensor
+
+from prffn.config import unknown
+from prffn.degradation import ImageArray, downscale, mod_crop
+from prffn.paths import DATA_VARIABLE, atomic_write, cache_root, data_root
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class SetSource:
+    """Where a known image set lies under the data root, and what must be there."""
+
+    folder: str
+    count: int
+    first: int | None = None
+    without: tuple[str, ...] = ()
+
+
+KNOWN_SETS = {
+    "DIV2K_train": SetSource("DIV2K_train_HR", 800),
+    "DIV2K_val": SetSource("DIV2K_valid_HR", 100),
+    "DIV2K_val5": SetSource("DIV2K_valid_HR", 5, first=5),  # 0801 to 0805, as in EDSR and RCAN (our reading)
+    "Set5": SetSource("Set5", 5),
+    "Set14": SetSource("Set14", 14),
+    "B100": SetSource("B100", 100),
+    "Urban100": SetSource("Urban100", 100),
+    "Manga109": SetSource("Manga109", 109),
+    # The training images of BSDS300. Set5's `woman` is a reduced copy of 302003, which is left out.
+    "BSD200": SetSource("BSD200", 199, without=("302003",)),
+}
+
+EMBEDDED_SETS = {
+    "embedded_train": (
+        "astronaut.png",
+        "hubble_deep_field.jpg",
+        "ihc.png",
+        "motorcycle_left.png",
+        "retina.jpg",
+    ),
+    "embedded_val": ("chelsea.png", "coffee.png", "rocket.jpg"),
+}
+"""Photographs inside the scikit-image wheel: always at hand, a fixed split."""
+
+RECORDED_CHECKSUMS = {
+    "Set5": "7193940992efe5a7b57d765d08d4ee0d0fbbb8d3161d52d4e549d267e7b0fd85",
+    "B100": "ad8d05a3825339301f4da9263a259bf7d49e509c37fd1cd770497fd64277424b",
+    "BSD200": "c7e4b133cc2e08f877c694876934fe98b7fe289ef20734527249a7ec479a2820",
+}
+"""Checksums of the images that the recorded study used, so that its records are found where the images are not."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one set in the order of their names: HR, (H, W, 3) uint8 each, read-only."""
+
+    name: str
+    image_names: tuple[str, ...]
+    images: tuple[ImageArray, ...]
+    checksum: str
+    """Of all names and pixels: the same images give the same checksum, from whatever file format."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def read_image(path: Path) -> ImageArray:
+    """Decodes an 8-bit image file to (H, W, 3) RGB, uint8. Gray and palette images become RGB; alpha is dropped.
+
+    Raises ValueError naming the file if it is damaged, no image, or of more than 8 bits or other colours than RGB.
+    """
+    try:
+        with Image.open(path) as file:
+            if file.mode not in ("RGB", "L", "P", "1", "LA", "RGBA"):
+                raise ValueError(
+                    f"{path}: images of mode {file.mode} are not supported; convert it to 8-bit RGB, for example with "
+                    "Pillow's Image.convert('RGB')"
+                )
+            return np.asarray(file.convert("RGB"))
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be decoded as an image ({error}); replace the file") from error
+
+
+def _source_files(name: str) -> list[Path]:
+    """The files of a set in order. Raises FileNotFoundError with the way to get a missing set."""
+    if name in EMBEDDED_SETS:
+        folder = Path(str(resources.files("skimage") / "data"))
+        return [folder / file for file in EMBEDDED_SETS[name]]
+    if name in KNOWN_SETS:
+        source = KNOWN_SETS[name]
+        folder = data_root() / source.folder
+        if not folder.is_dir():
+            raise FileNotFoundError(_how_to_get(name, folder))
+        files = [f for f in list_images(folder) if f.stem not in source.without][: source.first]
+        if len(files) != source.count:
+            raise FileNotFoundError(
+                f"image set {name}: {folder} holds {len(files)} of {source.count} images; remove the folder and run: "
+                f"python -m prffn data get {name}"
+            )
+        return files
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise ValueError(unknown("image set", name, [*KNOWN_SETS, *EMBEDDED_SETS]) + ", or the path of a folder")
+    files = list_images(folder)
+    if not files:
+        raise FileNotFoundError(f"no images in {folder}; looked for {', '.join(IMAGE_SUFFIXES)}")
+    return files
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted by name, without its subfolders."""
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
+
+
+def _how_to_get(name: str, folder: Path) -> str:
+    if name == "Manga109":
+        return (
+            f"image set Manga109 is not in {folder}. Its licence forbids redistribution: ask for it at manga109.org, "
+            f"and put the 109 images of the benchmark into that folder (or set {DATA_VARIABLE})"
+        )
+    return (
+        f"image set {name} is not in {folder}. Get it with: python -m prffn data get {name} (or set {DATA_VARIABLE} "
+        f"to a folder that holds {folder.name}/)"
+    )
+
+
+@lru_cache(maxsize=16)
+def image_set(name: str) -> ImageSet:
+    """An image set by name, or any folder by path: decoded once into the cache, then read from there.
+
+    Names: DIV2K_train, DIV2K_val, DIV2K_val5, BSD200, Set5, Set14, B100, Urban100, Manga109, embedded_train,
+    embedded_val. Raises ValueError for an unknown name or a damaged image, FileNotFoundError for a missing set.
+    """
+    files = _source_files(name)
+    label = set_label(name)
+    where = hashlib.sha256(str(files[0].parent.resolve()).encode()).hexdigest()[:8]
+    cached = _Cache(cache_root() / "images" / f"{label}-{where}" / "hr")
+    fingerprint = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    images = cached.load(fingerprint)
+    if images is None:
+        cached.store(((f.name, read_image(f)) for f in files), fingerprint)
+        images = cached.load(fingerprint)
+        assert images is not None
+    return ImageSet(label, tuple(f.stem for f in files), images, cached.checksum())
+
+
+def set_label(name: str) -> str:
+    """What a set is called in records: its name, or a folder's own name without its path."""
+    return name if name in KNOWN_SETS or name in EMBEDDED_SETS else Path(name).expanduser().resolve().name
+
+
+def set_checksum(name: str) -> str:
+    """Checksum of a set's images: of those at hand, else of those that the recorded study used."""
+    try:
+        return image_set(name).checksum
+    except FileNotFoundError:
+        if name not in RECORDED_CHECKSUMS:
+            raise
+        return RECORDED_CHECKSUMS[name]
+
+
+def lr_images(hr: ImageSet, scale: int) -> tuple[ImageArray, ...]:
+    """The LR image of each HR image, by the benchmark's degradation, from the cache."""
+    cached = _Cache(cache_root() / "images" / f"{hr.name}-{hr.checksum[:8]}" / f"x{scale}")
+    fingerprint = [hr.checksum, scale]
+    images = cached.load(fingerprint)
+    if images is None:
+        pairs = zip(hr.image_names, hr.images, strict=True)
+        cached.store(((name, downscale(image, scale)) for name, image in pairs), fingerprint)
+        images = cached.load(fingerprint)
+        assert images is not None
+    return images
+
+
+class _Cache:
+    """Decoded images in one folder, memory-mapped; a manifest holds the sum of each file, checked when it is opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = folder / "manifest.json"
+
+    def load(self, fingerprint: list) -> tuple[ImageArray, ...] | None:
+        """The images, or None if they are not there, come from other files, or are damaged."""
+        try:
+            manifest = json.loads(self.manifest.read_text())
+            if manifest["fingerprint"] != fingerprint:
+                return None
+            images = []
+            for entry in manifest["files"]:
+                path = self.folder / entry["file"]
+                image = np.load(path, mmap_mode="r", allow_pickle=False)
+                if image.dtype != np.uint8 or zlib.crc32(image.data) != entry["crc32"]:
+                    raise ValueError(f"{path} is damaged")
+                images.append(image)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+            warnings.warn(f"image cache {self.folder}: {error}; it is made anew", stacklevel=2)
+            return None
+        return tuple(images)
+
+    def store(self, named_images: object, fingerprint: list) -> None:
+        digest = hashlib.sha256()
+        entries = []
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock"):
+            self.manifest.unlink(missing_ok=True)
+            for number, (name, image) in enumerate(named_images):  # type: ignore[arg-type, var-annotated]
+                image = np.ascontiguousarray(image)
+                file = f"{number:05d}.npy"
+                with atomic_write(self.folder / file) as out:
+                    np.save(out, image, allow_pickle=False)
+                entries.append({"file": file, "crc32": zlib.crc32(image.data)})
+                digest.update(f"{Path(name).stem} {image.shape}\n".encode())
+                digest.update(image.data)
+            with atomic_write(self.manifest, "w") as out:
+                json.dump({"fingerprint": fingerprint, "checksum": digest.hexdigest(), "files": entries}, out)
+
+    def checksum(self) -> str:
+        return json.loads(self.manifest.read_text())["checksum"]
+
+
+class PatchSampler:
+    """Random LR patches and the HR patches they come from, with flips and quarter turns, all drawn from `generator`.
+
+    hr: images (H, W, 3) uint8; scale: 2, 3 or 4; patch_size: LR pixels. Each image is equally likely, then each place.
+    Raises ValueError if an image is smaller than a patch.
+    """
+
+    def __init__(
+        self,
+        hr: Sequence[ImageArray],
+        lr: Sequence[ImageArray],
+        *,
+        scale: int,
+        patch_size: int,
+        batch_size: int,
+        generator: torch.Generator,
+        names: Sequence[str] = (),
+    ) -> None:
+        for number, image in enumerate(lr):
+            if min(image.shape[:2]) < patch_size:
+                name = names[number] if names else number
+                raise ValueError(
+                    f"image {name} is {image.shape[1]} x {image.shape[0]} pixels at LR, smaller than a patch of "
+                    f"{patch_size}; leave it out or use a smaller data.patch_size"
+                )
+        self.pairs = list(zip((mod_crop(image, scale) for image in hr), lr, strict=True))
+        self.scale, self.patch_size, self.batch_size = scale, patch_size, batch_size
+        self.generator = generator
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """The next batch: LR (N, 3, p, p) and HR (N, 3, p * scale, p * scale), float32 in [0, 1]."""
+        p, s = self.patch_size, self.scale
+        lr = np.empty((self.batch_size, p, p, 3), np.uint8)
+        hr = np.empty((self.batch_size, p * s, p * s, 3), np.uint8)
+        draws = torch.rand(self.batch_size, 4, generator=self.generator, dtype=torch.float64).tolist()
+        for n, (which, down, across, turn) in enumerate(draws):
+            hr_image, lr_image = self.pairs[int(which * len(self.pairs))]
+            top = int(down * (lr_image.shape[0] - p + 1))
+            left = int(across * (lr_image.shape[1] - p + 1))
+            symmetry = int(turn * 8)  # of the square's eight
+            lr[n] = _turned(lr_image[top : top + p, left : left + p], symmetry)
+            hr[n] = _turned(hr_image[top * s : (top + p) * s, left * s : (left + p) * s], symmetry)
+        return to_tensor(lr), to_tensor(hr)
+
+
+def _turned(patch: ImageArray, symmetry: int) -> ImageArray:
+    if symmetry & 1:
+        patch = patch[::-1]
+    if symmetry & 2:
+        patch = patch[:, ::-1]
+    return patch.swapaxes(0, 1) if symmetry & 4 else patch
+
+
+def to_tensor(images: ImageArray) -> Tensor:
+    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in [0, 1], a copy in the memory format channels_last."""
+    return torch.from_numpy(images.astype(np.float32) / np.float32(255)).permute(0, 3, 1, 2)
+
+
+def to_image(tensor: Tensor) -> ImageArray:
+    """(3, H, W) in [0, 1] to (H, W, 3) uint8, clipped and rounded."""
+    values = tensor.detach().float().clamp(0, 1).mul(255).round()
+    return values.to(torch.uint8).permute(1, 2, 0).cpu().numpy()

@@ -1,0 +1,1 @@
+"""Losses: L_contr, and the weighted total."""

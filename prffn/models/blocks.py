@@ -1,0 +1,104 @@
+"""The building blocks of PRFFN, under the paper's names. Shapes are (N, C, H, W) throughout, in and out."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv(in_channels: int, out_channels: int, kernel_size: int = 3, bias: bool = True) -> nn.Conv2d:
+    """A convolution that keeps the image's size."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+
+
+class ChannelAttention(nn.Module):
+    """Channel attention of RCAN (Zhang et al., ECCV 2018): each channel is scaled by a gate in (0, 1)."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.reduce = conv(channels, hidden, 1)
+        self.expand = conv(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = x.mean(dim=(2, 3), keepdim=True)  # (N, C, 1, 1)
+        return x * torch.sigmoid(self.expand(F.relu(self.reduce(pooled))))
+
+
+class RCAB(nn.Module):
+    """Residual channel attention block (RCAN): conv, ReLU, conv, channel attention, skip."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.conv1 = conv(channels, channels)
+        self.conv2 = conv(channels, channels)
+        self.attention = ChannelAttention(channels, reduction)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.attention(self.conv2(F.relu(self.conv1(x))))
+
+
+class MRCAB(nn.Module):
+    """Multi-scale residual channel attention block, Eqs. (6) and (7); one branch of rate 1 makes it RCAB (printed).
+
+    The dilated branches share one weight (inferred: Table 1 prints no added parameter).
+    """
+
+    def __init__(self, channels: int, reduction: int = 16, dilation_rates: Sequence[int] = (1, 2, 4)) -> None:
+        super().__init__()
+        self.dilation_rates = tuple(dilation_rates)
+        self.conv1 = conv(channels, channels)
+        self.conv2 = conv(channels, channels)
+        self.attention = ChannelAttention(channels, reduction)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = [
+            F.relu(F.conv2d(x, self.conv1.weight, self.conv1.bias, padding=rate, dilation=rate))
+            for rate in self.dilation_rates
+        ]
+        return x + self.attention(self.conv2(sum(branches[1:], branches[0])))
+
+
+class RFAFusion(nn.Module):
+    """Fusion in the style of RFA (Liu et al., CVPR 2020), of PRFFN1: a 1x1 conv over both features (inferred)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fuse = conv(2 * channels, channels, 1)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.fuse(torch.cat((a, b), dim=1))
+
+
+class SAFB(nn.Module):
+    """Spatial attention fusion block, Fig. 5: the two features are weighted by maps in (0, 1) and added.
+
+    The layers between are our choice among those that meet the printed count: 1x1 to a quarter of the channels,
+    3x3, 1x1 to one map for each channel of both features, without biases (6,400 parameters at 64 channels).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // 4)
+        self.reduce = conv(2 * channels, hidden, 1, bias=False)
+        self.spatial = conv(hidden, hidden, 3, bias=False)
+        self.expand = conv(hidden, 2 * channels, 1, bias=False)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        weights = F.relu(self.spatial(F.relu(self.reduce(torch.cat((a, b), dim=1)))))
+        weight_a, weight_b = torch.sigmoid(self.expand(weights)).chunk(2, dim=1)
+        return a * weight_a + b * weight_b
+
+
+class Upsampler(nn.Sequential):
+    """Sub-pixel upsampler (Shi et al., CVPR 2016), as in EDSR: x2, x3 in one step, x4 in two of x2."""
+
+    def __init__(self, channels: int, scale: int) -> None:
+        if scale not in (2, 3, 4):
+            raise ValueError(f"scale must be 2, 3 or 4, got {scale!r}")
+        steps = [2] * int(math.log2(scale)) if scale != 3 else [3]
+        super().__init__(
+            *[m for s in steps for m in (conv(channels, channels * s * s), nn.PixelShuffle(s))],
+        )

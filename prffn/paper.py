@@ -1,0 +1,59 @@
+"""The numbers printed in the paper, and what is doubtful about some of them.
+
+Zhou, Liu, Liu: Pixel-wise contrastive learning for single image super-resolution, Acta Automatica Sinica 50(1), 2024.
+The tables are transcribed in paper/*.csv.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+TABLES = {
+    1: "table1_ablation", 2: "table2_losses", 3: "table3_lambda_c", 4: "table4_generality", 5: "table5_region_size",
+    6: "table6_memory_time", 7: "table7_dilation", 8: "table8_benchmark",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A printed figure that is almost certainly a slip, or that contradicts another."""
+
+    table: int
+    where: str
+    printed: str
+    note: str
+
+
+DOUBTS = (
+    Doubt(6, "text", "21 % of memory and 11 % of time for S = 64",
+          "the printed figures give 26.4 % and 13.1 % over the plain run; 21 % and 11.6 % are of the larger run"),
+    Doubt(8, "CARN, x3, Urban100", "27.38 / 0.8493", "CARN's authors publish 28.06 / 0.8493"),
+    Doubt(8, "CARN, parameters", "1592 K", "counts the upsamplers of all three scales"),
+    Doubt(8, "PRFFN, x2, parameters", "2988 K",
+          "almost certainly 2983: x3 minus x2 is 184,640 for any 64-channel sub-pixel upsampler"),
+    Doubt(8, "PRFFN, multi-adds", "656.4, 312.5, 200.1 G",
+          "do not agree with the printed parameters for any structure found: the kit's count is 683.2, 323.7, 206.0 G"),
+    Doubt(8, "DRCN, multi-adds", "17974.0 G at every scale", "its input is the bicubic-upsampled image"),
+)  # fmt: skip
+
+
+def table(number: int) -> pd.DataFrame:
+    """A printed table, 1 to 8, as transcribed. Raises ValueError for another number."""
+    if number not in TABLES:
+        raise ValueError(f"the paper has tables 1 to 8, got {number!r}")
+    return pd.read_csv(Path(__file__).parent / "paper" / f"{TABLES[number]}.csv")
+
+
+def doubts(number: int) -> list[Doubt]:
+    """What is doubtful in a printed table."""
+    return [doubt for doubt in DOUBTS if doubt.table == number]
+
+
+def region_size_psnr() -> dict[str, float]:
+    """Table 5: PSNR in dB on DIV2K_val5, x3, for each region size; L_1 alone is the first row of Table 2."""
+    losses, sizes = table(2), table(5)
+    return {
+        "no L_contr": float(losses.psnr_db[0]),
+        **{f"S = {s}": float(psnr) for s, psnr in zip(sizes.s, sizes.psnr_db, strict=True)},
+    }

@@ -1,0 +1,63 @@
+"""Where things are, and how files are written so that nothing is ever half there."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+DATA_VARIABLE = "PRFFN_DATA"
+CACHE_VARIABLE = "PRFFN_CACHE"
+REPORTS_VARIABLE = "PRFFN_REPORTS"
+WEIGHTS_VARIABLE = "PRFFN_WEIGHTS"
+
+
+def checkout() -> Path:
+    """The folder that holds notebooks/ and reports/: the parent of the package (it is installed in editable mode)."""
+    return Path(__file__).resolve().parent.parent
+
+
+def cache_root() -> Path:
+    """Checkpoints, decoded images and locks: the environment variable PRFFN_CACHE, or .cache in the checkout."""
+    return Path(os.environ.get(CACHE_VARIABLE) or checkout() / ".cache")
+
+
+def data_root() -> Path:
+    """The folder that holds the image sets, one folder each: PRFFN_DATA, or .cache/data in the checkout."""
+    return Path(os.environ.get(DATA_VARIABLE) or cache_root() / "data")
+
+
+def reports_root() -> Path:
+    """Run records and reports: PRFFN_REPORTS, or reports/ in the checkout."""
+    return Path(os.environ.get(REPORTS_VARIABLE) or checkout() / "reports")
+
+
+def weights_root() -> Path | None:
+    """The user's folder of network weights, PRFFN_WEIGHTS, if it is set."""
+    folder = os.environ.get(WEIGHTS_VARIABLE)
+    return Path(folder) if folder else None
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
+    """Opens a temporary file beside `path` that takes its place only when everything is written and on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        with os.fdopen(descriptor, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,242 @@
+"""The run store: an experiment in, its record out. Only what has no valid record is trained.
+
+A record is one JSON file, reports/<profile>/runs/<key>.json. Its key is a hash of the settings that have an effect,
+of the images' checksums and of PROTOCOL; it carries a checksum of its own content.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from prffn.config import Experiment, check_profile, fields_of
+from prffn.data import set_checksum, set_label
+from prffn.machine import pick_device, provenance
+from prffn.metrics import Evaluation, evaluate, evaluate_bicubic
+from prffn.models.complexity import multi_adds, parameters
+from prffn.paths import atomic_write, cache_root, reports_root
+from prffn.training import build_model, load_checkpoint, train, weights_sha256
+
+PROTOCOL = 1
+"""Raised by hand whenever the same experiment would give other numbers; a golden run in the tests notices."""
+
+
+class DamagedRecord(ValueError):
+    """A record's content does not match its checksum or its key."""
+
+
+def run_key(experiment: Experiment) -> str:
+    """16 hexadecimal digits: equal for experiments that give the same record, on any machine.
+
+    Only settings that differ from the paper's enter it, so that a setting added later leaves the key of older runs as
+    it is; `load_record` compares all settings, so that a changed default cannot pass for the old one.
+    """
+    settings, paper = settings_of(experiment), settings_of(Experiment())
+    e = experiment.data
+    identity = {
+        "protocol": PROTOCOL,
+        "settings": {name: value for name, value in settings.items() if value != paper[name]},
+        "checksums": [set_checksum(name) for name in (e.train, *e.evaluation)],
+    }
+    return _digest(identity)[:16]
+
+
+def settings_of(experiment: Experiment) -> dict[str, Any]:
+    """All settings that have an effect, by dotted name, as they stand in a record.
+
+    Folders of images go by their own name: a record names no path of the machine it was made on.
+    """
+    e = experiment.canonical()
+    settings: dict[str, Any] = {}
+    for name in fields_of():
+        part, _, inner = name.partition(".")
+        value = getattr(getattr(e, part), inner) if inner else getattr(e, part)
+        settings[name] = list(value) if isinstance(value, tuple) else value
+    settings["data.train"] = set_label(e.data.train)
+    settings["data.evaluation"] = [set_label(name) for name in e.data.evaluation]
+    return settings
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained experiment: its record."""
+
+    key: str
+    record: dict[str, Any]
+
+    def values(self, image_set: str, metric: str = "psnr_y") -> list[float] | None:
+        """The metric of each image of a set; None where it was not measured."""
+        return self.record["evaluation"][image_set][metric]
+
+    def mean(self, image_set: str, metric: str = "psnr_y") -> float | None:
+        """The metric's mean over a set's images; None where it was not measured."""
+        values = self.values(image_set, metric)
+        return None if values is None else float(np.mean(values))
+
+
+class Runs(Mapping[str, list[Run]]):
+    """The runs of a table by label, one for each seed, and how they came about. Prints as one line."""
+
+    def __init__(self, profile: str, by_label: dict[str, list[Run]], trained: set[str]) -> None:
+        self.profile = profile
+        self.by_label = by_label
+        self.trained = trained
+
+    def __getitem__(self, label: str) -> list[Run]:
+        return self.by_label[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.by_label)
+
+    def __len__(self) -> int:
+        return len(self.by_label)
+
+    def all(self) -> dict[str, Run]:
+        """Each distinct run once, by key."""
+        return {run.key: run for runs in self.by_label.values() for run in runs}
+
+    def __repr__(self) -> str:
+        total, trained = len(self.all()), len(self.trained)
+        return f"{total} runs of profile {self.profile}: {total - trained} loaded, {trained} trained"
+
+
+def ensure(
+    experiments: Mapping[str, Sequence[Experiment]],
+    profile: str,
+    *,
+    device: str = "auto",
+    retrain: bool = False,
+    progress: bool = True,
+) -> Runs:
+    """The runs of all experiments: recorded ones are loaded, the others trained, measured and recorded.
+
+    retrain: train all of them afresh. A damaged record is never used: it is reported and trained again. Two
+    processes that need the same run train it once; a killed run goes on from its checkpoint.
+    """
+    check_profile(profile)
+    keys = {label: [run_key(e) for e in group] for label, group in experiments.items()}
+    distinct = {run_key(e): (f"{label}, seed {e.seed}", e) for label, group in experiments.items() for e in group}
+    store = reports_root() / profile / "runs"
+    runs: dict[str, Run] = {}
+    trained: set[str] = set()
+    missing = [key for key, (_, e) in distinct.items() if retrain or load_record(store, key, e) is None]
+    for key, (label, experiment) in distinct.items():
+        name = f"run {missing.index(key) + 1} of {len(missing)}: {label}" if key in missing else label
+        lock = cache_root() / "locks" / f"{key}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            # another process may have made the record while this one waited
+            record = None if retrain else load_record(store, key, experiment)
+            if record is None:
+                record = _make_record(experiment, key, pick_device(device), name, progress, afresh=retrain)
+                save_record(store, key, record)
+                trained.add(key)
+        runs[key] = Run(key, record)
+    return Runs(profile, {label: [runs[key] for key in group] for label, group in keys.items()}, trained)
+
+
+def checkpoint_path(key: str) -> Path:
+    """Where the checkpoint of a run lies, in the cache."""
+    return cache_root() / "checkpoints" / f"{key}.ckpt"
+
+
+def _make_record(
+    e: Experiment, key: str, device: torch.device, label: str, progress: bool, afresh: bool
+) -> dict[str, Any]:
+    checkpoint = checkpoint_path(key)
+    if afresh:
+        checkpoint.unlink(missing_ok=True)
+    started = datetime.now(UTC)
+    trained = train(e, device=device, checkpoint=checkpoint, label=label, progress=progress)
+    scale = e.data.scale
+    evaluation = {
+        set_label(name): evaluate(trained.model, name, scale=scale, lpips=e.data.lpips, device=device).to_json()
+        for name in e.data.evaluation
+    }
+    bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
+    return {
+        "key": key,
+        "protocol": PROTOCOL,
+        "settings": settings_of(e),
+        "checksums": {set_label(name): set_checksum(name) for name in (e.data.train, *e.data.evaluation)},
+        "parameters": parameters(trained.model),
+        "multi_adds": multi_adds(trained.model, scale),
+        "evaluation": evaluation,
+        "bicubic": bicubic,
+        "curve": trained.curve,
+        "weights_sha256": weights_sha256(trained.model),
+        "train_seconds": round(trained.seconds, 2),
+        "peak_memory_mb": round(trained.peak_memory_mb, 1),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "provenance": provenance(device),
+    }
+
+
+@lru_cache(maxsize=32)
+def bicubic_baseline(image_set: str, scale: int, lpips: bool) -> Evaluation:
+    """Figures of bicubic upscaling, measured once a process."""
+    return evaluate_bicubic(image_set, scale=scale, lpips=lpips)
+
+
+def trained_model(experiment: Experiment) -> torch.nn.Module:
+    """The network of a run from its checkpoint in the cache. Raises FileNotFoundError if it was trained elsewhere."""
+    path = checkpoint_path(run_key(experiment))
+    state = load_checkpoint(path)
+    if state is None or state["step"] < experiment.training.steps:
+        raise FileNotFoundError(f"no weights of this run in {path}; train it here with retrain=True")
+    model = build_model(experiment)
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
+def save_record(store: Path, key: str, record: dict[str, Any]) -> None:
+    """Writes a record with its checksum, atomically."""
+    content = json.loads(json.dumps(record))  # as it will be read: tuples are lists
+    with atomic_write(store / f"{key}.json", "w") as file:
+        json.dump({"sha256": _digest(content), **content}, file, indent=1)
+        file.write("\n")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record from its file. Raises DamagedRecord, naming the file, if a single character of its content differs."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        recorded = content.pop("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedRecord(f"{path} is not a run record ({type(error).__name__}: {error})") from error
+    if _digest(content) != recorded or content["key"] != path.stem:
+        raise DamagedRecord(f"{path} was changed after it was written: its checksum does not match")
+    return content
+
+
+def load_record(store: Path, key: str, experiment: Experiment) -> dict[str, Any] | None:
+    """The valid record of a run; None if there is none, with a warning if there is a damaged or a foreign one."""
+    path = store / f"{key}.json"
+    if not path.is_file():
+        return None
+    try:
+        record = read_record(path)
+    except DamagedRecord as error:
+        warnings.warn(f"{error}; the run is trained again", stacklevel=2)
+        return None
+    settings, paper = settings_of(experiment), settings_of(Experiment())
+    recorded = {name: record["settings"].get(name, paper[name]) for name in settings}
+    if recorded != settings:
+        differing = ", ".join(name for name in settings if recorded[name] != settings[name])
+        warnings.warn(f"{path} was made with another {differing}; the run is trained again", stacklevel=2)
+        return None
+    return record

@@ -1,0 +1,197 @@
+"""One training: random patches, Adam, a checkpoint from which a killed run goes on bit for bit (on the CPU)."""
+
+import hashlib
+import io
+import math
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from prffn.config import Experiment, TrainingConfig
+from prffn.data import PatchSampler, image_set, lr_images
+from prffn.losses.total import loss_terms, weighted_sum
+from prffn.machine import peak_memory_mb, reset_peak_memory
+from prffn.models import PRFFN
+from prffn.paths import atomic_write
+
+CURVE_POINTS = 50
+"""How many points the recorded curve has; each is a mean over the steps since the one before."""
+
+CHECKPOINT_MAGIC = b"PRFFN-CHECKPOINT-1\n"
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A loss term is not a finite number: training has stopped before the step was taken."""
+
+
+@dataclass
+class Trained:
+    """A trained network and what training it took."""
+
+    model: PRFFN
+    curve: list[dict[str, float]]
+    seconds: float
+    peak_memory_mb: float
+
+
+def build_model(experiment: Experiment) -> PRFFN:
+    """The untrained network of an experiment; the same seed gives the same weights."""
+    m = experiment.model
+    return PRFFN(
+        experiment.data.scale,
+        variant=m.variant,
+        channels=m.channels,
+        groups=m.groups,
+        blocks=m.blocks,
+        reduction=m.reduction,
+        dilation_rates=m.dilation_rates,
+        generator=torch.Generator().manual_seed(experiment.seed),
+    )
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Learning rate of step 0, 1, ...: halved every `halve_every` steps (our choice: RCAN's), or, for short runs
+    (our choice), one cycle: a linear warm-up over a tenth of the steps, then half a cosine down to zero."""
+    if config.schedule == "halving":
+        return config.learning_rate * 0.5 ** (step // config.halve_every)
+    warm_up = max(1, config.steps // 10)
+    if step < warm_up:
+        return config.learning_rate * (step + 1) / warm_up
+    done = (step - warm_up) / max(1, config.steps - warm_up)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def train(
+    experiment: Experiment,
+    *,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    checkpoint_every: float = 60.0,
+    label: str = "training",
+    progress: bool = True,
+) -> Trained:
+    """Trains the experiment's network, from `checkpoint` where there is one.
+
+    checkpoint: file for the whole state, written every `checkpoint_every` seconds and at the end. A run that was
+        killed goes on from it and ends with the same weights as one that was not (bit for bit on the CPU, with the
+        same number of threads). A damaged one, or one of another experiment, is not used.
+    Raises NonFiniteLoss naming the step and the term, ValueError or FileNotFoundError if the images cannot be used.
+    """
+    e, config, device = experiment, experiment.training, torch.device(device)
+    reset_peak_memory(device)
+
+    model = build_model(e)
+    hr = image_set(e.data.train)
+    sampler = PatchSampler(
+        hr.images,
+        lr_images(hr, e.data.scale),
+        scale=e.data.scale,
+        patch_size=e.data.patch_size,
+        batch_size=e.data.batch_size,
+        generator=torch.Generator().manual_seed(2**32 + e.seed),  # apart from the stream of the weights
+        names=hr.image_names,
+    )
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    model = model.to(device=device, memory_format=memory_format).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas)
+
+    step, seconds, curve, sums = 0, 0.0, [], dict[str, float]()
+    state = load_checkpoint(checkpoint, identity := repr(e.canonical())) if checkpoint else None
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        sampler.generator.set_state(state["sampler"])
+        step, seconds, curve, sums = state["step"], state["seconds"], state["curve"], state["sums"]
+    began = last_saved = time.perf_counter()
+
+    def save() -> None:
+        assert checkpoint is not None
+        save_checkpoint(checkpoint, {
+            "identity": identity, "step": step, "seconds": seconds + time.perf_counter() - began,
+            "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+            "sampler": sampler.generator.get_state(), "curve": curve, "sums": sums,
+        })  # fmt: skip
+
+    interval = max(1, config.steps // CURVE_POINTS)
+    bar = tqdm(total=config.steps, initial=step, desc=label, unit="step", disable=not progress, leave=False)
+    while step < config.steps:
+        lr, target = (batch.to(device, memory_format=memory_format) for batch in sampler.batch())
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
+            sr = model(lr)
+        terms = loss_terms(sr.float(), target, e.loss)
+        values = dict(zip(terms, torch.stack(list(terms.values())).detach().tolist(), strict=True))
+        check_finite(values, step)
+        optimizer.zero_grad(set_to_none=True)
+        weighted_sum(terms, e.loss).backward()
+        optimizer.step()
+
+        step += 1
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value
+        if step % interval == 0 or step == config.steps:
+            count = step - (int(curve[-1]["step"]) if curve else 0)
+            curve.append({"step": step, **{name: total / count for name, total in sums.items()}})
+            sums = {}
+            bar.set_postfix_str(f"L1 {curve[-1]['l1']:.4f}", refresh=False)
+        bar.update()
+        if checkpoint and time.perf_counter() - last_saved > checkpoint_every:
+            save()
+            last_saved = time.perf_counter()
+    bar.close()
+    if checkpoint:
+        save()
+    return Trained(model.eval(), curve, seconds + time.perf_counter() - began, peak_memory_mb(device))
+
+
+def check_finite(values: dict[str, float], step: int) -> None:
+    """Raises NonFiniteLoss if a term of this step is infinite or not a number."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise NonFiniteLoss(
+                f"loss term {name!r} is {value} at step {step}; try a smaller training.learning_rate, or a larger "
+                "loss.temperature or loss.epsilon"
+            )
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes the state with its SHA-256 in front, atomically."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+    with atomic_write(path) as file:
+        file.write(CHECKPOINT_MAGIC + hashlib.sha256(payload).digest())
+        file.write(payload)
+
+
+def load_checkpoint(path: Path, identity: str | None = None) -> dict[str, Any] | None:
+    """The state in a checkpoint; None, with a warning if it is damaged or of another experiment, if it has no use."""
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    head = len(CHECKPOINT_MAGIC)
+    digest, payload = content[head : head + 32], content[head + 32 :]
+    if content[:head] != CHECKPOINT_MAGIC or hashlib.sha256(payload).digest() != digest:
+        warnings.warn(f"checkpoint {path} is damaged and is not used: training starts anew", stacklevel=2)
+        return None
+    state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    if identity is not None and state["identity"] != identity:
+        warnings.warn(f"checkpoint {path} is of another experiment and is not used", stacklevel=2)
+        return None
+    return state
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 of all weights in the order of their names: equal for bit-identical networks."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
