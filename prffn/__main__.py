@@ -1,12 +1,13 @@
 """Command line: `python -m prffn reports`, `python -m prffn data`."""
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
 
 from prffn.config import PROFILES, unknown
-from prffn.paths import checkout, data_root, reports_root
+from prffn.paths import TEXT_PROGRESS_VARIABLE, checkout, data_root, reports_root
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,13 +51,14 @@ def run_notebooks(options: argparse.Namespace) -> int:
         parameters["seeds"] = options.seeds
     folder = reports_root() / options.profile
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ[TEXT_PROGRESS_VARIABLE] = "1"  # the notebooks' kernels inherit it: their bars reach this terminal
     for name in options.notebooks or available:
         began = time.perf_counter()
         print(f"{name}: profile {options.profile}", flush=True)
         try:
             papermill.execute_notebook(
                 str(available[name]), str(folder / f"{name}.ipynb"), parameters=parameters, kernel_name="python3",
-                progress_bar=False, log_output=True, stdout_file=None, stderr_file=sys.stderr,
+                progress_bar=False, stderr_file=sys.stderr,
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error

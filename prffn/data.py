@@ -4,7 +4,7 @@ import hashlib
 import json
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -152,12 +152,8 @@ def image_set(name: str) -> ImageSet:
     where = hashlib.sha256(str(files[0].parent.resolve()).encode()).hexdigest()[:8]
     cached = _Cache(cache_root() / "images" / f"{label}-{where}" / "hr")
     fingerprint = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-    images = cached.load(fingerprint)
-    if images is None:
-        cached.store(((f.name, read_image(f)) for f in files), fingerprint)
-        images = cached.load(fingerprint)
-        assert images is not None
-    return ImageSet(label, tuple(f.stem for f in files), images, cached.checksum())
+    images, checksum = cached.get(fingerprint, ((f.stem, read_image(f)) for f in files))
+    return ImageSet(label, tuple(f.stem for f in files), images, checksum)
 
 
 def set_label(name: str) -> str:
@@ -179,12 +175,8 @@ def lr_images(hr: ImageSet, scale: int) -> tuple[ImageArray, ...]:
     """The LR image of each HR image, by the benchmark's degradation, from the cache."""
     cached = _Cache(cache_root() / "images" / f"{hr.name}-{hr.checksum[:8]}" / f"x{scale}")
     fingerprint = [hr.checksum, scale]
-    images = cached.load(fingerprint)
-    if images is None:
-        pairs = zip(hr.image_names, hr.images, strict=True)
-        cached.store(((name, downscale(image, scale)) for name, image in pairs), fingerprint)
-        images = cached.load(fingerprint)
-        assert images is not None
+    pairs = zip(hr.image_names, hr.images, strict=True)
+    images, _ = cached.get(fingerprint, ((name, downscale(image, scale)) for name, image in pairs))
     return images
 
 
@@ -195,8 +187,26 @@ class _Cache:
         self.folder = folder
         self.manifest = folder / "manifest.json"
 
-    def load(self, fingerprint: list) -> tuple[ImageArray, ...] | None:
-        """The images, or None if they are not there, come from other files, or are damaged."""
+    def get(self, fingerprint: list, make: Iterable[tuple[str, ImageArray]]) -> tuple[tuple[ImageArray, ...], str]:
+        """The images and their checksum; made anew unless they are there, come from the same files, and are whole.
+
+        fingerprint: says of what the images are made. make: yields each image with its name. One process makes them
+        where several ask at once.
+        """
+        cached = self._load(fingerprint)
+        if cached is not None:
+            return cached
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock"):
+            cached = self._load(fingerprint)
+            if cached is None:
+                self._store(fingerprint, make)
+                cached = self._load(fingerprint)
+        if cached is None:
+            raise OSError(f"the image cache {self.folder} cannot be read back; remove it and check the disk")
+        return cached
+
+    def _load(self, fingerprint: list) -> tuple[tuple[ImageArray, ...], str] | None:
         try:
             manifest = json.loads(self.manifest.read_text())
             if manifest["fingerprint"] != fingerprint:
@@ -208,32 +218,27 @@ class _Cache:
                 if image.dtype != np.uint8 or zlib.crc32(image.data) != entry["crc32"]:
                     raise ValueError(f"{path} is damaged")
                 images.append(image)
+            return tuple(images), manifest["checksum"]
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
-            warnings.warn(f"image cache {self.folder}: {error}; it is made anew", stacklevel=2)
+            warnings.warn(f"image cache {self.folder}: {error}; it is made anew", stacklevel=4)
             return None
-        return tuple(images)
 
-    def store(self, named_images: object, fingerprint: list) -> None:
+    def _store(self, fingerprint: list, make: Iterable[tuple[str, ImageArray]]) -> None:
         digest = hashlib.sha256()
         entries = []
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "lock"):
-            self.manifest.unlink(missing_ok=True)
-            for number, (name, image) in enumerate(named_images):  # type: ignore[arg-type, var-annotated]
-                image = np.ascontiguousarray(image)
-                file = f"{number:05d}.npy"
-                with atomic_write(self.folder / file) as out:
-                    np.save(out, image, allow_pickle=False)
-                entries.append({"file": file, "crc32": zlib.crc32(image.data)})
-                digest.update(f"{Path(name).stem} {image.shape}\n".encode())
-                digest.update(image.data)
-            with atomic_write(self.manifest, "w") as out:
-                json.dump({"fingerprint": fingerprint, "checksum": digest.hexdigest(), "files": entries}, out)
-
-    def checksum(self) -> str:
-        return json.loads(self.manifest.read_text())["checksum"]
+        self.manifest.unlink(missing_ok=True)
+        for number, (name, image) in enumerate(make):
+            image = np.ascontiguousarray(image)
+            file = f"{number:05d}.npy"
+            with atomic_write(self.folder / file) as out:
+                np.save(out, image, allow_pickle=False)
+            entries.append({"file": file, "crc32": zlib.crc32(image.data)})
+            digest.update(f"{name} {image.shape}\n".encode())
+            digest.update(image.data)
+        with atomic_write(self.manifest, "w") as out:
+            json.dump({"fingerprint": fingerprint, "checksum": digest.hexdigest(), "files": entries}, out)
 
 
 class PatchSampler:

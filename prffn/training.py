@@ -3,6 +3,7 @@
 import hashlib
 import io
 import math
+import os
 import time
 import warnings
 from dataclasses import dataclass
@@ -10,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tqdm.auto
 from torch import nn
-from tqdm.auto import tqdm
 
 from prffn.config import Experiment, TrainingConfig
 from prffn.data import PatchSampler, image_set, lr_images
 from prffn.losses.total import loss_terms, weighted_sum
 from prffn.machine import peak_memory_mb, reset_peak_memory
 from prffn.models import PRFFN
-from prffn.paths import atomic_write
+from prffn.paths import TEXT_PROGRESS_VARIABLE, atomic_write
 
 CURVE_POINTS = 50
 """How many points the recorded curve has; each is a mean over the steps since the one before."""
@@ -119,7 +120,7 @@ def train(
         })  # fmt: skip
 
     interval = max(1, config.steps // CURVE_POINTS)
-    bar = tqdm(total=config.steps, initial=step, desc=label, unit="step", disable=not progress, leave=False)
+    bar = progress_bar(total=config.steps, initial=step, desc=label, unit="step", disable=not progress, leave=False)
     while step < config.steps:
         lr, target = (batch.to(device, memory_format=memory_format) for batch in sampler.batch())
         for group in optimizer.param_groups:
@@ -149,6 +150,13 @@ def train(
     if checkpoint:
         save()
     return Trained(model.eval(), curve, seconds + time.perf_counter() - began, peak_memory_mb(device))
+
+
+def progress_bar(**options: Any) -> Any:
+    """A bar with the remaining time: a widget in JupyterLab, text elsewhere or where PRFFN_TEXT_PROGRESS is set."""
+    if os.environ.get(TEXT_PROGRESS_VARIABLE):
+        return tqdm.tqdm(mininterval=1, **options)
+    return tqdm.auto.tqdm(**options)
 
 
 def check_finite(values: dict[str, float], step: int) -> None:

@@ -1,0 +1,86 @@
+"""Fixtures: an isolated cache and report folder, small images, and the real benchmark files where they are at hand."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data as skimage_data
+
+from prffn import paths
+from prffn.config import Experiment, experiment
+from prffn.data import image_set
+from prffn.degradation import ImageArray
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("PRFFN_TEST_FILES") or CHECKOUT.parent / "shared")
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test reads or writes the user's data, cache, weights or reports."""
+    monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(paths.REPORTS_VARIABLE, str(tmp_path / "reports"))
+    monkeypatch.delenv(paths.DATA_VARIABLE, raising=False)
+    monkeypatch.delenv(paths.WEIGHTS_VARIABLE, raising=False)
+    image_set.cache_clear()
+    yield
+    image_set.cache_clear()
+
+
+@pytest.fixture
+def shared_data(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of real benchmark images; the test is skipped where there is none."""
+    folder = SHARED / "data"
+    if not (folder / "Set5").is_dir():
+        pytest.skip(f"the benchmark files are not at hand: no {folder / 'Set5'} (set PRFFN_TEST_FILES)")
+    monkeypatch.setenv(paths.DATA_VARIABLE, str(folder))
+    return folder
+
+
+@pytest.fixture
+def shared_weights(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of trained backbones; the test is skipped where there is none."""
+    folder = SHARED / "weights"
+    if not (folder / "alexnet_features.pth").is_file():
+        pytest.skip(f"the trained AlexNet is not at hand: no {folder}/alexnet_features.pth (set PRFFN_TEST_FILES)")
+    monkeypatch.setenv(paths.WEIGHTS_VARIABLE, str(folder))
+    return folder
+
+
+def load(path: Path) -> ImageArray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def photo() -> ImageArray:
+    """A photograph inside the scikit-image wheel, (300, 451, 3)."""
+    return skimage_data.chelsea()
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path, photo: ImageArray) -> Path:
+    """A folder of three small images."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for n in range(3):
+        Image.fromarray(photo[40 * n : 40 * n + 72, 90 * n : 90 * n + 96]).save(folder / f"{n}.png")
+    return folder
+
+
+@pytest.fixture
+def tiny(photo_folder: Path) -> Experiment:
+    """An experiment that trains in about a second."""
+    return experiment(tiny_settings(photo_folder))
+
+
+def tiny_settings(folder: Path, **more: object) -> dict[str, object]:
+    return {
+        "data.train": str(folder), "data.evaluation": (str(folder),), "data.lpips": False,
+        "data.patch_size": 8, "data.batch_size": 2,
+        "model.channels": 4, "model.groups": 1, "model.blocks": 1,
+        "training.steps": 12, "training.learning_rate": 1e-3, "training.schedule": "one_cycle",
+        "loss.region_size": 16, **more,
+    }  # fmt: skip

@@ -1,0 +1,96 @@
+"""Settings: the paper's as defaults, profiles, variants, and errors that name the way out."""
+
+import dataclasses
+
+import pytest
+
+from prffn.config import PROFILES, Experiment, experiment, fields_of, variants
+from prffn.runs import run_key
+
+
+def test_the_defaults_are_the_papers():
+    """Printed: 10 groups of 3 blocks, reduction 16, rates 1, 2, 4, lambda_c = 0.1, S = 64, 1000 epochs, x3."""
+    e = Experiment()
+    assert (e.model.groups, e.model.blocks, e.model.reduction, e.model.dilation_rates) == (10, 3, 16, (1, 2, 4))
+    assert (e.loss.contrast_weight, e.loss.region_size, e.training.steps, e.data.scale) == (0.1, 64, 1_000_000, 3)
+    assert PROFILES["paper"] == {}
+
+
+def test_profiles_name_settings_that_exist():
+    for budget in PROFILES.values():
+        assert set(budget) <= set(fields_of())
+        experiment(budget)
+
+
+def test_variants_by_label_and_seed():
+    table = variants("quick", {"a": {}, "b": {"loss.region_size": 16}}, seeds=2)
+    assert [e.seed for e in table["a"]] == [0, 1]
+    assert table["b"][1].loss.region_size == 16
+    assert table["b"][1].data.train == "embedded_train"
+    assert len(variants("cpu", {"a": {}})["a"]) >= 3
+
+
+def test_settings_without_effect_do_not_make_another_run():
+    def key(**settings):
+        return run_key(experiment({**PROFILES["quick"], **{k.replace("__", "."): v for k, v in settings.items()}}))
+
+    assert key(loss__contrast_weight=0.0) == key(loss__contrast_weight=0.0, loss__region_size=16, loss__epsilon=1.0)
+    assert key() == key(loss__temperature=0.5) == key(loss__similarity="cosine")
+    assert key(loss__form="infonce") == key(loss__form="infonce", loss__epsilon=0.5)
+    assert key(model__variant="PRFFN0") == key(model__variant="PRFFN0", model__dilation_rates=(1,))
+    different = [key(), key(loss__contrast_weight=0.0), key(loss__region_size=16), key(loss__epsilon=0.5),
+                 key(loss__form="infonce"), key(loss__form="infonce", loss__temperature=0.5), key(seed=1),
+                 key(model__dilation_rates=(1,)), key(model__variant="PRFFN0"), key(data__scale=2),
+                 key(training__steps=7), key(training__bfloat16=True)]  # fmt: skip
+    assert len(set(different)) == len(different)
+
+
+def test_every_setting_is_checked_by_type():
+    """A value of another kind is refused for each setting there is."""
+    for name, kind in fields_of().items():
+        with pytest.raises((TypeError, ValueError), match=name.split(".")[-1]):
+            experiment({name: object()})
+        if kind in (int, float):
+            with pytest.raises((TypeError, ValueError)):
+                experiment({name: True})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss.region": 16}, "unknown setting 'loss.region'. Did you mean 'loss.region_size'?"),
+        ({"loss.region_size": 60}, "region_size must be a square number"),
+        ({"data.scale": 5}, "data.scale must be 2, 3 or 4, got 5"),
+        ({"training.steps": 0}, "training.steps must be positive, got 0"),
+        ({"training.schedule": "cosine"}, "'cosine'.*halving, one_cycle"),
+        ({"loss.contrast_weight": -1.0}, "contrast_weight must be 0 or more"),
+        ({"loss.contrast_weight": float("nan")}, "contrast_weight"),
+        ({"data.evaluation": ()}, "at least one image set"),
+        ({"data.evaluation": "Set5"}, "data.evaluation must be a tuple of str, got 'Set5'"),
+        ({"model.dilation_rates": (1, 2.5)}, "tuple of int"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        experiment(settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("quik", {"a": {}}), "unknown profile 'quik'. Did you mean 'quick'?"),
+        (("quick", {"a": {"training.steps": 5}}), "training.steps of 'a' is set by profile 'quick'"),
+        (("quick", {"a": {"seed": 5}}), "set by the number of seeds"),
+        (("quick", {"a": {"loss.tau": 5}}), "unknown setting 'loss.tau'"),
+    ],
+)
+def test_bad_variants(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        variants(*arguments)
+    with pytest.raises(ValueError, match="seeds must be a whole number"):
+        variants("quick", {"a": {}}, seeds=0)
+
+
+def test_experiments_are_immutable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Experiment().seed = 3

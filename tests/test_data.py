@@ -1,0 +1,229 @@
+"""Image sets, the cache of decoded images, and patches."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from prffn.data import (
+    EMBEDDED_SETS,
+    KNOWN_SETS,
+    RECORDED_CHECKSUMS,
+    PatchSampler,
+    image_set,
+    lr_images,
+    read_image,
+    set_checksum,
+    to_image,
+    to_tensor,
+)
+from prffn.degradation import downscale, mod_crop
+
+
+def test_embedded_sets_are_disjoint_photographs():
+    train, val = image_set("embedded_train"), image_set("embedded_val")
+    assert not set(train.image_names) & set(val.image_names)
+    assert len(train) == len(EMBEDDED_SETS["embedded_train"])
+    for image in (*train.images, *val.images):
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
+        assert min(image.shape[:2]) >= 300
+
+
+def test_a_folder_is_a_set(photo_folder, photo):
+    images = image_set(str(photo_folder))
+    assert images.name == "photos"
+    assert images.image_names == ("0", "1", "2")
+    assert np.array_equal(images.images[0], photo[:72, :96])
+
+
+def test_images_are_decoded_once(photo_folder, monkeypatch):
+    first = image_set(str(photo_folder))
+    image_set.cache_clear()
+    monkeypatch.setattr("prffn.data.read_image", lambda path: pytest.fail(f"{path} was decoded again"))
+    again = image_set(str(photo_folder))
+    assert again.checksum == first.checksum
+    assert all(np.array_equal(a, b) for a, b in zip(first.images, again.images, strict=True))
+
+
+def test_a_changed_file_is_noticed(photo_folder, photo):
+    before = image_set(str(photo_folder))
+    Image.fromarray(photo[100:172, :96]).save(photo_folder / "1.png")
+    image_set.cache_clear()
+    after = image_set(str(photo_folder))
+    assert np.array_equal(after.images[1], photo[100:172, :96])
+    assert after.checksum != before.checksum
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "manifest"])
+def test_a_damaged_cache_is_made_anew(photo_folder, tmp_path, damage):
+    good = [np.array(image) for image in image_set(str(photo_folder)).images]
+    (manifest,) = tmp_path.glob("cache/images/*/hr/manifest.json")
+    file = manifest if damage == "manifest" else manifest.parent / "00001.npy"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 4
+    file.write_bytes({"flip": content, "truncate": content[:200], "empty": b"", "manifest": content[:40]}[damage])
+    image_set.cache_clear()
+    with pytest.warns(UserWarning, match="made anew"):
+        again = image_set(str(photo_folder)).images
+    assert all(np.array_equal(a, b) for a, b in zip(good, again, strict=True))
+
+
+def test_the_checksum_is_of_pixels_not_of_files(photo_folder):
+    png = image_set(str(photo_folder)).checksum
+    for file in photo_folder.glob("*.png"):
+        Image.open(file).save(file.with_suffix(".bmp"))
+        file.unlink()
+    image_set.cache_clear()
+    assert image_set(str(photo_folder)).checksum == png
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_lr_images_come_from_the_degradation(photo_folder, scale):
+    hr = image_set(str(photo_folder))
+    for image, lr in zip(hr.images, lr_images(hr, scale), strict=True):
+        assert np.array_equal(lr, downscale(image, scale))
+
+
+@pytest.mark.parametrize("name", list(RECORDED_CHECKSUMS))
+def test_recorded_checksums_are_those_of_the_images(shared_data, name):
+    assert image_set(name).checksum == RECORDED_CHECKSUMS[name]
+
+
+def test_recorded_checksums_serve_where_the_images_are_not():
+    assert set_checksum("Set5") == RECORDED_CHECKSUMS["Set5"]
+    with pytest.raises(FileNotFoundError, match="data get Set14"):
+        set_checksum("Set14")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("Set5", FileNotFoundError, "python -m prffn data get Set5 .*PRFFN_DATA"),
+        ("Manga109", FileNotFoundError, "manga109.org"),
+        ("Set55", ValueError, "unknown image set 'Set55'. Did you mean 'Set5'?"),
+    ],
+)
+def test_missing_sets(name, error, message):
+    with pytest.raises(error, match=message):
+        image_set(name)
+
+
+def test_incomplete_sets_are_refused(tmp_path, monkeypatch, photo):
+    monkeypatch.setenv("PRFFN_DATA", str(tmp_path))
+    (tmp_path / "Set5").mkdir()
+    Image.fromarray(photo).save(tmp_path / "Set5" / "baby.png")
+    with pytest.raises(FileNotFoundError, match="holds 1 of 5 images"):
+        image_set("Set5")
+
+
+def test_the_first_five_of_div2k(tmp_path, monkeypatch, photo):
+    monkeypatch.setenv("PRFFN_DATA", str(tmp_path))
+    folder = tmp_path / KNOWN_SETS["DIV2K_val5"].folder
+    folder.mkdir()
+    for n in range(801, 811):
+        Image.fromarray(photo[:20, : n - 780]).save(folder / f"{n:04d}.png")
+    assert image_set("DIV2K_val5").image_names == ("0801", "0802", "0803", "0804", "0805")
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
+def test_image_modes_become_rgb(tmp_path, photo, mode):
+    Image.fromarray(photo[:20, :30]).convert(mode).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("content", ["16 bit", "CMYK", "truncated", "text", "empty"])
+def test_images_that_cannot_be_used(tmp_path, photo, content):
+    path = tmp_path / "image.png"
+    if content == "16 bit":
+        Image.fromarray(np.zeros((9, 9), np.uint16)).save(path)
+    elif content == "CMYK":
+        path = tmp_path / "image.jpg"
+        Image.fromarray(photo[:20, :30]).convert("CMYK").save(path)
+    else:
+        Image.fromarray(photo[:90, :90]).save(path)
+        good = path.read_bytes()
+        path.write_bytes({"truncated": good[: len(good) // 2], "text": b"hello", "empty": b""}[content])
+    with pytest.raises(ValueError, match=r"image\.(png|jpg)"):
+        read_image(path)
+
+
+def sampler(images, seed=0, **more):
+    arguments = {"scale": 3, "patch_size": 8, "batch_size": 4} | more
+    lr = [downscale(image, arguments["scale"]) for image in images]
+    return PatchSampler(images, lr, generator=torch.Generator().manual_seed(seed), **arguments)
+
+
+def test_patches_are_pairs(photo):
+    """An image whose pixels tell their place: each LR pixel's place is that of the HR block above it, in every one of
+    the eight symmetries."""
+    grid = np.zeros((60, 60, 3), np.uint8)
+    grid[..., 0], grid[..., 1] = np.arange(60)[:, None] // 3, np.arange(60)[None] // 3
+    lr = grid[::3, ::3]
+    s = PatchSampler([grid], [lr], scale=3, patch_size=8, batch_size=64, generator=torch.Generator().manual_seed(0))
+    lr_batch, hr_batch = s.batch()
+    assert lr_batch.shape == (64, 3, 8, 8)
+    assert hr_batch.shape == (64, 3, 24, 24)
+    assert torch.equal(lr_batch, hr_batch[:, :, 1::3, 1::3])
+    corners = {tuple((255 * (p[:2, 0, 0] - p[:2, -1, -1])).sign().int().tolist()) for p in lr_batch}
+    turned = {bool(p[0, 0, 0] == p[0, 0, 1]) for p in lr_batch}
+    assert len(corners) == 4
+    assert turned == {True, False}
+
+
+def test_the_generator_decides_the_patches(photo):
+    a, b, c = (sampler([photo], seed).batch()[0] for seed in (1, 1, 2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_the_sampler_goes_on_where_its_generator_stood(photo):
+    whole = sampler([photo])
+    first, second = whole.batch(), whole.batch()
+    again = sampler([photo], seed=9)
+    resumed = sampler([photo])
+    resumed.batch()
+    again.generator.set_state(resumed.generator.get_state())
+    assert torch.equal(again.batch()[1], second[1])
+    assert not torch.equal(first[1], second[1])
+
+
+def test_patches_reach_every_border(photo):
+    """An LR image of 9 x 9 holds four places for a patch of 8 x 8."""
+    image = mod_crop(photo[:27, :27], 3)
+    lr = downscale(image, 3)
+    patches = sampler([image], batch_size=200).batch()[0]
+    assert {tuple(np.argwhere((lr == p).all(2))[0]) for p in (to_image(patch)[0, 0] for patch in patches)} >= {
+        (0, 0),
+        (8, 8),
+    }
+
+
+def test_a_small_image_is_refused(photo):
+    with pytest.raises(ValueError, match="image 0 is 33 x 33 pixels at LR, smaller than a patch of 48"):
+        sampler([photo[:100, :100]], patch_size=48)
+
+
+def test_tensors_and_images_round_trip(photo):
+    tensor = to_tensor(photo[None])
+    assert tensor.min() >= 0
+    assert tensor.max() <= 1
+    assert np.array_equal(to_image(tensor[0]), photo)
+    assert to_image(torch.full((3, 2, 2), 1.7)).max() == 255
+
+
+def test_no_warning_for_a_whole_cache(photo_folder):
+    image_set(str(photo_folder))
+    image_set.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image_set(str(photo_folder))
+
+
+def test_the_manifest_is_json(photo_folder, tmp_path):
+    image_set(str(photo_folder))
+    (manifest,) = tmp_path.glob("cache/images/*/hr/manifest.json")
+    assert len(json.loads(manifest.read_text())["files"]) == 3

@@ -1,0 +1,175 @@
+"""The notebooks as people run them: papermill from anywhere, nbval from the records, wrong parameters, tampering."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import CHECKOUT
+
+from prffn.__main__ import main
+from prffn.notebook import check_parameters
+
+NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
+TABLE5 = CHECKOUT / "notebooks" / "table5_region_size.ipynb"
+BIN = Path(sys.executable).parent
+
+
+def run(*command: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """A copy of the recorded study that a test may damage."""
+    shutil.copytree(CHECKOUT / "reports" / "cpu", tmp_path / "reports" / "cpu")
+    return tmp_path / "reports" / "cpu"
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Table 5 at profile quick with one seed, by papermill, from a folder that has nothing to do with the checkout."""
+    folder = tmp_path_factory.mktemp("quick")
+    environment = {"PRFFN_CACHE": str(folder / "cache"), "PRFFN_REPORTS": str(folder / "reports")}
+    done = run(BIN / "papermill", TABLE5, folder / "out.ipynb", "-p", "profile", "quick", "-p", "seeds", 1,
+               cwd=folder, **environment)  # fmt: skip
+    return folder, done
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestEachNotebook:
+    def test_is_committed_executed_in_order_and_small(self, path):
+        """nbval compares nothing in a cell without an execution count: a stripped notebook would pass unchecked."""
+        cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+        assert sum(bool(cell.outputs) for cell in cells) >= 4
+        assert path.stat().st_size < 1_000_000
+
+    def test_has_literal_parameters_and_the_usual_kernel(self, path):
+        notebook = nbformat.read(path, 4)
+        (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+        names: dict[str, object] = {}
+        exec(cell.source, {"__builtins__": {}}, names)
+        assert {"profile", "seeds", "device", "retrain"} <= set(names)
+        assert names["profile"] == "cpu"
+        assert notebook.metadata.kernelspec.name == "python3"
+
+    def test_is_thin(self, path):
+        code = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        lines = [line for source in code for line in source.splitlines() if line.strip()]
+        assert not [line for line in lines if line.lstrip().startswith(("def ", "class "))]
+        assert len(lines) < 70
+
+    def test_shows_no_errors_paths_or_progress(self, path):
+        outputs = [out for cell in nbformat.read(path, 4).cells for out in cell.get("outputs", [])]
+        assert not [out for out in outputs if out.output_type == "error" or out.get("name") == "stderr"]
+        assert str(CHECKOUT) not in json.dumps(outputs)
+
+    def test_shows_the_recorded_study(self, path):
+        """The runs were loaded, none was trained, and every record of the report is there and whole."""
+        text = json.dumps([cell.get("outputs", []) for cell in nbformat.read(path, 4).cells])
+        assert "loaded, 0 trained" in text
+        from prffn.runs import read_record
+
+        report = json.loads((CHECKOUT / "reports" / "cpu" / f"{path.stem}.json").read_text())
+        for keys in report["runs"].values():
+            assert len(keys) >= 3
+            for key in keys:
+                assert read_record(CHECKOUT / "reports" / "cpu" / "runs" / f"{key}.json")["key"] == key
+
+
+def test_papermill_trains_for_real_and_beats_bicubic(quick):
+    folder, done = quick
+    assert done.returncode == 0, done.stderr
+    report = json.loads((folder / "reports" / "quick" / "table5_region_size.json").read_text())
+    assert report["label"].startswith("measured here at a far smaller protocol")
+    keys = {key for group in report["runs"].values() for key in group}
+    assert len(keys) == 4
+    for key in keys:
+        record = json.loads((folder / "reports" / "quick" / "runs" / f"{key}.json").read_text())
+        psnr, bicubic = (sum(record[k]["embedded_val"]["psnr_y"]) / 3 for k in ("evaluation", "bicubic"))
+        assert psnr > bicubic
+        assert record["train_seconds"] > 1
+    for suffix in ("md", "csv", "png"):
+        assert (folder / "reports" / "quick" / f"table5_region_size.{suffix}").stat().st_size > 200
+    assert "0 loaded, 4 trained" in (folder / "out.ipynb").read_text()
+
+
+def test_a_second_call_trains_nothing(quick, monkeypatch, capfd):
+    folder, _ = quick
+    monkeypatch.setenv("PRFFN_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("PRFFN_REPORTS", str(folder / "reports"))
+    assert main(["reports", "table5_region_size", "--profile", "quick", "--seeds", "1"]) == 0
+    assert "4 loaded, 0 trained" in (folder / "reports" / "quick" / "table5_region_size.ipynb").read_text()
+    assert "done in" in capfd.readouterr().out
+
+
+def test_papermill_writes_to_standard_output(tmp_path):
+    """`papermill notebook.ipynb > out.ipynb`: with the defaults, the recorded study."""
+    shutil.copytree(CHECKOUT / "reports" / "cpu", tmp_path / "reports" / "cpu")
+    done = run(BIN / "papermill", TABLE5, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    notebook = nbformat.reads(done.stdout, 4)
+    assert "loaded, 0 trained" in json.dumps(notebook.cells)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (["-p", "profil", "quick"], "unknown notebook parameter 'profil'. Did you mean 'profile'?"),
+        (["-p", "profile", "quik"], "unknown profile 'quik'. Did you mean 'quick'?"),
+        (["-p", "seeds", "0"], "seeds must be a whole number from 1 on"),
+        (["-p", "device", "gpu"], "device 'gpu' cannot be used here"),
+    ],
+)
+def test_wrong_parameters_stop_the_notebook(tmp_path, parameters, message):
+    done = run(BIN / "papermill", TABLE5, tmp_path / "out.ipynb", *parameters, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.parametrize("value", ["cpu", 1, None])
+def test_retrain_must_be_a_truth_value(value):
+    with pytest.raises(TypeError, match="retrain must be True or False"):
+        check_parameters(retrain=value)
+
+
+def nbval(path: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "pytest", "--nbval", path, "-p", "no:cacheprovider", cwd=cwd)
+
+
+def tampered(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_nbval_passes_and_notices_a_changed_output(recorded, tmp_path):
+    """A copy of the committed notebook passes; with one digit of one output changed by hand it fails."""
+    copy = Path(shutil.copy(TABLE5, tmp_path / "copy.ipynb"))
+    assert nbval(copy, tmp_path).returncode == 0
+    report = json.loads((recorded / "table5_region_size.json").read_text())
+    mean = str(report["table"][0]["mean"])
+    tampered(copy, mean, mean[:-1] + str((int(mean[-1]) + 1) % 10))
+    done = nbval(copy, tmp_path)
+    assert done.returncode == 1
+    assert "differ" in done.stdout
+
+
+def test_nbval_notices_a_changed_record(recorded, tmp_path):
+    """The run would be trained again; without the study's images, which no checkout has, the notebook stops."""
+    copy = Path(shutil.copy(TABLE5, tmp_path / "copy.ipynb"))
+    report = json.loads((recorded / "table5_region_size.json").read_text())
+    file = recorded / "runs" / f"{report['runs']['S = 64'][0]}.json"
+    psnr = json.loads(file.read_text())["evaluation"]["Set5"]["psnr_y"][0]
+    tampered(file, str(psnr), str(psnr + 0.5))
+    done = nbval(copy, tmp_path)
+    assert done.returncode == 1
+    assert "its checksum does not match" in done.stdout

@@ -1,0 +1,89 @@
+"""The project's own files: pins in step, the package light to import, every promise of the command line kept."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from conftest import CHECKOUT
+from packaging.requirements import Requirement
+
+from prffn.__main__ import main
+
+PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+ASKED = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    return {normal(name): version for name, _, version in (line.strip().partition("==") for line in lines) if version}
+
+
+LOCK = pins((CHECKOUT / "requirements.lock").read_text().splitlines())
+
+
+def test_the_lock_pins_what_is_asked_for():
+    for requirement in ASKED:
+        assert requirement.specifier.contains(LOCK[normal(requirement.name)]), requirement
+
+
+def test_environment_yml_is_in_step():
+    """It names exactly what pyproject.toml asks for, at the versions of the lock."""
+    conda = yaml.safe_load((CHECKOUT / "environment.yml").read_text())
+    (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
+    expected = {normal(r.name): LOCK[normal(r.name)] for r in ASKED}
+    assert pins(pip) == expected
+    assert "--editable ." in pip
+    assert "python=3.11" in conda["dependencies"]
+
+
+def test_what_runs_here_is_what_is_pinned():
+    """Tests on other versions than the lock's prove nothing about the lock."""
+    from importlib.metadata import version
+
+    for requirement in ASKED:
+        assert version(requirement.name).split("+")[0] == LOCK[normal(requirement.name)]
+
+
+def test_the_loss_needs_nothing_but_torch():
+    """`from prffn import PixelContrastLoss` in one's own training must not load the kit."""
+    code = (
+        "import sys; from prffn import PixelContrastLoss; "
+        "print([m for m in ('skimage', 'pandas', 'matplotlib', 'papermill', 'lpips', 'filelock', 'pooch', 'scipy') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["reports", "table55"], "unknown notebook 'table55'"),
+        (["data", "get", "Set55"], "Did you mean 'Set5'"),
+    ],
+)
+def test_the_command_line_names_what_is_wrong(arguments, message, capsys):
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_data_list_says_what_is_missing(capsys):
+    assert main(["data", "list"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"embedded_train\s+at hand", printed)
+    assert re.search(r"Set5\s+missing", printed)
+    assert "manga109.org" in printed
+
+
+def test_the_readme_links_to_files_that_exist():
+    text = (CHECKOUT / "README.md").read_text()
+    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if not t.startswith("http")]
+    assert targets
+    for target in targets:
+        assert (CHECKOUT / target).exists(), target

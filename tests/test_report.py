@@ -1,0 +1,161 @@
+"""Intervals and verdicts by hand, tables and files from made-up records."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+
+from prffn import paper, report
+from prffn.report import claims_greater, compare, conclusion, markdown, new_figure, plot_gains, save
+from prffn.runs import Run, Runs
+from prffn.statistics import paired_interval, verdict_greater, verdict_not_smaller
+
+
+def test_paired_interval_by_hand():
+    """Differences 1, 2, 3: mean 2, standard deviation 1, error 1 / sqrt 3; Student's t for 2 degrees of freedom at
+    95 % is 4.3027: 2 +- 2.4841."""
+    interval = paired_interval([2, 4, 6], [1, 2, 3])
+    assert interval.mean == 2
+    assert interval.half_width == pytest.approx(4.302653 / math.sqrt(3), abs=1e-5)
+    assert (interval.low, interval.high) == pytest.approx((-0.48414, 4.48414), abs=1e-4)
+
+
+def test_one_seed_decides_nothing():
+    interval = paired_interval([2.0], [1.0])
+    assert interval.mean == 1
+    assert verdict_greater(interval) == "not decided"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "greater", "not_smaller"),
+    [
+        ([2, 2.1, 1.9], [1, 1, 1], "holds", "holds"),
+        ([1, 1, 1], [2, 2.1, 1.9], "does not hold", "does not hold"),
+        ([1, 2, 3], [2, 2, 2], "not decided", "not decided"),
+        ([1.00, 1.01, 0.99], [1, 1, 1], "not decided", "holds"),
+    ],
+)
+def test_verdicts(a, b, greater, not_smaller):
+    interval = paired_interval(a, b)
+    assert verdict_greater(interval) == greater
+    assert verdict_not_smaller(interval, margin=0.1) == not_smaller
+
+
+def test_unpaired_values_are_refused():
+    with pytest.raises(ValueError, match="got 2 and 1"):
+        paired_interval([1, 2], [1])
+
+
+def made_up(psnr: dict[str, list[list[float]]], lpips: list[float] | None = None) -> Runs:
+    """Runs whose records hold these PSNR values: label -> one list of images for each seed."""
+    made = {"device": "cpu", "device_name": "test", "threads": 1, "platform": "test", "versions": {"torch": "0"},
+            "commit": "abc"}  # fmt: skip
+    settings = {"data.train": "t", "model.channels": 4, "model.groups": 1, "data.scale": 3, "training.steps": 1,
+                "data.batch_size": 1, "data.patch_size": 8}  # fmt: skip
+
+    def record(values: list[float]) -> dict:
+        evaluation = {"set": {"psnr_y": values, "lpips": lpips}}
+        return {
+            "evaluation": evaluation, "bicubic": {"set": {"psnr_y": [20.0, 22.0]}}, "settings": settings,
+            "provenance": made, "parameters": 10, "started": "2024-01-01", "finished": "2024-01-02",
+            "train_seconds": 60.0, "peak_memory_mb": 100.0,
+        }  # fmt: skip
+
+    by_label = {
+        label: [Run(f"{label}{n}", record(values)) for n, values in enumerate(seeds)] for label, seeds in psnr.items()
+    }
+    return Runs("quick", by_label, set())
+
+
+RUNS = {"none": [[30.0, 32.0], [31.0, 33.0]], "with": [[30.1, 32.3], [31.1, 33.1]]}
+
+
+def test_compare_by_hand():
+    """Seed means 31, 32 and 31.2, 32.1: gains 0.2 and 0.1, mean 0.15; t(1) = 12.7062, error 0.05: +- 0.6353."""
+    table = compare(made_up(RUNS), {"none": 32.364, "with": 32.451}, baseline="none")
+    row = table.loc[("set", "with")]
+    assert row["mean"] == 31.65
+    assert row["printed"] == 32.451
+    assert row["printed gain"] == 0.087
+    assert row["gain"] == 0.15
+    assert (row["low"], row["high"]) == (-0.485, 0.785)
+    assert (row["seed 0"], row["seed 1"]) == (31.2, 32.1)
+    assert pd.isna(table.loc[("set", "none")]["gain"])
+
+
+def test_what_was_not_measured_is_said_to_be_so():
+    table = compare(made_up(RUNS), {}, baseline="none", metric="lpips")
+    assert set(table["mean"]) == {"not measured"}
+    verdicts = claims_greater(made_up(RUNS), {"c": ("with", "none")}, metric="lpips")
+    assert set(verdicts["verdict"]) == {"not measured"}
+
+
+def test_networks_beside_bicubic():
+    row = report.compare_with_bicubic(made_up(RUNS)).loc["set"]
+    assert (row["bicubic"], row["worst run"], row["best run"]) == (21, 31, 32.1)
+
+
+def test_conclusion_and_files(tmp_path):
+    runs = made_up({"none": RUNS["none"], "with": [[30.1, 32.1], [31.1, 33.1]]})
+    table = compare(runs, {"none": 32.0, "with": 32.1}, baseline="none")
+    verdicts = claims_greater(runs, {"it helps": ("with", "none"), "it harms": ("none", "with")})
+    text = conclusion(runs, verdicts)
+    assert "- it helps: holds on set." in text
+    assert "- it harms: does not hold on set." in text
+    assert "not a reproduction" in text
+    figure, ax = new_figure()
+    plot_gains(ax, table)
+    assert save("t", runs, table, verdicts, figure, title="T") == "reports/quick/t.md"
+    folder = tmp_path / "reports" / "quick"
+    assert sorted(p.name for p in folder.iterdir()) == ["t.csv", "t.json", "t.md", "t.png"]
+    content = json.loads((folder / "t.json").read_text())
+    assert content["runs"]["with"] == ["with0", "with1"]
+    assert content["verdicts"][0]["verdict"] == "holds"
+    assert pd.read_csv(folder / "t.csv")["printed"].tolist() == [32.0, 32.1]
+    first = (folder / "t.md").read_text()
+    save("t", runs, table, verdicts, figure, title="T")
+    assert (folder / "t.md").read_text() == first
+
+
+def test_the_plot_shows_the_numbers():
+    table = compare(made_up(RUNS), {"none": 32.0, "with": 32.1}, baseline="none")
+    _, ax = new_figure()
+    plot_gains(ax, table)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["with"]
+    assert "dB" in ax.get_ylabel()
+    (printed,) = [line for line in ax.lines if line.get_label() == "printed in the paper"]
+    assert printed.get_ydata() == pytest.approx([0.1])
+
+
+def test_markdown_leaves_empty_what_is_missing():
+    table = pd.DataFrame({"a": [1.5, None], "b": ["x|y", "z"]}, index=pd.Index(["p", "q"], name="n"))
+    assert markdown(table).splitlines() == [
+        "| n | a | b |", "| --- | --- | --- |", "| p | 1.500 | x\\|y |", "| q |  | z |",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "rows"), [(1, 5), (2, 6), (3, 4), (4, 6), (5, 3), (6, 4), (7, 5), (8, 36)])
+def test_printed_tables_are_whole(number, rows):
+    assert len(paper.table(number)) == rows
+
+
+def test_printed_figures_that_stand_in_two_tables_agree():
+    """PRFFN with L_contr is 32.451 dB in Tables 1, 2, 3, 5 and 7; without it 32.364 in Tables 1 and 2. The text gives
+    the gain as 0.087 dB."""
+    assert paper.region_size_psnr() == {"no L_contr": 32.364, "S = 16": 32.425, "S = 64": 32.451, "S = 256": 32.458}
+    assert paper.table(1).set_index("model").psnr_db["PRFFN"] == 32.451
+    assert paper.table(3).set_index("lambda_c").psnr_db[0.1] == 32.451
+    assert paper.table(7).set_index("dilation_rates").psnr_db["1,2,4"] == 32.451
+    assert paper.table(1).set_index("model").psnr_db["PRFFN3"] == 32.364
+    with pytest.raises(ValueError, match="tables 1 to 8"):
+        paper.table(9)
+
+
+def test_transcription_equals_the_shared_one(shared_data):
+    """Where the transcribed tables are at hand, the package's copies are the same."""
+    from pathlib import Path
+
+    for path in Path(paper.__file__).parent.joinpath("paper").glob("*.csv"):
+        assert path.read_bytes() == (shared_data.parent / "paper" / path.name).read_bytes()
+    assert paper.doubts(8)

@@ -1,0 +1,149 @@
+"""The run store: nothing trained twice, nothing damaged used, nothing half written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import tiny_settings
+
+from prffn import runs
+from prffn.config import Experiment, experiment
+from prffn.paths import atomic_write
+from prffn.runs import DamagedRecord, ensure, load_record, read_record, run_key
+
+
+def record_file(tmp_path: Path, e: Experiment) -> Path:
+    return tmp_path / "reports" / "quick" / "runs" / f"{run_key(e)}.json"
+
+
+def test_a_run_is_trained_once(tiny):
+    first = ensure({"a": [tiny]}, "quick", progress=False)
+    again = ensure({"a": [tiny]}, "quick", progress=False)
+    assert repr(first) == "1 runs of profile quick: 0 loaded, 1 trained"
+    assert repr(again) == "1 runs of profile quick: 1 loaded, 0 trained"
+    assert again["a"][0].record == first["a"][0].record
+
+
+def test_two_labels_with_the_same_experiment_share_a_run(tiny, photo_folder):
+    same = experiment(tiny_settings(photo_folder, **{"loss.temperature": 0.7}))
+    found = ensure({"a": [tiny], "b": [same]}, "quick", progress=False)
+    assert found["a"] == found["b"]
+    assert len(found.all()) == 1
+
+
+def test_the_record_says_what_was_measured_where_and_how(tiny, tmp_path):
+    record = ensure({"a": [tiny]}, "quick", progress=False)["a"][0].record
+    assert record["settings"]["model.channels"] == 4
+    assert record["settings"]["seed"] == 0
+    assert record["evaluation"]["photos"]["image_names"] == ["0", "1", "2"]
+    assert len(record["evaluation"]["photos"]["psnr_y"]) == len(record["bicubic"]["photos"]["psnr_y"]) == 3
+    assert record["evaluation"]["photos"]["not_measured"] == {"lpips": "not asked for"}
+    assert record["curve"][-1]["step"] == 12
+    assert record["train_seconds"] > 0
+    assert record["peak_memory_mb"] > 50
+    made = record["provenance"]
+    assert made["device"] == "cpu"
+    assert made["threads"] >= 1
+    assert {"torch", "numpy", "python"} <= set(made["versions"])
+    assert "commit" in made
+    assert str(tmp_path) not in json.dumps(record)
+
+
+def test_retrain_trains_afresh_and_gives_the_same(tiny):
+    first = ensure({"a": [tiny]}, "quick", progress=False)["a"][0].record
+    again = ensure({"a": [tiny]}, "quick", retrain=True, progress=False)
+    assert again.trained
+    assert again["a"][0].record["weights_sha256"] == first["weights_sha256"]
+    assert again["a"][0].record["evaluation"] == first["evaluation"]
+
+
+@pytest.mark.parametrize("damage", ["value", "truncated", "empty", "not json", "no sum", "other key"])
+def test_a_damaged_record_is_never_used(tiny, tmp_path, damage):
+    good = ensure({"a": [tiny]}, "quick", progress=False)["a"][0].record
+    file = record_file(tmp_path, tiny)
+    text = file.read_text()
+    psnr = str(good["evaluation"]["photos"]["psnr_y"][0])
+    assert psnr in text
+    content = json.loads(text)
+    file.write_text({
+        "value": text.replace(psnr, psnr[:-3] + "999", 1),
+        "truncated": text[: len(text) // 2],
+        "empty": "",
+        "not json": "\x00\x01",
+        "no sum": json.dumps({k: v for k, v in content.items() if k != "sha256"}),
+        "other key": json.dumps({**content, "key": "0" * 16}),
+    }[damage])  # fmt: skip
+    with pytest.raises(DamagedRecord, match=file.name):
+        read_record(file)
+    with pytest.warns(UserWarning, match=f"{file.name}.*trained again"):
+        again = ensure({"a": [tiny]}, "quick", progress=False)
+    assert again.trained == {run_key(tiny)}
+    assert again["a"][0].record["evaluation"] == good["evaluation"]
+    assert read_record(file) == again["a"][0].record
+
+
+def test_a_changed_default_cannot_pass_for_the_old_one(tiny, tmp_path):
+    """A record of the same key but another setting, as a changed default would leave it, is trained again."""
+    ensure({"a": [tiny]}, "quick", progress=False)
+    file = record_file(tmp_path, tiny)
+    record = read_record(file)
+    record["settings"]["loss.negatives"] = "sr"
+    runs.save_record(file.parent, record["key"], record)
+    with pytest.warns(UserWarning, match=r"another loss\.negatives"):
+        assert load_record(file.parent, record["key"], tiny) is None
+
+
+def test_a_setting_added_later_leaves_old_records_valid(tiny, tmp_path):
+    ensure({"a": [tiny]}, "quick", progress=False)
+    file = record_file(tmp_path, tiny)
+    record = read_record(file)
+    del record["settings"]["training.bfloat16"]
+    runs.save_record(file.parent, record["key"], record)
+    assert load_record(file.parent, record["key"], tiny) is not None
+
+
+ASK = """
+import json, sys
+from prffn.config import experiment
+from prffn.runs import ensure
+print(len(ensure({"a": [experiment(json.loads(sys.argv[1]))]}, "quick", progress=False).trained))
+"""
+
+
+def test_two_processes_that_need_a_run_train_it_once(photo_folder):
+    settings = json.dumps(tiny_settings(photo_folder, **{"training.steps": 60}))
+    command = [sys.executable, "-c", ASK, settings]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert sorted(int(p.communicate()[0]) for p in processes) == [0, 0, 1]
+
+
+def test_the_trained_network_can_be_had(tiny):
+    from prffn.metrics import evaluate
+
+    run = ensure({"a": [tiny]}, "quick", progress=False)["a"][0]
+    model = runs.trained_model(tiny)
+    assert evaluate(model, tiny.data.evaluation[0], scale=3).mean() == pytest.approx(run.mean("photos"), abs=1e-9)
+    runs.checkpoint_path(run.key).unlink()
+    with pytest.raises(FileNotFoundError, match="retrain"):
+        runs.trained_model(tiny)
+
+
+def test_atomic_writing_leaves_the_old_file_or_the_new_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(path, "w") as file:
+        file.write("half")
+        raise RuntimeError("killed")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+    with atomic_write(path, "w") as file:
+        file.write("new")
+    assert path.read_text() == "new"
+
+
+def test_unknown_profile(tiny):
+    with pytest.raises(ValueError, match="Did you mean 'quick'"):
+        ensure({"a": [tiny]}, "quik")
