@@ -134,6 +134,10 @@ class Evaluation:
         values = getattr(self, metric)
         return None if values is None else float(np.mean(values))
 
+    def mean_psnr(self) -> float:
+        """Mean PSNR-Y in dB over the images."""
+        return float(np.mean(self.psnr_y))
+
     def to_json(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 

@@ -80,6 +80,21 @@ def compare_with_bicubic(runs: Runs, digits: int = 2) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("set").round(digits)
 
 
+def summary(runs: Runs) -> pd.DataFrame:
+    """Means over images and seeds for each set and label: PSNR-Y (dB), SSIM-Y, LPIPS (lower is better)."""
+    metrics = {"PSNR-Y": ("psnr_y", 3), "SSIM-Y": ("ssim_y", 4), "LPIPS": ("lpips", 4)}
+    rows = []
+    for image_set in image_sets(runs):
+        for label, group in runs.items():
+            row: dict[str, Any] = {"set": image_set, "label": label}
+            for name, (metric, digits) in metrics.items():
+                values = [run.mean(image_set, metric) for run in group]
+                missing = any(value is None for value in values)
+                row[name] = NOT_MEASURED if missing else f"{sum(values) / len(values):.{digits}f}"  # type: ignore[arg-type]
+            rows.append(row)
+    return pd.DataFrame(rows).set_index(["set", "label"])
+
+
 def claims_greater(runs: Runs, claims: Mapping[str, tuple[str, str]], *, metric: str = "psnr_y") -> pd.DataFrame:
     """Each claim "the first label's figure is greater than the second's": the verdict on each set, with its interval.
 
@@ -211,6 +226,8 @@ def save(name: str, runs: Runs, table: pd.DataFrame, verdicts: pd.DataFrame, fig
         "## Conclusion",
         conclusion(runs, verdicts),
         markdown(verdicts),
+        "## All metrics (means over images and seeds; LPIPS: lower is better)",
+        markdown(summary(runs)),
         "## The networks beside bicubic (PSNR-Y, dB)",
         markdown(compare_with_bicubic(runs)),
         "## What was measured, where, how",

@@ -160,8 +160,15 @@ def _make_record(
     if afresh:
         checkpoint.unlink(missing_ok=True)
     started = datetime.now(UTC)
-    trained = train(e, device=device, checkpoint=checkpoint, label=label, progress=progress)
     scale = e.data.scale
+    trained = train(
+        e,
+        device=device,
+        checkpoint=checkpoint,
+        validate=lambda model: evaluate(model, e.data.evaluation[0], scale=scale, device=device).mean_psnr(),
+        label=label,
+        progress=progress,
+    )
     evaluation = {
         set_label(name): evaluate(trained.model, name, scale=scale, lpips=e.data.lpips, device=device).to_json()
         for name in e.data.evaluation

@@ -6,6 +6,7 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from prffn.paths import TEXT_PROGRESS_VARIABLE, atomic_write
 
 CURVE_POINTS = 50
 """How many points the recorded curve has; each is a mean over the steps since the one before."""
+
+VALIDATE_EVERY = 5
+"""A run is validated at every fifth point of the curve, and at its end."""
 
 CHECKPOINT_MAGIC = b"PRFFN-CHECKPOINT-1\n"
 
@@ -74,6 +78,7 @@ def train(
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     checkpoint_every: float = 60.0,
+    validate: Callable[[PRFFN], float] | None = None,
     label: str = "training",
     progress: bool = True,
 ) -> Trained:
@@ -82,6 +87,7 @@ def train(
     checkpoint: file for the whole state, written every `checkpoint_every` seconds and at the end. A run that was
         killed goes on from it and ends with the same weights as one that was not (bit for bit on the CPU, with the
         same number of threads). A damaged one, or one of another experiment, is not used.
+    validate: gives the PSNR in dB of the network; the curve then holds it as `psnr_y` at some ten points and the end.
     Raises NonFiniteLoss naming the step and the term, ValueError or FileNotFoundError if the images cannot be used.
     """
     e, config, device = experiment, experiment.training, torch.device(device)
@@ -141,6 +147,9 @@ def train(
             count = step - (int(curve[-1]["step"]) if curve else 0)
             curve.append({"step": step, **{name: total / count for name, total in sums.items()}})
             sums = {}
+            due = len(curve) % VALIDATE_EVERY == 0 or step == config.steps
+            if validate is not None and due:
+                curve[-1]["psnr_y"] = validate(model)
             bar.set_postfix_str(f"L1 {curve[-1]['l1']:.4f}", refresh=False)
         bar.update()
         if checkpoint and time.perf_counter() - last_saved > checkpoint_every:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from prffn import PixelContrastLoss, pixel_contrast
+from prffn.losses.contrast import l1_by_broadcasting
 
 FORMS = [
     *({"form": "infonce", "similarity": s, "temperature": 0.3} for s in ("l1", "squared", "cosine", "dot")),
@@ -148,6 +149,20 @@ def test_a_pixel_alone_in_its_region_is_left_out():
     assert pixel_contrast(sr, hr, 16) == pixel_contrast(changed, hr, 16)
     with pytest.raises(ValueError, match="no pixel"):
         pixel_contrast(sr[:, :, :1, :1], hr[:, :, :1, :1], 16)
+
+
+def test_l1_distances_without_cdist():
+    """The way taken on MPS, where cdist has no gradient: the same distances and gradients, ties included."""
+    x, y = (torch.randint(0, 4, (2, 9, 3), generator=torch.Generator().manual_seed(n)).double() for n in (0, 1))
+    weights = images(1, 2, 9, 9)[0][0]
+    results = []
+    for distances in (l1_by_broadcasting, lambda a, b: torch.cdist(a, b, p=1)):
+        anchors = x.clone().requires_grad_()
+        found = distances(anchors, y)
+        (found * weights).sum().backward()
+        results.append((found, anchors.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.allclose(results[0][1], results[1][1], atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

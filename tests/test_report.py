@@ -55,7 +55,7 @@ def made_up(psnr: dict[str, list[list[float]]], lpips: list[float] | None = None
                 "data.batch_size": 1, "data.patch_size": 8}  # fmt: skip
 
     def record(values: list[float]) -> dict:
-        evaluation = {"set": {"psnr_y": values, "lpips": lpips}}
+        evaluation = {"set": {"psnr_y": values, "ssim_y": [0.9] * len(values), "lpips": lpips}}
         return {
             "evaluation": evaluation, "bicubic": {"set": {"psnr_y": [20.0, 22.0]}}, "settings": settings,
             "provenance": made, "parameters": 10, "started": "2024-01-01", "finished": "2024-01-02",
@@ -89,6 +89,13 @@ def test_what_was_not_measured_is_said_to_be_so():
     assert set(table["mean"]) == {"not measured"}
     verdicts = claims_greater(made_up(RUNS), {"c": ("with", "none")}, metric="lpips")
     assert set(verdicts["verdict"]) == {"not measured"}
+
+
+def test_summary_of_all_metrics():
+    row = report.summary(made_up(RUNS)).loc[("set", "with")]
+    assert dict(row) == {"PSNR-Y": "31.650", "SSIM-Y": "0.9000", "LPIPS": "not measured"}
+    measured = report.summary(made_up(RUNS, lpips=[0.1, 0.3])).loc[("set", "none")]
+    assert measured["LPIPS"] == "0.2000"
 
 
 def test_networks_beside_bicubic():

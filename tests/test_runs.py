@@ -42,6 +42,7 @@ def test_the_record_says_what_was_measured_where_and_how(tiny, tmp_path):
     assert len(record["evaluation"]["photos"]["psnr_y"]) == len(record["bicubic"]["photos"]["psnr_y"]) == 3
     assert record["evaluation"]["photos"]["not_measured"] == {"lpips": "not asked for"}
     assert record["curve"][-1]["step"] == 12
+    assert record["curve"][-1]["psnr_y"] == pytest.approx(sum(record["evaluation"]["photos"]["psnr_y"]) / 3)
     assert record["train_seconds"] > 0
     assert record["peak_memory_mb"] > 50
     made = record["provenance"]

@@ -15,7 +15,7 @@ import torch
 from conftest import tiny_settings
 from PIL import Image
 
-from prffn.config import LossConfig, TrainingConfig, experiment
+from prffn.config import PROFILES, LossConfig, TrainingConfig, experiment
 from prffn.losses.total import loss_terms, weighted_sum
 from prffn.metrics import evaluate, evaluate_bicubic
 from prffn.models import PRFFN
@@ -188,6 +188,20 @@ def test_golden_run(tmp_path):
     means = {term: sum(point[term] for point in curve) / len(curve) for term in ("l1", "contrast")}
     assert len(curve) == 12
     assert means == pytest.approx(GOLDEN[PROTOCOL], rel=2e-5)
+
+
+@pytest.mark.parametrize("option", [{}, {"training.bfloat16": True, "training.channels_last": True}])
+def test_the_papers_own_settings_train(photo, tmp_path, option):
+    """Two steps of the full network, patches, loss and schedule of profile `paper`; only images, batch and steps are
+    less than the paper's, so that a CPU can do it."""
+    folder = tmp_path / "large"
+    folder.mkdir()
+    Image.fromarray(photo).save(folder / "0.png")
+    less = {"data.train": str(folder), "data.batch_size": 1, "training.steps": 2}
+    trained = train(experiment({**PROFILES["paper"], **less, **option}), progress=False)
+    assert sum(p.numel() for p in trained.model.parameters()) == 3_167_163
+    assert len(trained.curve) == 2
+    assert all(math.isfinite(point["l1"]) and point["contrast"] > 0 for point in trained.curve)
 
 
 def test_a_trained_network_knows_its_scale(tiny):

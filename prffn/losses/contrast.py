@@ -145,10 +145,22 @@ def regions(image: Tensor, region_size: int) -> Iterator[Tensor]:
             yield part.permute(0, 2, 4, 3, 5, 1).reshape(-1, h * w, c)  # (R, S, C)
 
 
+def _l1_distances(x: Tensor, y: Tensor) -> Tensor:
+    """L1 distance of each pixel of x to each of y in its region: (R, S, C), (R, T, C) -> (R, S, T)."""
+    if x.device.type == "mps":  # where cdist has no gradient
+        return l1_by_broadcasting(x, y)
+    return torch.cdist(x, y, p=1)
+
+
+def l1_by_broadcasting(x: Tensor, y: Tensor) -> Tensor:
+    """As `torch.cdist(x, y, p=1)`, of C times the memory."""
+    return (x.unsqueeze(2) - y.unsqueeze(1)).abs().sum(dim=-1)
+
+
 def _similarities(x: Tensor, y: Tensor, similarity: Similarity) -> Tensor:
     """Similarity of each anchor and each candidate of its region: (R, S, C), (R, T, C) -> (R, S, T)."""
     if similarity == "l1":
-        return -torch.cdist(x, y, p=1)
+        return -_l1_distances(x, y)
     if similarity == "squared":
         return -(x.unsqueeze(2) - y.unsqueeze(1)).square().sum(dim=-1)
     if similarity == "cosine":
@@ -174,9 +186,9 @@ def _ratio(x: Tensor, y: Tensor, epsilon: float, negatives: Negatives) -> Tensor
     positive = (x - y).abs().sum(dim=-1)  # (R, S)
     total, count = torch.zeros_like(positive), 0
     if negatives != "sr":
-        total = total + torch.cdist(x, y, p=1).sum(dim=2) - positive
+        total = total + _l1_distances(x, y).sum(dim=2) - positive
         count += others
     if negatives != "hr":
-        total = total + torch.cdist(x, x, p=1).sum(dim=2)  # the distance to itself is 0
+        total = total + _l1_distances(x, x).sum(dim=2)  # the distance to itself is 0
         count += others
     return positive / (total / count + epsilon)
