@@ -162,13 +162,22 @@ def set_label(name: str) -> str:
 
 
 def set_checksum(name: str) -> str:
-    """Checksum of a set's images: of those at hand, else of those that the recorded study used."""
+    """Checksum of a set's images: of those at hand, else of those that the recorded study used.
+
+    Warns if those at hand are not the study's: its records are then of other images, and are not found.
+    """
+    recorded = RECORDED_CHECKSUMS.get(name)
     try:
-        return image_set(name).checksum
+        found = image_set(name).checksum
     except FileNotFoundError:
-        if name not in RECORDED_CHECKSUMS:
+        if recorded is None:
             raise
-        return RECORDED_CHECKSUMS[name]
+        return recorded
+    if recorded is not None and found != recorded:
+        warnings.warn(
+            f"the images of {name} at hand are not those of the recorded study: runs on them are new", stacklevel=2
+        )
+    return found
 
 
 def lr_images(hr: ImageSet, scale: int) -> tuple[ImageArray, ...]:

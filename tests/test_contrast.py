@@ -174,6 +174,13 @@ def test_other_precisions(dtype):
     assert loss.item() == pytest.approx(pixel_contrast(sr.double(), hr.double(), 16).item(), rel=1e-5)
 
 
+def test_autocast_does_not_round_the_loss():
+    sr, hr = (image.float() for image in images(1, 3, 8, 8))
+    expected = pixel_contrast(sr, hr, 16, form="infonce", similarity="cosine")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert pixel_contrast(sr, hr, 16, form="infonce", similarity="cosine") == expected
+
+
 def test_the_module_is_the_function():
     sr, hr = images(1, 3, 8, 8)
     loss = PixelContrastLoss(16, form="infonce", similarity="cosine", temperature=0.2, negatives="both")

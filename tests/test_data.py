@@ -99,6 +99,15 @@ def test_recorded_checksums_serve_where_the_images_are_not():
         set_checksum("Set14")
 
 
+def test_other_images_of_a_recorded_set_are_said_to_be_others(tmp_path, monkeypatch, photo):
+    monkeypatch.setenv("PRFFN_DATA", str(tmp_path))
+    (tmp_path / "Set5").mkdir()
+    for n in range(5):
+        Image.fromarray(photo[:50, : 50 + n]).save(tmp_path / "Set5" / f"{n}.png")
+    with pytest.warns(UserWarning, match="Set5 at hand are not those of the recorded study"):
+        assert set_checksum("Set5") != RECORDED_CHECKSUMS["Set5"]
+
+
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [

@@ -57,13 +57,15 @@ def pixel_contrast(
     hr = hr.to(sr.dtype)
 
     losses: list[Tensor] = []
-    for x, y in zip(regions(sr, region_size), regions(hr, region_size), strict=True):
-        if x.shape[1] == 1:
-            continue  # no negatives
-        per_anchor = (
-            _ratio(x, y, epsilon, negatives) if form == "ratio" else _infonce(x, y, similarity, temperature, negatives)
-        )
-        losses.append(per_anchor.flatten())
+    with torch.autocast(sr.device.type, enabled=False):  # whose matrix products would round to half precision
+        for x, y in zip(regions(sr, region_size), regions(hr, region_size), strict=True):
+            if x.shape[1] == 1:
+                continue  # no negatives
+            if form == "ratio":
+                per_anchor = _ratio(x, y, epsilon, negatives)
+            else:
+                per_anchor = _infonce(x, y, similarity, temperature, negatives)
+            losses.append(per_anchor.flatten())
     if not losses:
         raise ValueError(f"no pixel of images of shape {tuple(sr.shape)} has another pixel in its region")
     return torch.cat(losses).mean()
