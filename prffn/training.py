@@ -108,13 +108,13 @@ def train(
     model = model.to(device=device, memory_format=memory_format).train()  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas)
 
-    step, seconds, curve, sums = 0, 0.0, [], dict[str, float]()
+    step, seconds, peak, curve, sums = 0, 0.0, 0.0, [], dict[str, float]()
     state = load_checkpoint(checkpoint, identity := repr(e.canonical())) if checkpoint else None
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         sampler.generator.set_state(state["sampler"])
-        step, seconds, curve, sums = state["step"], state["seconds"], state["curve"], state["sums"]
+        step, seconds, peak, curve, sums = (state[k] for k in ("step", "seconds", "peak", "curve", "sums"))
     began = last_saved = time.perf_counter()
 
     def save() -> None:
@@ -123,6 +123,7 @@ def train(
             "identity": identity, "step": step, "seconds": seconds + time.perf_counter() - began,
             "model": model.state_dict(), "optimizer": optimizer.state_dict(),
             "sampler": sampler.generator.get_state(), "curve": curve, "sums": sums,
+            "peak": max(peak, peak_memory_mb(device)),
         })  # fmt: skip
 
     interval = max(1, config.steps // CURVE_POINTS)
@@ -158,7 +159,7 @@ def train(
     bar.close()
     if checkpoint:
         save()
-    return Trained(model.eval(), curve, seconds + time.perf_counter() - began, peak_memory_mb(device))
+    return Trained(model.eval(), curve, seconds + time.perf_counter() - began, max(peak, peak_memory_mb(device)))
 
 
 def progress_bar(**options: Any) -> Any:
