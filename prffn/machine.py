@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 import torch
 
 from prffn.paths import checkout
+
+SMALL_NETWORK = 50_000
+"""Parameters below which a network trains with one thread."""
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -77,13 +81,29 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Versions, device, threads and commit, as they go into a record."""
+@contextlib.contextmanager
+def threads_for(parameters: int) -> Iterator[int]:
+    """Sets PyTorch's threads for training a network of so many parameters, and sets them back. Yields their number.
+
+    A small network gains nothing from a second thread (its convolutions are too short), and loses a great deal where
+    another program wants the core: the threads wait for each other many times a step.
+    """
+    before = torch.get_num_threads()
+    if parameters < SMALL_NETWORK:
+        torch.set_num_threads(1)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def provenance(device: torch.device, threads: int) -> dict[str, Any]:
+    """Versions, device, PyTorch's threads and commit, as they go into a record."""
     packages = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "pillow", "lpips")
     return {
         "device": device.type,
         "device_name": device_name(device),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "cores": os.cpu_count(),
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

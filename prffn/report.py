@@ -70,7 +70,7 @@ def bicubic_psnr(runs: Runs, image_set: str, metric: str = "psnr_y") -> float:
     return sum(values) / len(values)
 
 
-def compare_with_bicubic(runs: Runs, digits: int = 2) -> pd.DataFrame:
+def compare_with_bicubic(runs: Runs, digits: int = 3) -> pd.DataFrame:
     """PSNR-Y in dB of bicubic upscaling, and of the worst and the best run, for each set: have the networks learnt?"""
     rows = []
     for image_set in image_sets(runs):
@@ -104,28 +104,35 @@ def claims_greater(runs: Runs, claims: Mapping[str, tuple[str, str]], *, metric:
     for text, (greater, smaller) in claims.items():
         for image_set in image_sets(runs):
             a, b = ([run.mean(image_set, metric) for run in runs[label]] for label in (greater, smaller))
-            row = {"claim": text, "set": image_set}
+            row: dict[str, Any] = {"claim": text, "set": image_set}
             if None in a or None in b:
                 rows.append({**row, "verdict": NOT_MEASURED})
                 continue
             difference = paired_interval(a, b)  # type: ignore[arg-type]
-            interval = "one seed: none"
+            row["difference"] = round(difference.mean, 3)
             if len(a) > 1:
-                interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
-            rows.append({
-                **row, "difference": f"{difference.mean:+.3f}", "95 % interval": interval,
-                "verdict": verdict_greater(difference),
-            })  # fmt: skip
+                row |= {"low": round(difference.low, 3), "high": round(difference.high, 3)}
+            rows.append({**row, "verdict": verdict_greater(difference)})
     return pd.DataFrame(rows).set_index(["claim", "set"])
 
 
-def conclusion(runs: Runs, verdicts: pd.DataFrame) -> str:
-    """One sentence for each claim, from the verdicts."""
+def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB") -> str:
+    """A sentence for each claim, from the verdicts, and what the seeds could not have shown.
+
+    verdicts: from `claims_greater`.
+    """
     seeds = len(next(iter(runs.values())))
-    lines = [f"Profile {runs.profile}, {seeds} seed{'s' if seeds > 1 else ''}: {LABELS[runs.profile]}."]
+    lines = [f"Profile {runs.profile}, {seeds} seed{'s' if seeds > 1 else ''}: {LABELS[runs.profile]}.", ""]
     for claim, rows in verdicts.groupby(level="claim", sort=False):
         found = ", ".join(f"{verdict} on {image_set}" for (_, image_set), verdict in rows["verdict"].items())
         lines.append(f"- {claim}: {found}.")
+    lines.append("")
+    if seeds == 1:
+        lines.append("One seed has no interval: nothing can be decided with it.")
+    else:
+        half_width = ((verdicts["high"] - verdicts["low"]) / 2).groupby(level="set", sort=False).max()
+        reach = ", ".join(f"{width:.2f} {unit} on {image_set}" for image_set, width in half_width.items())
+        lines.append(f"Differences of less than about {reach} could not be told from none with these seeds and steps.")
     return "\n".join(lines)
 
 
@@ -182,13 +189,14 @@ def provenance_table(runs: Runs) -> pd.DataFrame:
     made = [record["provenance"] for record in records]
     rows = {
         "profile": runs.profile,
-        "runs": f"{len(records)}, of {len(next(iter(runs.values())))} seeds",
+        "runs": f"{len(records)}, seeds: {len(next(iter(runs.values())))}",
         "training images": distinct(record["settings"]["data.train"] for record in records),
-        "network": f"{first['model.channels']} channels, {first['model.groups']} groups, x{first['data.scale']}",
+        "network": f"channels: {first['model.channels']}, groups: {first['model.groups']}",
+        "scale": f"x{first['data.scale']}",
         "parameters": distinct(f"{record['parameters']:,}" for record in records),
         "steps": f"{first['training.steps']} of {first['data.batch_size']} LR patches of "
                  f"{first['data.patch_size']} x {first['data.patch_size']}",
-        "device": distinct(f"{m['device_name']} ({m['device']}, {m['threads']} threads)" for m in made),
+        "device": distinct(f"{m['device_name']} ({m['device']}, threads: {m['threads']})" for m in made),
         "platform": distinct(m["platform"] for m in made),
         "torch": distinct(m["versions"]["torch"] for m in made),
         "commit": distinct(m["commit"] or "none" for m in made),

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from prffn.config import Experiment, check_profile, fields_of
 from prffn.data import set_checksum, set_label
-from prffn.machine import pick_device, provenance
+from prffn.machine import pick_device, provenance, threads_for
 from prffn.metrics import Evaluation, evaluate, evaluate_bicubic
 from prffn.models.complexity import multi_adds, parameters
 from prffn.paths import atomic_write, cache_root, reports_root
@@ -161,14 +161,15 @@ def _make_record(
         checkpoint.unlink(missing_ok=True)
     started = datetime.now(UTC)
     scale = e.data.scale
-    trained = train(
-        e,
-        device=device,
-        checkpoint=checkpoint,
-        validate=lambda model: evaluate(model, e.data.evaluation[0], scale=scale, device=device).mean_psnr(),
-        label=label,
-        progress=progress,
-    )
+    with threads_for(parameters(build_model(e))) as threads:
+        trained = train(
+            e,
+            device=device,
+            checkpoint=checkpoint,
+            validate=lambda model: evaluate(model, e.data.evaluation[0], scale=scale, device=device).mean_psnr(),
+            label=label,
+            progress=progress,
+        )
     evaluation = {
         set_label(name): evaluate(trained.model, name, scale=scale, lpips=e.data.lpips, device=device).to_json()
         for name in e.data.evaluation
@@ -189,7 +190,7 @@ def _make_record(
         "peak_memory_mb": round(trained.peak_memory_mb, 1),
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": provenance(device),
+        "provenance": provenance(device, threads),
     }
 
 

@@ -172,4 +172,4 @@ def test_nbval_notices_a_changed_record(recorded, tmp_path):
     tampered(file, str(psnr), str(psnr + 0.5))
     done = nbval(copy, tmp_path)
     assert done.returncode == 1
-    assert "its checksum does not match" in done.stdout
+    assert "image set BSD200 is not in" in done.stdout

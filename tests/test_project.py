@@ -1,5 +1,6 @@
 """The project's own files: pins in step, the package light to import, every promise of the command line kept."""
 
+import json
 import re
 import subprocess
 import sys
@@ -87,3 +88,14 @@ def test_the_readme_links_to_files_that_exist():
     assert targets
     for target in targets:
         assert (CHECKOUT / target).exists(), target
+
+
+def test_the_readme_gives_the_recorded_verdict():
+    """The row of Table 5 says "not decided" and quotes the smallest differences that the study could tell from none."""
+    (row,) = [line for line in (CHECKOUT / "README.md").read_text().splitlines() if line.startswith("| Table 5 ")]
+    report = (CHECKOUT / "reports" / "cpu" / "table5_region_size.md").read_text()
+    verdicts = json.loads((CHECKOUT / "reports" / "cpu" / "table5_region_size.json").read_text())["verdicts"]
+    assert ({v["verdict"] for v in verdicts} == {"not decided"}) == ("not decided:" in row)
+    reach = re.search(r"less than about (.+?) could not be told", report)
+    assert reach
+    assert f"({reach[1]})" in row
