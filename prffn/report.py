@@ -196,7 +196,8 @@ def provenance_table(runs: Runs) -> pd.DataFrame:
         "parameters": distinct(f"{record['parameters']:,}" for record in records),
         "steps": f"{first['training.steps']} of {first['data.batch_size']} LR patches of "
                  f"{first['data.patch_size']} x {first['data.patch_size']}",
-        "device": distinct(f"{m['device_name']} ({m['device']}, threads: {m['threads']})" for m in made),
+        "device": distinct(f"{m['device_name']} ({m['device']})" for m in made),
+        "threads": distinct(m["threads"] for m in made),
         "platform": distinct(m["platform"] for m in made),
         "torch": distinct(m["versions"]["torch"] for m in made),
         "commit": distinct(m["commit"] or "none" for m in made),
@@ -247,15 +248,20 @@ def save(name: str, runs: Runs, table: pd.DataFrame, verdicts: pd.DataFrame, fig
     return f"{reports_root().name}/{runs.profile}/{name}.md"
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown; empty where there is no value."""
-    flat = table.reset_index()
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as people read it: three decimals, and nothing where there is no value."""
 
     def cell(value: Any) -> str:
         if value is None or (isinstance(value, float) and pd.isna(value)):
             return ""
-        return f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
 
+    return table.astype(object).map(cell)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown, its cells as in `shown`."""
+    flat = shown(table).reset_index()
     header = [str(name) if name != "index" else "" for name in flat.columns]
-    lines = [header, ["---"] * len(header), *([cell(value) for value in row] for row in flat.itertuples(index=False))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = [[str(value).replace("|", "\\|") for value in row] for row in flat.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
