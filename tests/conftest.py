@@ -1,6 +1,9 @@
 """Fixtures: an isolated cache and report folder, small images, and the real benchmark files where they are at hand."""
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # for small networks here and in the processes that tests start: the fastest
+
 from collections.abc import Iterator
 from pathlib import Path
 

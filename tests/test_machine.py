@@ -8,12 +8,13 @@ from prffn.machine import SMALL_NETWORK, peak_memory_mb, pick_device, reset_peak
 
 
 def test_small_networks_train_with_one_thread_and_leave_the_setting_as_it_was():
-    before = torch.get_num_threads()
+    torch.set_num_threads(before := 2)
     with threads_for(SMALL_NETWORK - 1) as threads:
         assert threads == torch.get_num_threads() == 1
     with threads_for(SMALL_NETWORK) as threads:
         assert threads == before
     assert torch.get_num_threads() == before
+    torch.set_num_threads(1)
 
 
 def test_devices():
