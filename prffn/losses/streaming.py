@@ -1,0 +1,326 @@
+"""L_contr in one streaming pass: the values of `contrast.py` without its (R, S, S) matrices and its autograd graph.
+
+Loss and gradients have a closed form, so one pass over blocks of regions computes both; all that is kept for the
+backward pass is the gradient, as large as the image. For an anchor x_i, its positive y_i and its negatives c_j:
+
+    infonce   loss_i = softplus(z_i),  z_i = log sum over j of exp(s(x_i, c_j) / tau) - s(x_i, y_i) / tau
+              d loss_i / d x_i = sum over j of p_ij d( s(x_i, c_j) - s(x_i, y_i) ) / d x_i / tau,  p_ij the softmax
+    ratio     per channel, the sum over j of |x_i - c_j| and its slope follow from the sum and the number of the values
+              below and above x_i: a sort and prefix sums, S log S steps in place of S^2
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from prffn.losses.contrast import Form, Negatives, Similarity, regions
+
+BLOCK = 2**17  # values of a block of regions (our choice)
+TILE = 2**18  # scores at a time: 1 MB in float32, 2 MB in float64, near what a CPU core's cache holds (our choice)
+COARSE = {
+    "l1": 0.01,
+    "squared": 0.1,
+    "dot": 0.1,
+}  # from these temperatures on, scores of pixels in [0, 1] are fine enough in float32
+NEGLIGIBLE = -80.0  # e^-80 is lost in any sum that holds a 1; far smaller ones underflow, which CPUs do slowly
+
+
+def streaming_pixel_contrast(
+    sr: Tensor,
+    hr: Tensor,
+    region_size: int = 64,
+    *,
+    form: Form = "ratio",
+    similarity: Similarity = "l1",
+    temperature: float = 0.1,
+    epsilon: float = 0.01,
+    negatives: Negatives = "hr",
+) -> Tensor:
+    """`pixel_contrast`, for arguments already checked: the same value and first derivatives. Returns a scalar.
+
+    Memory is that of a few copies of the images, whatever the region. It cannot be differentiated twice.
+    """
+    if sr.dtype in (torch.float16, torch.bfloat16):
+        sr = sr.float()
+    hr = hr.to(sr.dtype)
+    if not torch.is_grad_enabled():
+        sr, hr = sr.detach(), hr.detach()  # no gradient to work out
+    kind: str = "ratio" if form == "ratio" else similarity
+
+    totals: list[Tensor] = []
+    count = 0  # anchors
+    for x, y in zip(regions(sr, region_size), regions(hr, region_size), strict=True):
+        if x.shape[1] == 1:
+            continue  # no negatives
+        count += x.shape[0] * x.shape[1]
+        if kind == "cosine":
+            totals.append(_Streamed.apply(_directions(x), _directions(y), "dot", temperature, epsilon, negatives))
+        else:
+            totals.append(_Streamed.apply(x, y, kind, temperature, epsilon, negatives))
+    if not totals:
+        raise ValueError(f"no pixel of images of shape {tuple(sr.shape)} has another pixel in its region")
+    return (torch.stack(totals).sum() / count).to(sr.dtype)
+
+
+class _Streamed(torch.autograd.Function):
+    """Sum of the losses of all anchors, (R, S, C), (R, S, C) -> (). Backward scales the gradients forward found."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, *settings: Any) -> Tensor:
+        stream = _stream_as_operator if torch.compiler.is_compiling() else _stream
+        loss, grad_x, grad_y = stream(x, y, *settings, *ctx.needs_input_grad[:2])
+        ctx.save_for_backward(grad_x, grad_y)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True)
+        return *(grad * scale if needed else None for grad, needed in wanted), None, None, None, None
+
+
+def _stream(
+    x: Tensor, y: Tensor, kind: str, temperature: float, epsilon: float, negatives: str, with_x: bool, with_y: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, and its gradients for x and y, (R, S, C), empty where not wanted."""
+    loss, grad_x, grad_y = _outputs(x, y, kind, temperature, epsilon, negatives, with_x, with_y)
+    step = max(1, BLOCK // (x.shape[1] * x.shape[2]))
+    with torch.autocast(x.device.type, enabled=False):
+        loss.zero_()
+        for start in range(0, x.shape[0], step):
+            block = slice(start, start + step)
+            if kind == "ratio":
+                found = _ratio(x[block], y[block], epsilon, negatives, with_y)
+            else:
+                found = _infonce(x[block], y[block], kind, temperature, negatives, with_y)
+            loss += found[0]
+            if with_x:
+                grad_x[block] = found[1]
+            if with_y:
+                grad_y[block] = found[2]
+    return loss, grad_x, grad_y
+
+
+def _outputs(
+    x: Tensor, y: Tensor, kind: str, temperature: float, epsilon: float, negatives: str, with_x: bool, with_y: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The tensors that `_stream` returns, not yet filled."""
+    loss = torch.empty((), dtype=_wide(x), device=x.device)
+    grad_x, grad_y = (torch.empty(x.shape if w else (0,), dtype=x.dtype, device=x.device) for w in (with_x, with_y))
+    return loss, grad_x, grad_y
+
+
+# To a compiler the loop over blocks is one step, not a thousand.
+_stream_as_operator = torch.library.custom_op("prffn::stream_pixel_contrast", _stream, mutates_args=())
+_stream_as_operator.register_fake(_outputs)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """The type for sums and scores that cancel: float64, where the device has it."""
+    return x.dtype if x.device.type == "mps" else torch.float64
+
+
+def _directions(pixels: Tensor) -> Tensor:
+    """Pixels scaled to length 1. Rounded to float32 they would be too coarse for a small temperature."""
+    return F.normalize(pixels.to(_wide(pixels)), dim=-1, eps=1e-6)
+
+
+def _infonce(
+    x: Tensor, y: Tensor, similarity: str, temperature: float, negatives: str, with_y: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss of some regions and its gradients, (r, S, C), (r, S, C) -> (), (r, S, C), (r, S, C).
+
+    A region whose scores do not fit the buffer is taken a few anchors at a time, each with all of its candidates.
+    """
+    size = x.shape[1]
+    dtype = _wide(x) if temperature < COARSE[similarity] else x.dtype
+    x, y = x.to(dtype), y.to(dtype)
+    candidates = {"hr": y, "sr": x}[negatives] if negatives != "both" else torch.cat((y, x), dim=1)  # (r, T, C)
+    pairs = (_Distances if similarity == "l1" else _Products)(x, y, candidates, similarity, temperature)
+    excess, drawn = torch.empty_like(pairs.positive), torch.empty_like(x)
+    drawing = torch.zeros_like(pairs.candidates)
+    for block, rows in _tiles(x.shape[0], size, candidates.shape[1]):
+        scores = pairs.scores(block, rows)  # (r, s, T), overwritten by the weights
+        for own in range(rows.start, scores.shape[2], size):  # an anchor's own pixel is no negative
+            scores.diagonal(own, dim1=1, dim2=2).fill_(-torch.inf)
+        top = scores.amax(dim=2, keepdim=True)
+        weights = scores.sub_(top).clamp_(min=NEGLIGIBLE).exp_()
+        total, slopes = pairs.drawn(weights, block, rows)
+        drawn[block, rows] = slopes / total
+        excess[block, rows] = top + total.log() - pairs.positive[block, rows]  # z
+        if with_y or negatives != "hr":
+            drawing[block] += pairs.drawing(weights, excess[block, rows].sigmoid() / total, block, rows)
+
+    pushed = excess.sigmoid()  # the negatives' part of the softmax
+    grad_x = pushed * (drawn - pairs.positive_slope_x)
+    grad_y = -pushed * pairs.positive_slope_y
+    of_candidates = pairs.candidate_gradient(drawing)  # (r, T, C)
+    if negatives != "sr":
+        grad_y += of_candidates[:, :size]
+    if negatives != "hr":
+        grad_x += of_candidates[:, -size:]
+    loss = torch.logaddexp(excess, torch.zeros_like(excess))  # softplus, exact for large z too
+    return loss.sum(dtype=_wide(x)), pairs.slope * grad_x, pairs.slope * grad_y
+
+
+def _tiles(count: int, size: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of `count` regions and of their `size` anchors, with `width` candidates each, that fit the buffer."""
+    regions_at_once, rows = max(1, TILE // (size * width)), max(1, min(size, TILE // width))
+    for region in range(0, count, regions_at_once):
+        for row in range(0, size, rows):
+            yield slice(region, region + regions_at_once), slice(row, row + rows)
+
+
+class _Products:
+    """Dot product, or minus the squared distance, over tau: all anchors with all candidates in one matrix product.
+
+    -|x - c|^2 = 2 xc - |c|^2 - |x|^2, and |x|^2, the same for all candidates of an anchor, drops out of the softmax: so
+    (x, 1) times (c, -|c|^2 / 2). Pixels are taken from the region's mean where that changes nothing, in distances and
+    in an anchor's softmax over its candidates: small differences are not rounded away beside it. Slopes, derivatives
+    of scores, are in units of `slope`.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, candidates: Tensor, similarity: str, temperature: float) -> None:
+        self.squared = similarity == "squared"
+        self.slope = (2 if self.squared else 1) / temperature
+        mean = y.mean(dim=1, keepdim=True)
+        self.anchors = F.pad(x - mean if self.squared else x, (0, 1), value=1.0)  # (r, S, C + 1)
+        self.candidates = F.pad(candidates - mean, (0, 1), value=1.0)  # (r, T, C + 1)
+        self.factors = self._factors(candidates - mean).transpose(1, 2).contiguous()  # (r, C + 1, T)
+        self.positive = (self.anchors * self._factors(y - mean)).sum(dim=2, keepdim=True)  # (r, S, 1)
+        self.positive_slope_x = y - mean
+        self.positive_slope_y = x - y if self.squared else x
+        self.buffer = x.new_empty(max(TILE, candidates.shape[1]))
+
+    def _factors(self, c: Tensor) -> Tensor:
+        norm = c.square().sum(dim=2, keepdim=True) if self.squared else torch.zeros_like(c[..., :1])
+        return torch.cat((c, -norm / 2), dim=2) * self.slope
+
+    def scores(self, block: slice, rows: slice) -> Tensor:
+        """(r, s, T), in the buffer."""
+        anchors, factors = self.anchors[block, rows], self.factors[block]
+        return torch.bmm(anchors, factors, out=_view(self.buffer, *anchors.shape[:2], factors.shape[2]))
+
+    def drawn(self, weights: Tensor, block: slice, rows: slice) -> tuple[Tensor, Tensor]:
+        """Sums over the candidates: of weights, (r, s, 1), and of weight times the score's slope in x, (r, s, C)."""
+        sums = torch.bmm(weights, self.candidates[block])
+        return sums[..., -1:], sums[..., :-1]
+
+    def drawing(self, weights: Tensor, share: Tensor, block: slice, rows: slice) -> Tensor:
+        """What the anchors add to the gradient of the candidates, (r, T, K), for `candidate_gradient`."""
+        return torch.bmm((share * self.anchors[block, rows]).transpose(1, 2), weights).transpose(1, 2)
+
+    def candidate_gradient(self, sums: Tensor) -> Tensor:
+        """(r, T, K) -> (r, T, C)."""
+        return sums[..., :-1] - self.candidates[..., :-1] * sums[..., -1:] if self.squared else sums[..., :-1]
+
+
+class _Distances:
+    """Minus the L1 distance over tau, one channel after the other. Methods as in `_Products`."""
+
+    def __init__(self, x: Tensor, y: Tensor, candidates: Tensor, similarity: str, temperature: float) -> None:
+        self.slope = 1 / temperature
+        self.anchors, self.candidates = x, candidates
+        self.columns = candidates.transpose(1, 2).contiguous()  # (r, C, T)
+        self.positive = -self.slope * (x - y).abs().sum(dim=2, keepdim=True)  # (r, S, 1)
+        self.positive_slope_y = (x - y).sign()
+        self.positive_slope_x = -self.positive_slope_y
+        self.buffer, self.spare = x.new_empty(2, max(TILE, candidates.shape[1]))
+
+    def _differences(self, channel: int, block: slice, rows: slice, out: Tensor) -> Tensor:
+        x, c = self.anchors[block, rows, channel, None], self.columns[block, channel, None]
+        return torch.sub(x, c, out=_view(out, *x.shape[:2], c.shape[2]))  # (r, s, T)
+
+    def scores(self, block: slice, rows: slice) -> Tensor:
+        total = self._differences(0, block, rows, self.buffer).abs_()
+        for channel in range(1, self.anchors.shape[2]):
+            total += self._differences(channel, block, rows, self.spare).abs_()
+        return total.mul_(-self.slope)
+
+    def _signed_sums(self, weights: Tensor, block: slice, rows: slice, dim: int) -> Tensor:
+        channels = range(self.anchors.shape[2])
+        signs = (self._differences(channel, block, rows, self.spare).sign_() for channel in channels)
+        return torch.stack([sign.mul_(weights).sum(dim=dim) for sign in signs], dim=2)
+
+    def drawn(self, weights: Tensor, block: slice, rows: slice) -> tuple[Tensor, Tensor]:
+        return weights.sum(dim=2, keepdim=True), -self._signed_sums(weights, block, rows, dim=2)
+
+    def drawing(self, weights: Tensor, share: Tensor, block: slice, rows: slice) -> Tensor:
+        return self._signed_sums(weights.mul_(share), block, rows, dim=1)
+
+    def candidate_gradient(self, sums: Tensor) -> Tensor:
+        return sums
+
+
+def _view(buffer: Tensor, *shape: int) -> Tensor:
+    return buffer[: math.prod(shape)].view(shape)
+
+
+def _ratio(x: Tensor, y: Tensor, epsilon: float, negatives: str, with_y: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss of some regions and its gradients, (r, S, C), (r, S, C) -> (), (r, S, C), (r, S, C)."""
+    x, y = x.transpose(1, 2).contiguous(), y.transpose(1, 2).contiguous()  # (r, C, S)
+    wide = _wide(x)
+    to_positive = (x - y).sign()
+    positive = (x - y).abs().to(wide).sum(dim=1, keepdim=True)  # (r, 1, S)
+    others = x.shape[2] - 1
+    total, count = torch.zeros_like(positive), 0
+    steepness = torch.zeros(x.shape, dtype=wide, device=x.device)  # slope of the total in x
+    if negatives != "sr":
+        hr = _Sorted(y)
+        distances, signs = hr.distances(x, *hr.ranks(x))
+        total += distances - positive
+        steepness += signs - to_positive
+        count += others
+    sr = _Sorted(x) if negatives != "hr" or with_y else None
+    if sr and negatives != "hr":
+        ranks = sr.ranks(x)
+        distances, signs = sr.distances(x, *ranks)
+        total += distances
+        steepness += signs
+        count += others
+    pull = 1 / (total / count + epsilon)  # slope of the loss in the distance to the positive
+    loss = positive * pull
+    push = loss * pull / count  # minus its slope in the total of the distances to the negatives
+    grad_x = pull * to_positive - push * steepness
+    grad_y = -pull * to_positive
+    if sr and negatives != "hr":
+        grad_x -= sr.signed_sum(push, *ranks)
+    if sr and with_y and negatives != "sr":
+        grad_y -= sr.signed_sum(push, *sr.ranks(y)) + push * to_positive
+    return loss.sum(), grad_x.transpose(1, 2), grad_y.transpose(1, 2)
+
+
+class _Sorted:
+    """The values of each region and channel in order, for sums over those below and above a value. (r, C, S)."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.order = values.sort(dim=2)
+        self.size = values.shape[2]
+
+    def ranks(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """How many values are below each query, and how many are not above it: twice (r, C, S)."""
+        return torch.searchsorted(self.values, queries), torch.searchsorted(self.values, queries, right=True)
+
+    def distances(self, queries: Tensor, below: Tensor, not_above: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over values of the distance, over channels too, and of sign(query - value): (r, 1, S), (r, C, S)."""
+        wide = _wide(queries)
+        mean = self.values.mean(dim=2, keepdim=True)
+        sums = _prefix_sums(self.values.to(wide) - mean)
+        signed = 2 * sums.gather(2, below) - sums[..., -1:]  # sum of the values below, minus that of the others
+        distances = (queries.to(wide) - mean) * (2 * below - self.size) - signed
+        return distances.sum(dim=1, keepdim=True), below + not_above - self.size
+
+    def signed_sum(self, weights: Tensor, below: Tensor, not_above: Tensor) -> Tensor:
+        """Sum over values of weight times sign(query - value). weights: (r, 1, S), in the order of the pixels."""
+        sums = _prefix_sums(weights.expand_as(self.order).gather(2, self.order))
+        return sums.gather(2, below) + sums.gather(2, not_above) - sums[..., -1:]
+
+
+def _prefix_sums(values: Tensor) -> Tensor:
+    """(r, C, S) -> (r, C, S + 1): the sum of the first k, k from 0 to S."""
+    return F.pad(values.cumsum(dim=2), (1, 0))

@@ -1,0 +1,354 @@
+"""The streaming L_contr against the reference in float64: values, gradients, memory, and the places it is used in."""
+
+import math
+import weakref
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from prffn.losses import streaming
+from prffn.losses.contrast import pixel_contrast
+from prffn.losses.streaming import streaming_pixel_contrast
+
+RATIO = {"form": "ratio", "epsilon": 0.01}
+FORMS = [
+    RATIO,
+    *(
+        {"form": "infonce", "similarity": similarity, "temperature": temperature}
+        for similarity in ("l1", "squared", "cosine", "dot")
+        for temperature in (1e-3, 0.1, 10.0)
+    ),
+]
+NEGATIVES = ["hr", "sr", "both"]
+
+
+def named(arguments: dict) -> str:
+    return "ratio" if arguments["form"] == "ratio" else f"{arguments['similarity']}-{arguments['temperature']}"
+
+
+def images(content: str, *shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """An SR and an HR image in float32."""
+    g = torch.Generator().manual_seed(seed)
+    sr, hr = torch.rand(*shape, generator=g), torch.rand(*shape, generator=g)
+    match content:
+        case "random":
+            return sr, hr
+        case "near":  # a good SR image
+            return (hr + 0.01 * (sr - 0.5)).clamp(0, 1), hr
+        case "smooth":  # pixels that differ little beside their mean
+            return 0.5 + 1e-4 * sr, 0.5 + 1e-3 * hr
+        case "8 bit":  # few values: ties in every region
+            return 0.3 + (6 * sr).round() / 255, 0.3 + (6 * hr).round() / 255
+        case "constant":
+            return torch.full(shape, 0.5), torch.full(shape, 0.3)
+        case "saturated":
+            return (2 * sr - 0.5).clamp(0, 1), hr.round()
+        case "far":  # every candidate of HR is far from every anchor
+            return 0.1 * sr, 1 - 0.1 * hr
+        case "same":
+            return hr.clone(), hr
+    raise ValueError(content)
+
+
+def with_gradients(function, sr: Tensor, hr: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor, Tensor]:
+    sr, hr = sr.detach().requires_grad_(), hr.detach().requires_grad_()
+    loss = function(sr, hr, *args, **kwargs)
+    return loss.detach(), *torch.autograd.grad(loss, (sr, hr))
+
+
+def check(sr, hr, region_size, *, loss_error=1e-6, gradient_error=1e-5, rounding=2e-6, **arguments):
+    """Against float64 autograd. Loss: relative error. Gradient: error beside its largest value and, for gradients whose
+    terms cancel, `rounding` beside the size of one anchor's terms, 1 / tau or 1 / eps over the number of anchors."""
+    loss, *gradients = with_gradients(streaming_pixel_contrast, sr, hr, region_size, **arguments)
+    expected, *references = with_gradients(pixel_contrast, sr.double(), hr.double(), region_size, **arguments)
+    assert loss.item() == pytest.approx(expected.item(), rel=loss_error, abs=1e-3 * loss_error)
+    term = 1 / arguments.get("temperature", arguments.get("epsilon")) / (sr.numel() / sr.shape[1])
+    for gradient, reference in zip(gradients, references, strict=True):
+        assert gradient.dtype == sr.dtype
+        allowed = gradient_error * reference.abs().max().item() + rounding * term
+        assert (gradient - reference).abs().max().item() <= allowed
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("arguments", FORMS, ids=named)
+@pytest.mark.parametrize("content", ["random", "near", "smooth", "8 bit", "constant", "saturated", "far", "same"])
+def test_float32_is_within_the_tolerances(content, arguments, negatives):
+    """Loss within 1e-6, gradients within 1e-5, for regions cut short by both borders too."""
+    for region_size, shape in ((4, (2, 3, 5, 7)), (16, (1, 3, 9, 10)), (64, (1, 3, 17, 11))):
+        check(*images(content, *shape, seed=region_size), region_size, negatives=negatives, **arguments)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("arguments", FORMS, ids=named)
+def test_float64_is_exact(arguments, negatives):
+    for content in ("random", "8 bit", "saturated"):
+        sr, hr = (image.double() for image in images(content, 1, 3, 10, 13))
+        exact = {"loss_error": 1e-10, "gradient_error": 1e-11, "rounding": 1e-12}
+        check(sr, hr, 16, negatives=negatives, **exact, **arguments)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_sizes_and_channels(seed):
+    g = torch.Generator().manual_seed(seed)
+    n, channels, height, width, side = (int(torch.randint(1, top, (), generator=g)) for top in (4, 6, 30, 30, 6))
+    sr, hr = images("random", n, channels, height + 1, width + 1, seed=seed)
+    for arguments in (RATIO, FORMS[2], FORMS[5]):
+        check(sr, hr, (side + 1) ** 2, negatives=NEGATIVES[seed % 3], **arguments)
+
+
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[4], FORMS[5], FORMS[8], FORMS[11]], ids=named)
+@pytest.mark.parametrize(("region_size", "shape"), [(256, (1, 3, 32, 19)), (1024, (1, 3, 33, 32))])
+def test_large_regions(region_size, shape, arguments):
+    for content in ("random", "8 bit", "smooth"):
+        check(*images(content, *shape), region_size, **arguments)
+
+
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[4], FORMS[5]], ids=named)
+def test_the_largest_region(arguments):
+    """S = 4096. The reference's gradient for SR alone, in float64: that for HR would not fit the minute."""
+    sr, hr = images("near", 1, 3, 64, 64)
+    losses, gradients = [], []
+    for function, x in ((streaming_pixel_contrast, sr), (pixel_contrast, sr.double())):
+        x = x.clone().requires_grad_()
+        losses.append(function(x, hr, 4096, **arguments))
+        losses[-1].backward()
+        gradients.append(x.grad)
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-6)
+    assert (gradients[0] - gradients[1]).abs().max() <= 1e-5 * gradients[1].abs().max()
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[5], FORMS[8], FORMS[11]], ids=named)
+def test_devices_without_float64(arguments, negatives, monkeypatch):
+    """All in float32, as on MPS: the same tolerances at tau = 0.1, also for prefix sums over 1024 values."""
+    monkeypatch.setattr(streaming, "_wide", lambda x: x.dtype)
+    for content in ("random", "near", "8 bit"):
+        check(*images(content, 1, 3, 32, 33), 1024, negatives=negatives, **arguments)
+
+
+def test_no_gradient_is_exactly_none():
+    """Where every candidate is above the anchor in all channels, L1 distances to all of them fall alike: slope 0,
+    and no rounding beside it."""
+    sr, hr = images("far", 1, 3, 16, 16)
+    for temperature in (1e-3, 0.1, 10.0):
+        _, gradient, _ = with_gradients(
+            streaming_pixel_contrast, sr, hr, 16, form="infonce", similarity="l1", temperature=temperature
+        )
+        assert gradient.abs().max() == 0
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("arguments", FORMS, ids=named)
+def test_regions_taken_in_pieces(arguments, negatives, monkeypatch):
+    """With room for 40 scores and 30 values, every region of 16 is cut into rows of anchors and stands alone."""
+    sr, hr = (image.double() for image in images("8 bit", 2, 3, 9, 10))
+    whole = with_gradients(streaming_pixel_contrast, sr, hr, 16, negatives=negatives, **arguments)
+    monkeypatch.setattr(streaming, "TILE", 40)
+    monkeypatch.setattr(streaming, "BLOCK", 30)
+    pieces = with_gradients(streaming_pixel_contrast, sr, hr, 16, negatives=negatives, **arguments)
+    for a, b in zip(whole, pieces, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[5], FORMS[8], FORMS[11]], ids=named)
+def test_gradcheck(arguments, negatives):
+    sr, hr = (image.double().requires_grad_() for image in images("random", 1, 2, 4, 5, seed=3))
+    assert torch.autograd.gradcheck(
+        lambda x, y: streaming_pixel_contrast(x, y, 9, negatives=negatives, **arguments), (sr, hr)
+    )
+
+
+def test_ties_by_hand():
+    """One gray region: SR 0.5, 0, 0, 1; HR 0, 0, 0, 1; eps = 0.1. The first anchor is off by p = 0.5, its negatives in
+    HR at a mean of m = 0.5: d(p / (m + eps)) = 1 / 0.6 - 0.5 / 0.36 * (1 + 1 - 1) / 3, a quarter of it in the mean.
+    The other anchors equal their positive: sign(0) = 0."""
+    sr = torch.tensor([0.5, 0, 0, 1], dtype=torch.float64).view(1, 1, 2, 2).requires_grad_()
+    hr = torch.tensor([0, 0, 0, 1], dtype=torch.float64).view(1, 1, 2, 2)
+    loss = streaming_pixel_contrast(sr, hr, 4, form="ratio", epsilon=0.1)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.5 / 0.6 / 4, abs=1e-12)
+    assert sr.grad.flatten().tolist() == pytest.approx([(1 / 0.6 - 0.5 / 0.36 / 3) / 4, 0, 0, 0], abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[5]], ids=named)
+def test_half_precisions(dtype, arguments):
+    """Computed in float32; the gradient comes back in the image's type, rounded once."""
+    sr, hr = (image.to(dtype) for image in images("random", 1, 3, 9, 8))
+    loss, *gradients = with_gradients(streaming_pixel_contrast, sr, hr, 16, **arguments)
+    expected, *references = with_gradients(pixel_contrast, sr.double(), hr.double(), 16, **arguments)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    for gradient, reference in zip(gradients, references, strict=True):
+        assert gradient.dtype == dtype
+        error = (gradient.double() - reference).abs().max()
+        assert error <= torch.finfo(dtype).eps * reference.abs().max()
+
+
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[5]], ids=named)
+def test_memory_layouts(arguments):
+    """channels_last, and a crop of a larger image, give the same bits as contiguous images."""
+    sr, hr = images("random", 2, 3, 9, 10)
+    expected = with_gradients(streaming_pixel_contrast, sr, hr, 16, **arguments)
+    last = [image.contiguous(memory_format=torch.channels_last) for image in (sr, hr)]
+    crops = [nn.functional.pad(image, (1, 2, 3, 4))[:, :, 3:-4, 1:-2] for image in (sr, hr)]
+    for pair in (last, crops):
+        assert not pair[0].is_contiguous()
+        for a, b in zip(with_gradients(streaming_pixel_contrast, *pair, 16, **arguments), expected, strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[5]], ids=named)
+def test_the_gradient_is_scaled_and_can_be_asked_for_again(arguments):
+    sr, hr = images("random", 1, 3, 8, 8)
+    _, expected, _ = with_gradients(streaming_pixel_contrast, sr, hr, 16, **arguments)
+    sr.requires_grad_()
+    loss = -3 * streaming_pixel_contrast(sr, hr, 16, **arguments)
+    for _ in range(2):
+        (gradient,) = torch.autograd.grad(loss, sr, retain_graph=True)
+        torch.testing.assert_close(gradient, -3 * expected)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[5]], ids=named)
+def test_only_the_gradients_that_are_needed(arguments, negatives, monkeypatch):
+    """Gradient for SR alone, for HR alone, for none: the same numbers, and no graph where none is asked for."""
+    sr, hr = images("8 bit", 1, 3, 8, 9)
+    loss, of_sr, of_hr = with_gradients(streaming_pixel_contrast, sr, hr, 16, negatives=negatives, **arguments)
+    for first, second, expected in ((True, False, of_sr), (False, True, of_hr)):
+        x, y = sr.clone().requires_grad_(first), hr.clone().requires_grad_(second)
+        value = streaming_pixel_contrast(x, y, 16, negatives=negatives, **arguments)
+        value.backward()
+        torch.testing.assert_close((x if first else y).grad, expected)
+        assert (y if first else x).grad is None
+        assert torch.equal(value.detach(), loss)
+    asked = []
+    original = streaming._stream
+    monkeypatch.setattr(streaming, "_stream", lambda *args: asked.append(args[-2:]) or original(*args))
+    with torch.no_grad():
+        value = streaming_pixel_contrast(sr.clone().requires_grad_(), hr, 16, negatives=negatives, **arguments)
+    assert set(asked) == {(False, False)}
+    assert not value.requires_grad
+    assert torch.equal(value, loss)
+
+
+def test_no_second_derivatives():
+    """Of a weighted loss: the gradient depends on the weight, and may not be differentiated through it."""
+    sr, hr = images("random", 1, 3, 8, 8)
+    sr.requires_grad_()
+    weight = torch.tensor(2.0, requires_grad=True)
+    (gradient,) = torch.autograd.grad(weight * streaming_pixel_contrast(sr, hr, 16), sr, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+class _Allocations(torch.utils._python_dispatch.TorchDispatchMode):
+    """The most bytes that tensors made inside it held at one time, as seen at each operation's return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in self.live:
+                    self.live[key] = storage.nbytes()
+                    weakref.finalize(storage, self.live.pop, key, None)
+        self.peak = max(self.peak, sum(self.live.values()))
+        return out
+
+
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[4], FORMS[5]], ids=named)
+def test_memory(arguments):
+    """144 x 144 pixels in float32 are 0.25 MB. The reference holds (S, S) matrices of each of 81 regions of 256 pixels,
+    at least 81 * 256 * 256 * 4 bytes = 21 MB each. Here only the gradient is kept, and all that is alive at a time,
+    copies and a block's scores together, is below 16 MB, also for regions 9 times as large."""
+    sr, hr = images("random", 1, 3, 144, 144)
+    sr.requires_grad_()
+    for region_size in (256, 2304):
+        kept: list[int] = []
+
+        def keep(tensor: Tensor, kept: list[int] = kept) -> Tensor:
+            kept.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _Allocations() as memory:
+            streaming_pixel_contrast(sr, hr, region_size, **arguments)
+        assert sum(kept) <= 2 * sr.nbytes
+        assert memory.peak < 16 * 2**20
+
+
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[5], FORMS[8]], ids=named)
+def test_autocast(arguments):
+    """A bfloat16 model under autocast: the loss of its output is computed as outside, with no operation in bfloat16."""
+    _, hr = images("random", 2, 3, 8, 8)
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 3, 3, padding=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        sr = model(hr)
+        loss = streaming_pixel_contrast(sr, hr, 16, **arguments)
+    assert sr.dtype == torch.bfloat16
+    assert loss.item() == pytest.approx(pixel_contrast(sr.double(), hr.double(), 16, **arguments).item(), rel=1e-6)
+    loss.backward()
+    assert model.weight.grad.abs().max() > 0
+
+
+def test_inside_a_compiled_step(monkeypatch):
+    """Model and loss in one graph, in which the loss is one operator and not a loop: the same loss and gradients."""
+    _, hr = images("random", 1, 3, 8, 8)
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 3, 3, padding=1)
+
+    def step(image: Tensor) -> Tensor:
+        ratio = streaming_pixel_contrast(model(image), image, 16, **RATIO)
+        return ratio + streaming_pixel_contrast(model(image), image, 16, **FORMS[5])
+
+    expected = step(hr)
+    (reference,) = torch.autograd.grad(expected, model.weight)
+    torch._dynamo.reset()
+    monkeypatch.setattr(streaming, "_stream", None)  # what the operator stands for cannot be traced
+    loss = torch.compile(step, fullgraph=True, backend="aot_eager")(hr)
+    (gradient,) = torch.autograd.grad(loss, model.weight)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient, reference)
+
+
+def test_around_a_compiled_model():
+    _, hr = images("random", 1, 3, 8, 8)
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 3, 3, padding=1)
+    (reference,) = torch.autograd.grad(streaming_pixel_contrast(model(hr), hr, 16), model.weight)
+    try:
+        sr = torch.compile(model)(hr)
+    except Exception as error:  # no C++ compiler
+        pytest.skip(f"torch.compile is not available: {error}")
+    (gradient,) = torch.autograd.grad(streaming_pixel_contrast(sr, hr, 16), model.weight)
+    torch.testing.assert_close(gradient, reference)
+
+
+def test_deterministic():
+    sr, hr = images("8 bit", 4, 3, 24, 24)
+    for arguments in FORMS:
+        first = with_gradients(streaming_pixel_contrast, sr, hr, 64, negatives="both", **arguments)
+        again = with_gradients(streaming_pixel_contrast, sr, hr, 64, negatives="both", **arguments)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_a_pixel_alone_in_its_region_is_left_out():
+    """5 x 5 pixels in regions of 4 x 4: the corner has no negatives, so no say and no gradient."""
+    sr, hr = images("random", 1, 3, 5, 5)
+    for arguments in (RATIO, FORMS[5]):
+        loss, gradient, _ = with_gradients(streaming_pixel_contrast, sr, hr, 16, **arguments)
+        changed = sr.clone()
+        changed[:, :, 4, 4] = math.pi
+        assert torch.equal(loss, streaming_pixel_contrast(changed, hr, 16, **arguments))
+        assert gradient[:, :, 4, 4].abs().max() == 0
+    with pytest.raises(ValueError, match="no pixel"):
+        streaming_pixel_contrast(sr[:, :, :1, :1], hr[:, :, :1, :1], 16)
