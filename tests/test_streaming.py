@@ -1,5 +1,6 @@
 """The streaming L_contr against the reference in float64: values, gradients, memory, and the places it is used in."""
 
+import functools
 import math
 import weakref
 
@@ -8,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from prffn.losses import streaming
-from prffn.losses.contrast import pixel_contrast
+from prffn.losses.contrast import PixelContrastLoss
+from prffn.losses.contrast import pixel_contrast as public_pixel_contrast
 from prffn.losses.streaming import streaming_pixel_contrast
 
+pixel_contrast = functools.partial(public_pixel_contrast, implementation="reference")
 RATIO = {"form": "ratio", "epsilon": 0.01}
 FORMS = [
     RATIO,
@@ -352,3 +355,16 @@ def test_a_pixel_alone_in_its_region_is_left_out():
         assert gradient[:, :, 4, 4].abs().max() == 0
     with pytest.raises(ValueError, match="no pixel"):
         streaming_pixel_contrast(sr[:, :, :1, :1], hr[:, :, :1, :1], 16)
+
+
+def test_the_public_loss_streams_unless_told_otherwise():
+    sr, hr = images("random", 1, 3, 8, 8)
+    streamed = streaming_pixel_contrast(sr, hr, 16, form="infonce", similarity="squared", negatives="both")
+    reference = pixel_contrast(sr, hr, 16, form="infonce", similarity="squared", negatives="both")
+    assert streamed != reference  # they differ in the last bits: else this test could not tell them apart
+    settings = {"form": "infonce", "similarity": "squared", "negatives": "both"}
+    assert public_pixel_contrast(sr, hr, 16, **settings) == streamed
+    assert PixelContrastLoss(16, **settings)(sr, hr) == streamed
+    assert PixelContrastLoss(16, **settings, implementation="reference")(sr, hr) == reference
+    with pytest.raises(ValueError, match="implementation must be one of streaming, reference, got 'fast'"):
+        public_pixel_contrast(sr, hr, 16, implementation="fast")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 Form = Literal["ratio", "infonce"]
 Similarity = Literal["l1", "squared", "cosine", "dot"]
 Negatives = Literal["hr", "sr", "both"]
+Implementation = Literal["streaming", "reference"]
 
 
 def pixel_contrast(
@@ -34,6 +35,7 @@ def pixel_contrast(
     temperature: float = 0.1,
     epsilon: float = 0.01,
     negatives: Negatives = "hr",
+    implementation: Implementation = "streaming",
 ) -> Tensor:
     """L_contr between SR and HR images (Sec. 3). Returns a scalar.
 
@@ -46,12 +48,27 @@ def pixel_contrast(
     temperature: tau of "infonce", usually 0.01 to 1 (our choice).
     epsilon: eps of "ratio", in the unit of the L1 distance of two RGB pixels, 0 to 3 (our choice).
     negatives: the other pixels of the region in HR, in SR, or in both (our choice).
+    implementation: "streaming", or "reference", the definition written out, with its (S, S) matrices and derivatives of
+        any order. Both give the same loss and gradient.
     Raises ValueError for shapes that differ, a region that is not a square of at least 4 pixels, unknown names, or a
     temperature or epsilon that is not positive.
     """
-    check_arguments(region_size, form, similarity, temperature, epsilon, negatives)
+    check_arguments(region_size, form, similarity, temperature, epsilon, negatives, implementation)
     if sr.shape != hr.shape or sr.ndim != 4:
         raise ValueError(f"sr and hr must both be (N, C, H, W), got {tuple(sr.shape)} and {tuple(hr.shape)}")
+    if implementation == "streaming":
+        from prffn.losses.streaming import streaming_pixel_contrast  # it imports this module
+
+        return streaming_pixel_contrast(
+            sr,
+            hr,
+            region_size,
+            form=form,
+            similarity=similarity,
+            temperature=temperature,
+            epsilon=epsilon,
+            negatives=negatives,
+        )
     if sr.dtype in (torch.float16, torch.bfloat16):
         sr = sr.float()
     hr = hr.to(sr.dtype)
@@ -83,15 +100,17 @@ class PixelContrastLoss(nn.Module):
         temperature: float = 0.1,
         epsilon: float = 0.01,
         negatives: Negatives = "hr",
+        implementation: Implementation = "streaming",
     ) -> None:
         super().__init__()
-        check_arguments(region_size, form, similarity, temperature, epsilon, negatives)
+        check_arguments(region_size, form, similarity, temperature, epsilon, negatives, implementation)
         self.region_size = region_size
         self.form: Form = form
         self.similarity: Similarity = similarity
         self.temperature = temperature
         self.epsilon = epsilon
         self.negatives: Negatives = negatives
+        self.implementation: Implementation = implementation
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         return pixel_contrast(
@@ -103,6 +122,7 @@ class PixelContrastLoss(nn.Module):
             temperature=self.temperature,
             epsilon=self.epsilon,
             negatives=self.negatives,
+            implementation=self.implementation,
         )
 
     def extra_repr(self) -> str:
@@ -111,7 +131,13 @@ class PixelContrastLoss(nn.Module):
 
 
 def check_arguments(
-    region_size: int, form: str, similarity: str, temperature: float, epsilon: float, negatives: str
+    region_size: int,
+    form: str,
+    similarity: str,
+    temperature: float,
+    epsilon: float,
+    negatives: str,
+    implementation: str = "streaming",
 ) -> None:
     """Raises ValueError naming the first argument of `pixel_contrast` that cannot be used."""
     side = math.isqrt(region_size) if isinstance(region_size, int) and region_size > 0 else 0
@@ -121,6 +147,7 @@ def check_arguments(
         ("form", form, get_args(Form)),
         ("similarity", similarity, get_args(Similarity)),
         ("negatives", negatives, get_args(Negatives)),
+        ("implementation", implementation, get_args(Implementation)),
     ):
         if value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
