@@ -5,11 +5,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PROFILE ?= quick
 
-.PHONY: help reports notebooks test lint lab clean
+.PHONY: help reports bench notebooks test lint lab clean
 
 help:
 	@echo "make reports     train and write reports/quick/ (PROFILE=cpu or paper for the larger protocols)"
 	@echo "make test        lint, types, tests, and the notebooks against their recorded outputs"
+	@echo "make bench       time and memory of the loss, written to reports/bench/"
 	@echo "make notebooks   execute the notebooks in place, from the recorded study"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make clean       remove the environment and the caches (records in reports/ stay)"
@@ -23,6 +24,9 @@ help:
 
 reports: .venv/installed
 	$(BIN)/python -m prffn reports --profile $(PROFILE)
+
+bench: .venv/installed
+	$(BIN)/python -m prffn bench
 
 notebooks: .venv/installed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb

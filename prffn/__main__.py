@@ -22,6 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     reports.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     reports.add_argument("--retrain", action="store_true", help="train all runs afresh")
 
+    bench = commands.add_parser("bench", help="time and memory of L_contr, written to reports/bench/")
+    bench.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    bench.add_argument("--turns", type=int, default=3, help="how often each case is measured")
+    bench.add_argument("--seconds", type=float, default=2.0, help="how long each measurement goes on")
+
     data = commands.add_parser("data", help="list the image sets, or download them")
     data_commands = data.add_subparsers(dest="data_command", required=True)
     data_commands.add_parser("list", help="which sets there are, which are at hand")
@@ -32,6 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "reports":
             return run_notebooks(options)
+        if options.command == "bench":
+            from prffn import bench as benchmarks
+
+            print(benchmarks.run(options.device, options.turns, options.seconds).to_string())
+            return 0
         return list_sets() if options.data_command == "list" else get_sets(options.sets)
     except (ValueError, OSError) as error:
         print(f"prffn: {error}", file=sys.stderr)

@@ -1,12 +1,15 @@
 """L_contr against values worked by hand, plain loops, and numerical gradients."""
 
+import functools
 import itertools
 import math
+import sys
 
 import pytest
 import torch
 from torch import Tensor
 
+import prffn
 from prffn import PixelContrastLoss, pixel_contrast
 from prffn.losses.contrast import l1_by_broadcasting
 
@@ -15,6 +18,14 @@ FORMS = [
     {"form": "ratio", "epsilon": 0.05},
 ]
 NEGATIVES = ["hr", "sr", "both"]
+
+
+@pytest.fixture(params=["reference", "streaming"], autouse=True)
+def implementation(request, monkeypatch) -> str:
+    """Every test here is of both implementations."""
+    both = functools.partial(prffn.pixel_contrast, implementation=request.param)
+    monkeypatch.setattr(sys.modules[__name__], "pixel_contrast", both)
+    return request.param
 
 
 def images(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -181,10 +192,11 @@ def test_autocast_does_not_round_the_loss():
         assert pixel_contrast(sr, hr, 16, form="infonce", similarity="cosine") == expected
 
 
-def test_the_module_is_the_function():
+def test_the_module_is_the_function(implementation):
     sr, hr = images(1, 3, 8, 8)
-    loss = PixelContrastLoss(16, form="infonce", similarity="cosine", temperature=0.2, negatives="both")
-    expected = pixel_contrast(sr, hr, 16, form="infonce", similarity="cosine", temperature=0.2, negatives="both")
+    settings = {"form": "infonce", "similarity": "cosine", "temperature": 0.2, "negatives": "both"}
+    loss = PixelContrastLoss(16, **settings, implementation=implementation)
+    expected = pixel_contrast(sr, hr, 16, **settings)
     assert loss(sr, hr) == expected
     assert "region_size=16" in repr(loss)
 
