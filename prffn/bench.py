@@ -173,7 +173,8 @@ def write(table: pd.DataFrame, device: torch.device, step: float, turns: int) ->
             ax.set_xlabel("region size S (pixels)")
             ax.set_title(form, fontsize=10)
         axes[0].set_ylabel("loss and gradient (ms)")  # type: ignore[index]
-        axes[0].legend(fontsize=7)  # type: ignore[index]
+        handles, labels = axes[-1].get_legend_handles_labels()  # type: ignore[index]
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
         with atomic_write(folder / "contrast.png") as file:
             figure.savefig(file, format="png", metadata={"Software": None})
     with atomic_write(folder / "contrast.csv", "w") as file:
