@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prffn.losses.contrast import Implementation, pixel_contrast, regions
-from prffn.machine import device_name, peak_memory_mb, pick_device, reset_peak_memory
+from prffn.machine import commit, device_name, peak_memory_mb, pick_device, reset_peak_memory
 from prffn.paths import atomic_write, reports_root
 from prffn.report import STYLE, markdown, new_figure
 
@@ -149,12 +151,21 @@ def run(device_asked: str, turns: int, seconds: float) -> pd.DataFrame:
             }  # fmt: skip
         rows.append({**row, "note": why_not.get(case, "")})
     table = pd.DataFrame(rows).set_index(["form", "S", "implementation"]).fillna("")
-    write(table, device, step, turns)
+    where = {
+        "device": f"{device_name(device)} ({device.type})",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "commit": commit(),
+        "measured": datetime.now(UTC).date().isoformat(),
+        "training step without L_contr, ms": round(step),
+        "turns": turns,
+    }
+    write(table, where)
     return table
 
 
-def write(table: pd.DataFrame, device: torch.device, step: float, turns: int) -> None:
-    """Writes the table, a plot and where it was measured."""
+def write(table: pd.DataFrame, where: dict[str, Any]) -> None:
+    """Writes reports/bench/contrast.{md,csv,json,png}: the table, a plot, and where it was measured."""
     import matplotlib.pyplot as plt
 
     folder = reports_root() / "bench"
@@ -168,7 +179,12 @@ def write(table: pd.DataFrame, device: torch.device, step: float, turns: int) ->
                     ax.loglog(
                         rows.index, rows["ms"].astype(float), f"{'os^D'[n]}-", color=f"C{n}", label=implementation
                     )
-            ax.axhline(step, color="0.55", linestyle=":", label="training step without L_contr")
+            ax.axhline(
+                where["training step without L_contr, ms"],
+                color="0.55",
+                linestyle=":",
+                label="training step without L_contr",
+            )
             ax.set_xticks(SIZES, [str(s) for s in SIZES])
             ax.set_xlabel("region size S (pixels)")
             ax.set_title(form, fontsize=10)
@@ -179,17 +195,13 @@ def write(table: pd.DataFrame, device: torch.device, step: float, turns: int) ->
             figure.savefig(file, format="png", metadata={"Software": None})
     with atomic_write(folder / "contrast.csv", "w") as file:
         table.to_csv(file, lineterminator="\n")
-    where = {
-        "device": f"{device_name(device)} ({device.type})", "threads": torch.get_num_threads(),
-        "torch": torch.__version__, "training step without L_contr, ms": round(step), "turns": turns,
-    }  # fmt: skip
     with atomic_write(folder / "contrast.json", "w") as file:
         json.dump({"where": where, "table": json.loads(table.reset_index().to_json(orient="records"))}, file, indent=1)
         file.write("\n")
     text = [
         "# L_contr: time and memory of loss and gradient",
         "16 HR patches of 144 x 144, float32. Medians of repeated calls, each case in its own process, side by side in "
-        f"one run; turns: {turns}. Peak: of resident memory (CUDA: of the allocator), above the images', in the first "
+        f"one run; turns: {where['turns']}. Peak: of resident memory (CUDA: of the allocator), above the images', in the first "
         "call (of the compiled reference, with the compiler's own). A step: full-size PRFFN (64 channels, 10 groups, "
         "x3) with L_1 alone, measured on one patch and multiplied by 16.",
         "![Time of loss and gradient against the region size](contrast.png)",
