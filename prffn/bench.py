@@ -201,9 +201,9 @@ def write(table: pd.DataFrame, where: dict[str, Any]) -> None:
     text = [
         "# L_contr: time and memory of loss and gradient",
         "16 HR patches of 144 x 144, float32. Medians of repeated calls, each case in its own process, side by side in "
-        f"one run; turns: {where['turns']}. Peak: of resident memory (CUDA: of the allocator), above the images', in the "
-        "first call (of the compiled reference, with the compiler's own). A step: full-size PRFFN (64 channels, 10 groups, "
-        "x3) with L_1 alone, measured on one patch and multiplied by 16.",
+        f"one run; turns: {where['turns']}. Peak: of resident memory (CUDA: of the allocator), above the images', in "
+        "the first call (of the compiled reference, with the compiler's own). A step: full-size PRFFN (64 channels, 10 "
+        "groups, x3) with L_1 alone, measured on one patch and multiplied by 16.",
         "![Time of loss and gradient against the region size](contrast.png)",
         markdown(table),
         "## Where",
