@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -21,8 +22,8 @@ from torch import Tensor
 
 from prffn.losses.contrast import Implementation, pixel_contrast, regions
 from prffn.machine import commit, device_name, peak_memory_mb, pick_device, reset_peak_memory
-from prffn.paths import atomic_write, reports_root
-from prffn.report import STYLE, markdown, new_figure
+from prffn.paths import atomic_write, reports_root, write_json
+from prffn.report import STYLE, markdown, new_figure, save_figure
 
 SIZES = (16, 64, 256, 1024, 4096)
 IMPLEMENTATIONS = ("reference", "matmul", "compiled reference", "streaming")
@@ -166,8 +167,6 @@ def run(device_asked: str, turns: int, seconds: float) -> pd.DataFrame:
 
 def write(table: pd.DataFrame, where: dict[str, Any]) -> None:
     """Writes reports/bench/contrast.{md,csv,json,png}: the table, a plot, and where it was measured."""
-    import matplotlib.pyplot as plt
-
     folder = reports_root() / "bench"
     with plt.style.context(STYLE):
         figure, axes = new_figure(ncols=len(FORMS), figsize=(10, 3.6), sharey=True)
@@ -191,13 +190,11 @@ def write(table: pd.DataFrame, where: dict[str, Any]) -> None:
         axes[0].set_ylabel("loss and gradient (ms)")  # type: ignore[index]
         handles, labels = axes[-1].get_legend_handles_labels()  # type: ignore[index]
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
-        with atomic_write(folder / "contrast.png") as file:
-            figure.savefig(file, format="png", metadata={"Software": None})
+    save_figure(figure, folder / "contrast.png")
     with atomic_write(folder / "contrast.csv", "w") as file:
         table.to_csv(file, lineterminator="\n")
-    with atomic_write(folder / "contrast.json", "w") as file:
-        json.dump({"where": where, "table": json.loads(table.reset_index().to_json(orient="records"))}, file, indent=1)
-        file.write("\n")
+    rows = json.loads(table.reset_index().to_json(orient="records"))
+    write_json(folder / "contrast.json", {"where": where, "table": rows})
     text = [
         "# L_contr: time and memory of loss and gradient",
         "16 HR patches of 144 x 144, float32. Medians of repeated calls, each case in its own process, side by side in "

@@ -131,6 +131,12 @@ def fields_of(config: Any = Experiment) -> dict[str, type]:
     return names
 
 
+def setting(e: Experiment, name: str) -> Any:
+    """The value of a setting by its dotted name."""
+    part, _, inner = name.partition(".")
+    return getattr(getattr(e, part), inner) if inner else getattr(e, part)
+
+
 def unknown(kind: str, name: object, choices: Any) -> str:
     """The text of an error for a misspelt name: what it was, the nearest choice, all choices."""
     choices = sorted(map(str, choices))
@@ -194,9 +200,7 @@ def variants(
 def check(e: Experiment) -> None:
     """Raises TypeError or ValueError naming the first setting that cannot be used."""
     for name, kind in fields_of().items():
-        part, _, inner = name.partition(".")
-        value = getattr(getattr(e, part), inner) if inner else getattr(e, part)
-        _check_value(name, value, kind)
+        _check_value(name, setting(e, name), kind)
     positive = {
         "data.patch_size": e.data.patch_size,
         "data.batch_size": e.data.batch_size,

@@ -1,11 +1,12 @@
 """Where things are, and how files are written so that nothing is ever half there."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 DATA_VARIABLE = "PRFFN_DATA"
 CACHE_VARIABLE = "PRFFN_CACHE"
@@ -56,6 +57,13 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON that can be read as text, atomically."""
+    with atomic_write(path, "w") as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
 
 
 def _umask() -> int:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prffn.paths import atomic_write, reports_root
+from prffn.paths import atomic_write, reports_root, write_json
 from prffn.runs import Runs
 from prffn.statistics import paired_interval, verdict_greater
 
@@ -129,7 +129,7 @@ def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB") -> str:
     lines.append("")
     if seeds == 1:
         lines.append("One seed has no interval: nothing can be decided with it.")
-    else:
+    elif "high" in verdicts:  # something was measured
         half_width = ((verdicts["high"] - verdicts["low"]) / 2).groupby(level="set", sort=False).max()
         reach = ", ".join(f"{width:.2f} {unit} on {image_set}" for image_set, width in half_width.items())
         lines.append(f"Differences of less than about {reach} could not be told from none with these seeds and steps.")
@@ -142,6 +142,12 @@ def new_figure(**options: Any) -> tuple[Figure, Axes]:
         figure, ax = plt.subplots(**options)
     plt.close(figure)  # shown where the notebook names it, not a second time at the cell's end
     return figure, ax
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a PNG atomically, the same bytes for the same figure."""
+    with atomic_write(path) as file, plt.style.context(STYLE):
+        figure.savefig(file, format="png", metadata={"Software": None})
 
 
 def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
@@ -213,8 +219,7 @@ def save(name: str, runs: Runs, table: pd.DataFrame, verdicts: pd.DataFrame, fig
     folder = reports_root() / runs.profile
     with atomic_write(folder / f"{name}.csv", "w") as file:
         table.to_csv(file, lineterminator="\n")
-    with atomic_write(folder / f"{name}.png") as file, plt.style.context(STYLE):
-        figure.savefig(file, format="png", metadata={"Software": None})
+    save_figure(figure, folder / f"{name}.png")
     content = {
         "title": title,
         "profile": runs.profile,
@@ -224,9 +229,7 @@ def save(name: str, runs: Runs, table: pd.DataFrame, verdicts: pd.DataFrame, fig
         "runs": {label: [run.key for run in group] for label, group in runs.items()},
         "provenance": provenance_table(runs)["value"].to_dict(),
     }
-    with atomic_write(folder / f"{name}.json", "w") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
+    write_json(folder / f"{name}.json", content)
     sections = [
         f"# {title}",
         f"Column `printed`: printed in the paper. All others: {LABELS[runs.profile]}.",

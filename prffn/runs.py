@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from prffn.config import Experiment, check_profile, fields_of
+from prffn.config import Experiment, check_profile, fields_of, setting
 from prffn.data import set_checksum, set_label
 from prffn.machine import pick_device, provenance, threads_for
 from prffn.metrics import Evaluation, evaluate, evaluate_bicubic
 from prffn.models.complexity import multi_adds, parameters
-from prffn.paths import atomic_write, cache_root, reports_root
+from prffn.paths import cache_root, reports_root, write_json
 from prffn.training import build_model, load_checkpoint, train, weights_sha256
 
 PROTOCOL = 1
@@ -56,11 +56,8 @@ def settings_of(experiment: Experiment) -> dict[str, Any]:
     Folders of images go by their own name: a record names no path of the machine it was made on.
     """
     e = experiment.canonical()
-    settings: dict[str, Any] = {}
-    for name in fields_of():
-        part, _, inner = name.partition(".")
-        value = getattr(getattr(e, part), inner) if inner else getattr(e, part)
-        settings[name] = list(value) if isinstance(value, tuple) else value
+    values = {name: setting(e, name) for name in fields_of()}
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     settings["data.train"] = set_label(e.data.train)
     settings["data.evaluation"] = [set_label(name) for name in e.data.evaluation]
     return settings
@@ -127,24 +124,29 @@ def ensure(
     processes that need the same run train it once; a killed run goes on from its checkpoint.
     """
     check_profile(profile)
-    keys = {label: [run_key(e) for e in group] for label, group in experiments.items()}
-    distinct = {run_key(e): (f"{label}, seed {e.seed}", e) for label, group in experiments.items() for e in group}
     store = reports_root() / profile / "runs"
-    runs: dict[str, Run] = {}
+    keys = {label: [run_key(e) for e in group] for label, group in experiments.items()}
+    distinct: dict[str, tuple[str, Experiment]] = {}
+    for label, group in experiments.items():
+        for key, e in zip(keys[label], group, strict=True):
+            distinct[key] = (f"{label}, seed {e.seed}", e)
+    records = {key: None if retrain else load_record(store, key, e) for key, (_, e) in distinct.items()}
+    missing = [key for key, record in records.items() if record is None]
     trained: set[str] = set()
-    missing = [key for key, (_, e) in distinct.items() if retrain or load_record(store, key, e) is None]
-    for key, (label, experiment) in distinct.items():
-        name = f"run {missing.index(key) + 1} of {len(missing)}: {label}" if key in missing else label
+    for number, key in enumerate(missing, start=1):
+        label, e = distinct[key]
         lock = cache_root() / "locks" / f"{key}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
             # another process may have made the record while this one waited
-            record = None if retrain else load_record(store, key, experiment)
+            record = None if retrain else load_record(store, key, e)
             if record is None:
-                record = _make_record(experiment, key, pick_device(device), name, progress, afresh=retrain)
+                name = f"run {number} of {len(missing)}: {label}"
+                record = _make_record(e, key, pick_device(device), name, progress, afresh=retrain)
                 save_record(store, key, record)
                 trained.add(key)
-        runs[key] = Run(key, record)
+        records[key] = record
+    runs = {key: Run(key, record) for key, record in records.items() if record is not None}
     return Runs(profile, {label: [runs[key] for key in group] for label, group in keys.items()}, trained)
 
 
@@ -214,9 +216,7 @@ def trained_model(experiment: Experiment) -> torch.nn.Module:
 def save_record(store: Path, key: str, record: dict[str, Any]) -> None:
     """Writes a record with its checksum, atomically."""
     content = json.loads(json.dumps(record))  # as it will be read: tuples are lists
-    with atomic_write(store / f"{key}.json", "w") as file:
-        json.dump({"sha256": _digest(content), **content}, file, indent=1)
-        file.write("\n")
+    write_json(store / f"{key}.json", {"sha256": _digest(content), **content})
 
 
 def read_record(path: Path) -> dict[str, Any]:

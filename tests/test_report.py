@@ -89,6 +89,7 @@ def test_what_was_not_measured_is_said_to_be_so():
     assert set(table["mean"]) == {"not measured"}
     verdicts = claims_greater(made_up(RUNS), {"c": ("with", "none")}, metric="lpips")
     assert set(verdicts["verdict"]) == {"not measured"}
+    assert "- c: not measured on set." in conclusion(made_up(RUNS), verdicts)
 
 
 def test_summary_of_all_metrics():
