@@ -95,7 +95,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "model.channels": 16,
         "model.groups": 2,
         "training.steps": 1500,
-        "training.learning_rate": 5e-3,
+        "training.learning_rate": 2e-3,
         "training.schedule": "one_cycle",
         "training.channels_last": True,
     },

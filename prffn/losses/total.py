@@ -20,7 +20,6 @@ def loss_terms(sr: Tensor, hr: Tensor, config: LossConfig) -> dict[str, Tensor]:
             temperature=config.temperature,
             epsilon=config.epsilon,
             negatives=config.negatives,
-            implementation="reference",  # of the records of PROTOCOL 1; the other gives other last digits
         )
     return terms
 
