@@ -4,8 +4,6 @@ A record is one JSON file, reports/<profile>/runs/<key>.json. Its key is a hash 
 of the images' checksums and of PROTOCOL; it carries a checksum of its own content.
 """
 
-import hashlib
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +21,12 @@ from prffn.data import set_checksum, set_label
 from prffn.machine import pick_device, provenance, threads_for
 from prffn.metrics import Evaluation, evaluate, evaluate_bicubic
 from prffn.models.complexity import multi_adds, parameters
-from prffn.paths import cache_root, reports_root, write_json
+from prffn.paths import cache_root, reports_root
+from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.training import build_model, load_checkpoint, train, weights_sha256
 
 PROTOCOL = 2
 """Raised by hand whenever the same experiment would give other numbers; a golden run in the tests notices."""
-
-
-class DamagedRecord(ValueError):
-    """A record's content does not match its checksum or its key."""
 
 
 def run_key(experiment: Experiment) -> str:
@@ -47,7 +42,7 @@ def run_key(experiment: Experiment) -> str:
         "settings": {name: value for name, value in settings.items() if value != paper[name]},
         "checksums": [set_checksum(name) for name in (e.train, *e.evaluation)],
     }
-    return _digest(identity)[:16]
+    return digest(identity)[:16]
 
 
 def settings_of(experiment: Experiment) -> dict[str, Any]:
@@ -61,10 +56,6 @@ def settings_of(experiment: Experiment) -> dict[str, Any]:
     settings["data.train"] = set_label(e.data.train)
     settings["data.evaluation"] = [set_label(name) for name in e.data.evaluation]
     return settings
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -211,24 +202,6 @@ def trained_model(experiment: Experiment) -> torch.nn.Module:
     model = build_model(experiment)
     model.load_state_dict(state["model"])
     return model.eval()
-
-
-def save_record(store: Path, key: str, record: dict[str, Any]) -> None:
-    """Writes a record with its checksum, atomically."""
-    content = json.loads(json.dumps(record))  # as it will be read: tuples are lists
-    write_json(store / f"{key}.json", {"sha256": _digest(content), **content})
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A record from its file. Raises DamagedRecord, naming the file, if a single character of its content differs."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        recorded = content.pop("sha256")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedRecord(f"{path} is not a run record ({type(error).__name__}: {error})") from error
-    if _digest(content) != recorded or content["key"] != path.stem:
-        raise DamagedRecord(f"{path} was changed after it was written: its checksum does not match")
-    return content
 
 
 def load_record(store: Path, key: str, experiment: Experiment) -> dict[str, Any] | None:

@@ -75,7 +75,7 @@ class TestEachNotebook:
         """The runs were loaded, none was trained, and every record of the report is there and whole."""
         text = json.dumps([cell.get("outputs", []) for cell in nbformat.read(path, 4).cells])
         assert "loaded, 0 trained" in text
-        from prffn.runs import read_record
+        from prffn.records import read_record
 
         report = json.loads((CHECKOUT / "reports" / "cpu" / f"{path.stem}.json").read_text())
         for keys in report["runs"].values():

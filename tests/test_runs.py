@@ -12,7 +12,8 @@ from conftest import tiny_settings
 from prffn import runs
 from prffn.config import Experiment, experiment
 from prffn.paths import atomic_write
-from prffn.runs import DamagedRecord, ensure, load_record, read_record, run_key
+from prffn.records import DamagedRecord, read_record
+from prffn.runs import ensure, load_record, run_key
 
 
 def record_file(tmp_path: Path, e: Experiment) -> Path:

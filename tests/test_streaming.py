@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prffn.losses import streaming
+from prffn.losses import pairs, streaming
 from prffn.losses.contrast import PixelContrastLoss
 from prffn.losses.contrast import pixel_contrast as public_pixel_contrast
 from prffn.losses.streaming import streaming_pixel_contrast
@@ -24,6 +24,15 @@ FORMS = [
     ),
 ]
 NEGATIVES = ["hr", "sr", "both"]
+
+
+@functools.cache
+def needs_a_compiler() -> None:
+    """Skips a test where torch.compile does not work."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2))
+    except Exception as error:
+        pytest.skip(f"torch.compile does not work here: {type(error).__name__}")
 
 
 def named(arguments: dict) -> str:
@@ -60,10 +69,10 @@ def with_gradients(function, sr: Tensor, hr: Tensor, *args, **kwargs) -> tuple[T
     return loss.detach(), *torch.autograd.grad(loss, (sr, hr))
 
 
-def check(sr, hr, region_size, *, loss_error=1e-6, gradient_error=1e-5, rounding=2e-6, **arguments):
+def check(sr, hr, region_size, *, loss_error=1e-6, gradient_error=1e-5, rounding=2e-6, fused=False, **arguments):
     """Against float64 autograd. Loss: relative error. Gradient: error beside its largest value and, for gradients whose
     terms cancel, `rounding` beside the size of one anchor's terms, 1 / tau or 1 / eps over the number of anchors."""
-    loss, *gradients = with_gradients(streaming_pixel_contrast, sr, hr, region_size, **arguments)
+    loss, *gradients = with_gradients(streaming_pixel_contrast, sr, hr, region_size, fused=fused, **arguments)
     expected, *references = with_gradients(pixel_contrast, sr.double(), hr.double(), region_size, **arguments)
     assert loss.item() == pytest.approx(expected.item(), rel=loss_error, abs=1e-3 * loss_error)
     term = 1 / arguments.get("temperature", arguments.get("epsilon")) / (sr.numel() / sr.shape[1])
@@ -147,7 +156,7 @@ def test_regions_taken_in_pieces(arguments, negatives, monkeypatch):
     """With room for 40 scores and 30 values, every region of 16 is cut into rows of anchors and stands alone."""
     sr, hr = (image.double() for image in images("8 bit", 2, 3, 9, 10))
     whole = with_gradients(streaming_pixel_contrast, sr, hr, 16, negatives=negatives, **arguments)
-    monkeypatch.setattr(streaming, "TILE", 40)
+    monkeypatch.setattr(pairs, "TILE", 40)
     monkeypatch.setattr(streaming, "BLOCK", 30)
     pieces = with_gradients(streaming_pixel_contrast, sr, hr, 16, negatives=negatives, **arguments)
     for a, b in zip(whole, pieces, strict=True):
@@ -238,13 +247,12 @@ def test_only_the_gradients_that_are_needed(arguments, negatives, monkeypatch):
 
 
 def test_no_second_derivatives():
-    """Of a weighted loss: the gradient depends on the weight, and may not be differentiated through it."""
+    """create_graph=True would take the gradient for a constant: that is an error, not a wrong number."""
     sr, hr = images("random", 1, 3, 8, 8)
     sr.requires_grad_()
-    weight = torch.tensor(2.0, requires_grad=True)
-    (gradient,) = torch.autograd.grad(weight * streaming_pixel_contrast(sr, hr, 16), sr, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+    with pytest.raises(RuntimeError, match="cannot be differentiated twice.*implementation='reference'"):
+        torch.autograd.grad(streaming_pixel_contrast(sr, hr, 16), sr, create_graph=True)
+    torch.autograd.grad(pixel_contrast(sr, hr, 16), sr, create_graph=True)
 
 
 class _Allocations(torch.utils._python_dispatch.TorchDispatchMode):
@@ -324,16 +332,72 @@ def test_inside_a_compiled_step(monkeypatch):
 
 
 def test_around_a_compiled_model():
+    needs_a_compiler()
     _, hr = images("random", 1, 3, 8, 8)
     torch.manual_seed(0)
     model = nn.Conv2d(3, 3, 3, padding=1)
     (reference,) = torch.autograd.grad(streaming_pixel_contrast(model(hr), hr, 16), model.weight)
-    try:
-        sr = torch.compile(model)(hr)
-    except Exception as error:  # no C++ compiler
-        pytest.skip(f"torch.compile is not available: {error}")
-    (gradient,) = torch.autograd.grad(streaming_pixel_contrast(sr, hr, 16), model.weight)
+    (gradient,) = torch.autograd.grad(streaming_pixel_contrast(torch.compile(model)(hr), hr, 16), model.weight)
     torch.testing.assert_close(gradient, reference)
+
+
+def test_compiled_distances(monkeypatch):
+    """Whole regions and regions cut short, both sources of negatives, in pieces, and in the float64 of a small tau."""
+    needs_a_compiler()
+    arguments = {"form": "infonce", "similarity": "l1", "fused": True}
+    for content in ("random", "8 bit", "saturated"):
+        for negatives in NEGATIVES:
+            check(*images(content, 2, 3, 16, 32), 256, negatives=negatives, temperature=0.1, **arguments)
+    check(*images("near", 1, 3, 64, 65), 1024, temperature=0.1, **arguments)
+    check(*images("8 bit", 2, 3, 16, 16), 64, temperature=1e-3, **arguments)
+    monkeypatch.setattr(pairs, "FUSED_TILE", 40)
+    check(*images("near", 1, 3, 8, 8), 16, temperature=0.1, **arguments)
+
+
+def test_compiled_distances_inside_a_compiled_step():
+    needs_a_compiler()
+    sr, hr = images("random", 1, 3, 16, 16)
+    step = functools.partial(public_pixel_contrast, region_size=16, form="infonce", implementation="compiled")
+    expected = with_gradients(pixel_contrast, sr.double(), hr.double(), 16, form="infonce")
+    found = with_gradients(torch.compile(step, backend="aot_eager"), sr, hr)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-8)
+
+
+def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
+    def fails(*arguments):
+        raise torch._dynamo.exc.TorchDynamoException("no compiler")
+
+    monkeypatch.setattr(pairs, "_compiled", lambda function: fails)
+    with pytest.raises(RuntimeError, match="needs a C\\+\\+ compiler.*use implementation='streaming'"):
+        public_pixel_contrast(*images("random", 1, 3, 8, 8), 16, form="infonce", implementation="compiled")
+    # nothing is compiled for the other forms
+    public_pixel_contrast(*images("random", 1, 3, 8, 8), 16, form="ratio", implementation="compiled")
+
+
+def _half_of_the_batch(rank: int, file: str, arguments: dict) -> None:
+    """One of two processes under DistributedDataParallel; the first leaves the gradient that all of them got."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = nn.parallel.DistributedDataParallel(nn.Conv2d(3, 3, 3, padding=1))
+    _, hr = images("random", 2, 3, 9, 10)
+    mine = hr[rank : rank + 1]
+    PixelContrastLoss(16, **arguments)(model(mine), mine).backward()
+    if rank == 0:
+        torch.save(model.module.weight.grad, file + ".grad")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[5]], ids=named)
+def test_distributed_data_parallel(arguments, tmp_path):
+    """Two processes with an image each end up with the gradient of one with both."""
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 3, 3, padding=1)
+    _, hr = images("random", 2, 3, 9, 10)
+    (expected,) = torch.autograd.grad(PixelContrastLoss(16, **arguments)(model(hr), hr), model.weight)
+    file = tmp_path / "rendezvous"
+    torch.multiprocessing.spawn(_half_of_the_batch, (str(file), arguments), nprocs=2)
+    torch.testing.assert_close(torch.load(f"{file}.grad", weights_only=True), expected)
 
 
 def test_deterministic():
@@ -366,5 +430,5 @@ def test_the_public_loss_streams_unless_told_otherwise():
     assert public_pixel_contrast(sr, hr, 16, **settings) == streamed
     assert PixelContrastLoss(16, **settings)(sr, hr) == streamed
     assert PixelContrastLoss(16, **settings, implementation="reference")(sr, hr) == reference
-    with pytest.raises(ValueError, match="implementation must be one of streaming, reference, got 'fast'"):
+    with pytest.raises(ValueError, match="implementation must be one of streaming, compiled, reference, got 'fast'"):
         public_pixel_contrast(sr, hr, 16, implementation="fast")

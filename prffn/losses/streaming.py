@@ -9,25 +9,21 @@ backward pass is the gradient, as large as the image. For an anchor x_i, its pos
               below and above x_i: a sort and prefix sums, S log S steps in place of S^2
 """
 
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from prffn.losses.contrast import Form, Negatives, Similarity, regions
+from prffn.losses.pairs import Distances, FusedDistances, Products, at_once
 
 BLOCK = 2**17  # values of a block of regions (our choice)
-TILE = 2**18  # scores at a time: 1 MB in float32, 2 MB in float64, near what a CPU core's cache holds (our choice)
 COARSE = {
     "l1": 0.01,
     "squared": 0.1,
     "dot": 0.1,
 }  # from these temperatures on, scores of pixels in [0, 1] are fine enough in float32
-NEGLIGIBLE = -80.0  # e^-80 is lost in any sum that holds a 1; far smaller ones underflow, which CPUs do slowly
 
 
 def streaming_pixel_contrast(
@@ -40,10 +36,13 @@ def streaming_pixel_contrast(
     temperature: float = 0.1,
     epsilon: float = 0.01,
     negatives: Negatives = "hr",
+    fused: bool = False,
 ) -> Tensor:
     """`pixel_contrast`, for arguments already checked: the same value and first derivatives. Returns a scalar.
 
-    Memory is that of a few copies of the images, whatever the region. It cannot be differentiated twice.
+    Memory is that of a few copies of the images, whatever the region. fused: let torch.compile fuse the L1 distances of
+    "infonce", the one form whose time goes into passes over the scores; it does nothing for the others.
+    Raises RuntimeError if asked for second derivatives, or if torch.compile does not work here.
     """
     if sr.dtype in (torch.float16, torch.bfloat16):
         sr = sr.float()
@@ -51,6 +50,8 @@ def streaming_pixel_contrast(
     if not torch.is_grad_enabled():
         sr, hr = sr.detach(), hr.detach()  # no gradient to work out
     kind: str = "ratio" if form == "ratio" else similarity
+    if kind == "l1" and fused:
+        kind = "fused l1"
 
     totals: list[Tensor] = []
     count = 0  # anchors
@@ -78,8 +79,12 @@ class _Streamed(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True
+            raise RuntimeError(
+                "the streaming L_contr cannot be differentiated twice: for create_graph=True use "
+                "implementation='reference'"
+            )
         wanted = zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True)
         return *(grad * scale if needed else None for grad, needed in wanted), None, None, None, None
 
@@ -89,15 +94,15 @@ def _stream(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, and its gradients for x and y, (R, S, C), empty where not wanted."""
     loss, grad_x, grad_y = _outputs(x, y, kind, temperature, epsilon, negatives, with_x, with_y)
-    step = max(1, BLOCK // (x.shape[1] * x.shape[2]))
+    step = max(1, at_once(x, BLOCK) // (x.shape[1] * x.shape[2]))
     with torch.autocast(x.device.type, enabled=False):
         loss.zero_()
         for start in range(0, x.shape[0], step):
             block = slice(start, start + step)
             if kind == "ratio":
-                found = _ratio(x[block], y[block], epsilon, negatives, with_y)
+                found = _ratio(x[block], y[block], epsilon, negatives, with_x, with_y)
             else:
-                found = _infonce(x[block], y[block], kind, temperature, negatives, with_y)
+                found = _infonce(x[block], y[block], kind, temperature, negatives, with_x, with_y)
             loss += found[0]
             if with_x:
                 grad_x[block] = found[1]
@@ -131,31 +136,30 @@ def _directions(pixels: Tensor) -> Tensor:
 
 
 def _infonce(
-    x: Tensor, y: Tensor, similarity: str, temperature: float, negatives: str, with_y: bool
+    x: Tensor, y: Tensor, kind: str, temperature: float, negatives: str, with_x: bool, with_y: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss of some regions and its gradients, (r, S, C), (r, S, C) -> (), (r, S, C), (r, S, C).
 
     A region whose scores do not fit the buffer is taken a few anchors at a time, each with all of its candidates.
     """
     size = x.shape[1]
+    similarity = kind.removeprefix("fused ")
     dtype = _wide(x) if temperature < COARSE[similarity] else x.dtype
     x, y = x.to(dtype), y.to(dtype)
     candidates = {"hr": y, "sr": x}[negatives] if negatives != "both" else torch.cat((y, x), dim=1)  # (r, T, C)
-    pairs = (_Distances if similarity == "l1" else _Products)(x, y, candidates, similarity, temperature)
+    pairs_of: Any = {"l1": Distances, "fused l1": FusedDistances}.get(kind, Products)
+    pairs = pairs_of(x, y, candidates, similarity, temperature)
     excess, drawn = torch.empty_like(pairs.positive), torch.empty_like(x)
     drawing = torch.zeros_like(pairs.candidates)
-    for block, rows in _tiles(x.shape[0], size, candidates.shape[1]):
-        scores = pairs.scores(block, rows)  # (r, s, T), overwritten by the weights
-        for own in range(rows.start, scores.shape[2], size):  # an anchor's own pixel is no negative
-            scores.diagonal(own, dim1=1, dim2=2).fill_(-torch.inf)
-        top = scores.amax(dim=2, keepdim=True)
-        weights = scores.sub_(top).clamp_(min=NEGLIGIBLE).exp_()
-        total, slopes = pairs.drawn(weights, block, rows)
-        drawn[block, rows] = slopes / total
+    for block, rows in pairs.tiles():
+        top, total, slopes = pairs.over_candidates(block, rows, with_x)
         excess[block, rows] = top + total.log() - pairs.positive[block, rows]  # z
-        if with_y or negatives != "hr":
-            drawing[block] += pairs.drawing(weights, excess[block, rows].sigmoid() / total, block, rows)
+        if with_x:
+            drawn[block, rows] = slopes / total
+        if with_y or (with_x and negatives != "hr"):
+            drawing[block] += pairs.over_anchors(block, rows, top, excess[block, rows].sigmoid() / total)
 
+    loss = torch.logaddexp(excess, torch.zeros_like(excess))  # softplus, exact for large z too
     pushed = excess.sigmoid()  # the negatives' part of the softmax
     grad_x = pushed * (drawn - pairs.positive_slope_x)
     grad_y = -pushed * pairs.positive_slope_y
@@ -164,104 +168,12 @@ def _infonce(
         grad_y += of_candidates[:, :size]
     if negatives != "hr":
         grad_x += of_candidates[:, -size:]
-    loss = torch.logaddexp(excess, torch.zeros_like(excess))  # softplus, exact for large z too
     return loss.sum(dtype=_wide(x)), pairs.slope * grad_x, pairs.slope * grad_y
 
 
-def _tiles(count: int, size: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of `count` regions and of their `size` anchors, with `width` candidates each, that fit the buffer."""
-    regions_at_once, rows = max(1, TILE // (size * width)), max(1, min(size, TILE // width))
-    for region in range(0, count, regions_at_once):
-        for row in range(0, size, rows):
-            yield slice(region, region + regions_at_once), slice(row, row + rows)
-
-
-class _Products:
-    """Dot product, or minus the squared distance, over tau: all anchors with all candidates in one matrix product.
-
-    -|x - c|^2 = 2 xc - |c|^2 - |x|^2, and |x|^2, the same for all candidates of an anchor, drops out of the softmax: so
-    (x, 1) times (c, -|c|^2 / 2). Pixels are taken from the region's mean where that changes nothing, in distances and
-    in an anchor's softmax over its candidates: small differences are not rounded away beside it. Slopes, derivatives
-    of scores, are in units of `slope`.
-    """
-
-    def __init__(self, x: Tensor, y: Tensor, candidates: Tensor, similarity: str, temperature: float) -> None:
-        self.squared = similarity == "squared"
-        self.slope = (2 if self.squared else 1) / temperature
-        mean = y.mean(dim=1, keepdim=True)
-        self.anchors = F.pad(x - mean if self.squared else x, (0, 1), value=1.0)  # (r, S, C + 1)
-        self.candidates = F.pad(candidates - mean, (0, 1), value=1.0)  # (r, T, C + 1)
-        self.factors = self._factors(candidates - mean).transpose(1, 2).contiguous()  # (r, C + 1, T)
-        self.positive = (self.anchors * self._factors(y - mean)).sum(dim=2, keepdim=True)  # (r, S, 1)
-        self.positive_slope_x = y - mean
-        self.positive_slope_y = x - y if self.squared else x
-        self.buffer = x.new_empty(max(TILE, candidates.shape[1]))
-
-    def _factors(self, c: Tensor) -> Tensor:
-        norm = c.square().sum(dim=2, keepdim=True) if self.squared else torch.zeros_like(c[..., :1])
-        return torch.cat((c, -norm / 2), dim=2) * self.slope
-
-    def scores(self, block: slice, rows: slice) -> Tensor:
-        """(r, s, T), in the buffer."""
-        anchors, factors = self.anchors[block, rows], self.factors[block]
-        return torch.bmm(anchors, factors, out=_view(self.buffer, *anchors.shape[:2], factors.shape[2]))
-
-    def drawn(self, weights: Tensor, block: slice, rows: slice) -> tuple[Tensor, Tensor]:
-        """Sums over the candidates: of weights, (r, s, 1), and of weight times the score's slope in x, (r, s, C)."""
-        sums = torch.bmm(weights, self.candidates[block])
-        return sums[..., -1:], sums[..., :-1]
-
-    def drawing(self, weights: Tensor, share: Tensor, block: slice, rows: slice) -> Tensor:
-        """What the anchors add to the gradient of the candidates, (r, T, K), for `candidate_gradient`."""
-        return torch.bmm((share * self.anchors[block, rows]).transpose(1, 2), weights).transpose(1, 2)
-
-    def candidate_gradient(self, sums: Tensor) -> Tensor:
-        """(r, T, K) -> (r, T, C)."""
-        return sums[..., :-1] - self.candidates[..., :-1] * sums[..., -1:] if self.squared else sums[..., :-1]
-
-
-class _Distances:
-    """Minus the L1 distance over tau, one channel after the other. Methods as in `_Products`."""
-
-    def __init__(self, x: Tensor, y: Tensor, candidates: Tensor, similarity: str, temperature: float) -> None:
-        self.slope = 1 / temperature
-        self.anchors, self.candidates = x, candidates
-        self.columns = candidates.transpose(1, 2).contiguous()  # (r, C, T)
-        self.positive = -self.slope * (x - y).abs().sum(dim=2, keepdim=True)  # (r, S, 1)
-        self.positive_slope_y = (x - y).sign()
-        self.positive_slope_x = -self.positive_slope_y
-        self.buffer, self.spare = x.new_empty(2, max(TILE, candidates.shape[1]))
-
-    def _differences(self, channel: int, block: slice, rows: slice, out: Tensor) -> Tensor:
-        x, c = self.anchors[block, rows, channel, None], self.columns[block, channel, None]
-        return torch.sub(x, c, out=_view(out, *x.shape[:2], c.shape[2]))  # (r, s, T)
-
-    def scores(self, block: slice, rows: slice) -> Tensor:
-        total = self._differences(0, block, rows, self.buffer).abs_()
-        for channel in range(1, self.anchors.shape[2]):
-            total += self._differences(channel, block, rows, self.spare).abs_()
-        return total.mul_(-self.slope)
-
-    def _signed_sums(self, weights: Tensor, block: slice, rows: slice, dim: int) -> Tensor:
-        channels = range(self.anchors.shape[2])
-        signs = (self._differences(channel, block, rows, self.spare).sign_() for channel in channels)
-        return torch.stack([sign.mul_(weights).sum(dim=dim) for sign in signs], dim=2)
-
-    def drawn(self, weights: Tensor, block: slice, rows: slice) -> tuple[Tensor, Tensor]:
-        return weights.sum(dim=2, keepdim=True), -self._signed_sums(weights, block, rows, dim=2)
-
-    def drawing(self, weights: Tensor, share: Tensor, block: slice, rows: slice) -> Tensor:
-        return self._signed_sums(weights.mul_(share), block, rows, dim=1)
-
-    def candidate_gradient(self, sums: Tensor) -> Tensor:
-        return sums
-
-
-def _view(buffer: Tensor, *shape: int) -> Tensor:
-    return buffer[: math.prod(shape)].view(shape)
-
-
-def _ratio(x: Tensor, y: Tensor, epsilon: float, negatives: str, with_y: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _ratio(
+    x: Tensor, y: Tensor, epsilon: float, negatives: str, with_x: bool, with_y: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Loss of some regions and its gradients, (r, S, C), (r, S, C) -> (), (r, S, C), (r, S, C)."""
     x, y = x.transpose(1, 2).contiguous(), y.transpose(1, 2).contiguous()  # (r, C, S)
     wide = _wide(x)
@@ -285,6 +197,8 @@ def _ratio(x: Tensor, y: Tensor, epsilon: float, negatives: str, with_y: bool) -
         count += others
     pull = 1 / (total / count + epsilon)  # slope of the loss in the distance to the positive
     loss = positive * pull
+    if not (with_x or with_y):
+        return loss.sum(), x, y
     push = loss * pull / count  # minus its slope in the total of the distances to the negatives
     grad_x = pull * to_positive - push * steepness
     grad_y = -pull * to_positive

@@ -1,0 +1,35 @@
+"""Records: JSON files that carry a checksum of their own content."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from prffn.paths import write_json
+
+
+class DamagedRecord(ValueError):
+    """A record's content does not match its checksum or its key."""
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def save_record(store: Path, key: str, record: dict[str, Any]) -> None:
+    """Writes a record with its checksum, atomically."""
+    content = json.loads(json.dumps(record))  # as it will be read: tuples are lists
+    write_json(store / f"{key}.json", {"sha256": digest(content), **content})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record from its file. Raises DamagedRecord, naming the file, if a single character of its content differs."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        recorded = content.pop("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedRecord(f"{path} is not a run record ({type(error).__name__}: {error})") from error
+    if digest(content) != recorded or content["key"] != path.stem:
+        raise DamagedRecord(f"{path} was changed after it was written: its checksum does not match")
+    return content

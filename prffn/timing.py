@@ -1,0 +1,255 @@
+"""Time and memory of losses and of training steps: each case in a process of its own, in turns, and recorded.
+
+A process has its own peak of memory, and cases in turns are slowed alike by a machine that slows down: read the ratios,
+and the medians. One record, reports/<profile>/timings/<key>.json, holds all cases of one run, side by side.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prffn.config import check_profile
+from prffn.losses.contrast import Form, Implementation, Similarity, pixel_contrast, regions
+from prffn.machine import peak_memory_mb, pick_device, provenance, reset_peak_memory
+from prffn.models import PRFFN
+from prffn.paths import reports_root
+from prffn.records import DamagedRecord, digest, read_record, save_record
+from prffn.training import progress_bar
+
+SLOW = 3.0
+"""Seconds of a call from which on a case is measured in the first turn only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossCase:
+    """L_contr and its gradient for `batch` HR patches of 144 x 144.
+
+    implementation: of `pixel_contrast`, or "compiled reference", or "matmul or cdist", the S x S matrix by one library
+    call and autograd. seconds: how long to go on calling.
+    """
+
+    region_size: int
+    form: Form
+    similarity: Similarity = "l1"
+    implementation: Implementation | Literal["compiled reference", "matmul or cdist"] = "streaming"
+    batch: int = 16
+    seconds: float = 1.0
+
+    def measure(self, device: torch.device) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(0)
+        hr = torch.rand(self.batch, 3, 144, 144, generator=generator)
+        sr = (hr + 0.1 * torch.randn(hr.shape, generator=generator)).to(device).requires_grad_()
+        hr = hr.to(device)
+        loss = self.loss()
+        value = hr.new_zeros(())
+
+        def once() -> None:
+            nonlocal value
+            sr.grad = None
+            value = loss(sr, hr)
+            value.backward()
+
+        return {**_repeat(once, device, self.seconds), "loss": value.item()}
+
+    def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss of this case, (sr, hr) -> ()."""
+        if self.implementation == "matmul or cdist":
+            return lambda sr, hr: by_library(sr, hr, self.region_size, self.form, self.similarity)
+        name: Any = self.implementation.removeprefix("compiled ")
+
+        def loss(sr: Tensor, hr: Tensor) -> Tensor:
+            return pixel_contrast(
+                sr, hr, self.region_size, form=self.form, similarity=self.similarity, implementation=name
+            )
+
+        return torch.compile(loss) if self.implementation == "compiled reference" else loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCase:
+    """A training step of full-size PRFFN at x3, as in Table 6: L_1, and L_contr with these settings.
+
+    region_size: S; None for L_1 alone. batch: LR patches of 48 x 48. steps: how many, after one that does not count.
+    """
+
+    region_size: int | None = None
+    form: Form = "ratio"
+    similarity: Similarity = "l1"
+    implementation: Implementation = "streaming"
+    batch: int = 16
+    steps: int = 3
+
+    def measure(self, device: torch.device) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(0)
+        lr, hr = (torch.rand(self.batch, 3, side, side, generator=generator).to(device) for side in (48, 144))
+        model = PRFFN(3, generator=torch.Generator().manual_seed(0)).to(device)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+
+        def once() -> None:
+            sr = model(lr)
+            loss = F.l1_loss(sr, hr)
+            if self.region_size is not None:
+                loss = loss + 0.1 * pixel_contrast(
+                    sr,
+                    hr,
+                    self.region_size,
+                    form=self.form,
+                    similarity=self.similarity,
+                    implementation=self.implementation,
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return _repeat(once, device, 0.0, at_least=self.steps)
+
+
+Case = LossCase | StepCase
+
+
+def _repeat(once: Callable[[], None], device: torch.device, seconds: float, at_least: int = 2) -> dict[str, float]:
+    """Median seconds of a call, without the first (it compiles, and touches memory for the first time), and the peak of
+    memory in MB above what the process had."""
+    reset_peak_memory(device)
+    before = peak_memory_mb(device)
+    once()
+    times: list[float] = []
+    while len(times) < at_least or sum(times) < seconds:
+        _wait_for(device)
+        began = time.perf_counter()
+        once()
+        _wait_for(device)
+        times.append(time.perf_counter() - began)
+    return {"seconds": statistics.median(times), "peak_mb": max(0.0, peak_memory_mb(device) - before)}
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def by_library(sr: Tensor, hr: Tensor, region_size: int, form: Form, similarity: Similarity) -> Tensor:
+    """`pixel_contrast` with one library call for all distances or products of a region, and autograd."""
+    losses = []
+    for x, y in zip(regions(sr, region_size), regions(hr, region_size), strict=True):
+        if form == "ratio":
+            distances = torch.cdist(x, y, p=1)  # (R, S, S)
+            positive = distances.diagonal(dim1=1, dim2=2)
+            mean = (distances.sum(dim=2) - positive) / (x.shape[1] - 1)
+            losses.append((positive / (mean + 0.01)).flatten())
+            continue
+        if similarity == "l1":
+            scores = -torch.cdist(x, y, p=1)
+        elif similarity == "squared":
+            scores = 2 * x @ y.transpose(1, 2) - y.square().sum(2).unsqueeze(1)  # and |x|^2 drops out of the softmax
+        else:
+            if similarity == "cosine":
+                x, y = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
+            scores = x @ y.transpose(1, 2)
+        target = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        losses.append(F.cross_entropy((scores / 0.1).flatten(0, 1), target.flatten(), reduction="none"))
+    return torch.cat(losses).mean()
+
+
+def measure_in_turns(cases: Mapping[str, Case], device: torch.device, turns: int) -> dict[str, list[dict[str, Any]]]:
+    """What each case measured in each turn, by label; for a case that failed, one entry with the `error`.
+
+    A case whose call takes more than SLOW seconds is measured in the first turn only.
+    """
+    found: dict[str, list[dict[str, Any]]] = {label: [] for label in cases}
+    bar = progress_bar(total=turns * len(cases), desc="measuring", unit="case", leave=False)
+    for turn in range(turns):
+        for label, case in cases.items():
+            bar.set_postfix_str(label)
+            first = found[label][0] if turn else {}
+            if "error" not in first and first.get("seconds", 0.0) < SLOW:
+                found[label].append(_in_its_own_process(case, device))
+            bar.update()
+    bar.close()
+    return found
+
+
+def _in_its_own_process(case: Case, device: torch.device) -> dict[str, Any]:
+    description = json.dumps({"kind": type(case).__name__, "device": str(device), "case": asdict(case)})
+    done = subprocess.run([sys.executable, "-m", "prffn.timing", description], capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        return {"error": lines[-1] if lines else f"the process ended with status {done.returncode}"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class Timings(Mapping[str, dict[str, Any]]):
+    """What was measured of each case, by label: medians over the turns, or the `error`. Prints as one line."""
+
+    def __init__(self, record: dict[str, Any], profile: str, loaded: bool) -> None:
+        self.record, self.profile, self.loaded = record, profile, loaded
+
+    def __getitem__(self, label: str) -> dict[str, Any]:
+        turns = self.record["measured"][label]
+        if "error" in turns[0]:
+            return turns[0]
+        return {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.record["measured"])
+
+    def __len__(self) -> int:
+        return len(self.record["measured"])
+
+    def __repr__(self) -> str:
+        loaded, measured = (len(self), 0) if self.loaded else (0, len(self))
+        return f"{len(self)} timings of profile {self.profile}: {loaded} loaded, {measured} measured"
+
+
+def ensure_timings(
+    cases: Mapping[str, Case], profile: str, *, device: str = "auto", retrain: bool = False, turns: int = 3
+) -> Timings:
+    """The timings of all cases: the recorded ones or, where there are none, new ones, all measured in one run.
+
+    Timings belong to the machine they were made on, which the record names. retrain: measure afresh.
+    """
+    check_profile(profile)
+    identity = {"cases": {label: [type(case).__name__, asdict(case)] for label, case in cases.items()}, "turns": turns}
+    key = digest(identity)[:16]
+    store = reports_root() / profile / "timings"
+    if not retrain and (path := store / f"{key}.json").is_file():
+        try:
+            return Timings(read_record(path), profile, loaded=True)
+        except DamagedRecord as error:
+            warnings.warn(f"{error}; the timings are measured again", stacklevel=2)
+    picked = pick_device(device)
+    started = datetime.now(UTC)
+    measured = measure_in_turns(cases, picked, turns)
+    record = {
+        "key": key,
+        **identity,
+        "measured": measured,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "provenance": provenance(picked, torch.get_num_threads()),
+    }
+    save_record(store, key, record)
+    return Timings(record, profile, loaded=False)
+
+
+def _measure_one(description: str) -> None:
+    d = json.loads(description)
+    kinds: dict[str, Callable[..., Case]] = {"LossCase": LossCase, "StepCase": StepCase}
+    print(json.dumps(kinds[d["kind"]](**d["case"]).measure(torch.device(d["device"]))))
+
+
+if __name__ == "__main__":
+    _measure_one(sys.argv[1])
