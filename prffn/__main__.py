@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     bench = commands.add_parser("bench", help="time and memory of L_contr, written to reports/bench/")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     bench.add_argument("--turns", type=int, default=3, help="how often each case is measured")
-    bench.add_argument("--seconds", type=float, default=2.0, help="how long each measurement goes on")
+    bench.add_argument("--batch", type=int, default=16, help="patches of 48 x 48; a smaller one where memory is short")
 
     data = commands.add_parser("data", help="list the image sets, or download them")
     data_commands = data.add_subparsers(dest="data_command", required=True)
@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "bench":
             from prffn import bench as benchmarks
 
-            print(benchmarks.run(options.device, options.turns, options.seconds).to_string())
+            tables = benchmarks.run(options.device, options.turns, options.batch)
+            print(*(table.to_string() for table in tables.values()), sep="\n\n")
             return 0
         return list_sets() if options.data_command == "list" else get_sets(options.sets)
     except (ValueError, OSError) as error:
