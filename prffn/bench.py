@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 
 from prffn.machine import pick_device, provenance
 from prffn.paths import atomic_write, reports_root
+from prffn.plots import STYLE, new_figure, save_figure
 from prffn.records import save_record
-from prffn.report import STYLE, markdown, new_figure, save_figure
+from prffn.report import markdown
 from prffn.timing import Case, LossCase, StepCase, measure_in_turns
 
 SIZES = (16, 64, 256, 1024, 4096)

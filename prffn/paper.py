@@ -57,3 +57,16 @@ def region_size_psnr() -> dict[str, float]:
         "no L_contr": float(losses.psnr_db[0]),
         **{f"S = {s}": float(psnr) for s, psnr in zip(sizes.s, sizes.psnr_db, strict=True)},
     }
+
+
+def memory_and_time() -> pd.DataFrame:
+    """Table 6 by label: memory in MB, and time in seconds of 10 epochs, of the paper's GPU."""
+    printed = table(6)
+    labels = ["no L_contr" if not row.l_contr else f"S = {row.s:.0f}" for row in printed.itertuples()]
+    return printed[["memory_mb", "time_s"]].set_axis(labels)
+
+
+def lambda_psnr() -> pd.Series:
+    """Table 3: PSNR in dB on DIV2K_val5, x3, S = 64, by lambda_c."""
+    printed = table(3)
+    return pd.Series(printed.psnr_db.to_numpy(), index=[f"lambda_c = {value:g}" for value in printed.lambda_c])

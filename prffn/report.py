@@ -2,28 +2,16 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from prffn.claims import LABELS, NOT_MEASURED, conclusion
 from prffn.paths import atomic_write, reports_root, write_json
-from prffn.runs import Runs
-from prffn.statistics import paired_interval, verdict_greater
-
-STYLE = Path(__file__).parent / "prffn.mplstyle"
-
-LABELS = {
-    "paper": "measured here at the paper's protocol",
-    "cpu": "measured here at a smaller protocol (profile cpu), not a reproduction",
-    "quick": "measured here at a far smaller protocol (profile quick), not a reproduction",
-}
-"""What a number of each profile may be called. Numbers of the paper are called "printed"."""
-
-NOT_MEASURED = "not measured"
+from prffn.plots import save_figure
+from prffn.runs import Runs, image_sets
+from prffn.statistics import paired_interval
 
 
 def compare(
@@ -58,11 +46,6 @@ def compare(
     return table[columns + seeds_last].round(digits)
 
 
-def image_sets(runs: Runs) -> list[str]:
-    """The sets on which the runs were evaluated, in their order."""
-    return list(next(iter(runs.all().values())).record["evaluation"])
-
-
 def bicubic_psnr(runs: Runs, image_set: str, metric: str = "psnr_y") -> float:
     """Bicubic's mean figure on a set, from the records."""
     record = next(iter(runs.all().values())).record
@@ -95,93 +78,22 @@ def summary(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["set", "label"])
 
 
-def claims_greater(runs: Runs, claims: Mapping[str, tuple[str, str]], *, metric: str = "psnr_y") -> pd.DataFrame:
-    """Each claim "the first label's figure is greater than the second's": the verdict on each set, with its interval.
+def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """Gains with their intervals as a grid, for each set: `grid` names the label of each row and column.
 
-    A claim holds, or does not hold, only if the paired 95 % interval over the seeds excludes zero.
+    table: from `compare`.
     """
-    rows = []
-    for text, (greater, smaller) in claims.items():
-        for image_set in image_sets(runs):
-            a, b = ([run.mean(image_set, metric) for run in runs[label]] for label in (greater, smaller))
-            row: dict[str, Any] = {"claim": text, "set": image_set}
-            if None in a or None in b:
-                rows.append({**row, "verdict": NOT_MEASURED})
-                continue
-            difference = paired_interval(a, b)  # type: ignore[arg-type]
-            row["difference"] = round(difference.mean, 3)
-            if len(a) > 1:
-                row |= {"low": round(difference.low, 3), "high": round(difference.high, 3)}
-            rows.append({**row, "verdict": verdict_greater(difference)})
-    return pd.DataFrame(rows).set_index(["claim", "set"])
 
+    def cell(gain: pd.Series) -> str:
+        interval = f" [{gain['low']:+.3f}, {gain['high']:+.3f}]" if pd.notna(gain.get("low")) else ""
+        return f"{gain['gain']:+.3f}{interval}"
 
-def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB") -> str:
-    """A sentence for each claim, from the verdicts, and what the seeds could not have shown.
-
-    verdicts: from `claims_greater`.
-    """
-    seeds = len(next(iter(runs.values())))
-    lines = [f"Profile {runs.profile}, {seeds} seed{'s' if seeds > 1 else ''}: {LABELS[runs.profile]}.", ""]
-    for claim, rows in verdicts.groupby(level="claim", sort=False):
-        found = ", ".join(f"{verdict} on {image_set}" for (_, image_set), verdict in rows["verdict"].items())
-        lines.append(f"- {claim}: {found}.")
-    lines.append("")
-    if seeds == 1:
-        lines.append("One seed has no interval: nothing can be decided with it.")
-    elif "high" in verdicts:  # something was measured
-        half_width = ((verdicts["high"] - verdicts["low"]) / 2).groupby(level="set", sort=False).max()
-        reach = ", ".join(f"{width:.2f} {unit} on {image_set}" for image_set, width in half_width.items())
-        lines.append(f"Differences of less than about {reach} could not be told from none with these seeds and steps.")
-    return "\n".join(lines)
-
-
-def new_figure(**options: Any) -> tuple[Figure, Axes]:
-    """A figure with one axis in the kit's style."""
-    with plt.style.context(STYLE):
-        figure, ax = plt.subplots(**options)
-    plt.close(figure)  # shown where the notebook names it, not a second time at the cell's end
-    return figure, ax
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG atomically, the same bytes for the same figure."""
-    with atomic_write(path) as file, plt.style.context(STYLE):
-        figure.savefig(file, format="png", metadata={"Software": None})
-
-
-def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
-    """Gain over the baseline for each label: means with 95 % intervals, each seed a dot; printed gains dashed grey.
-
-    table: from `compare`. Returns the axis.
-    """
-    gains = table.dropna(subset=["gain"])
-    labels = list(dict.fromkeys(gains.index.get_level_values("label")))
-    place = {label: n for n, label in enumerate(labels)}
-    sets = list(dict.fromkeys(gains.index.get_level_values("set")))
-    with plt.style.context(STYLE):
-        colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-        ax.axhline(0, color="0.3", linewidth=0.8)
-        printed = gains.loc[sets[0]].get("printed gain")
-        if printed is not None and printed.notna().any():
-            ax.plot([place[name] for name in printed.index], printed, "--", color="0.55", marker="_",
-                    markersize=14, label="printed in the paper")  # fmt: skip
-        for n, name in enumerate(sets):
-            rows = gains.loc[name]
-            x = [place[label] + 0.16 * (n - (len(sets) - 1) / 2) for label in rows.index]
-            error = None
-            if "low" in rows and rows["low"].notna().all():
-                error = [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
-            ax.errorbar(x, rows["gain"], yerr=error, fmt="o", color=colours[n], capsize=3,
-                        label=f"{name}, measured here")  # fmt: skip
-            baseline = table.loc[name].iloc[0]
-            for seed in [c for c in table.columns if str(c).startswith("seed ")]:
-                ax.plot(x, rows[seed] - baseline[seed], ".", color=colours[n], alpha=0.35, markersize=4)
-        ax.set_xticks(range(len(labels)), labels)
-        ax.set_xlim(-0.5, len(labels) - 0.5)
-        ax.set_ylabel(f"gain over {table.index[0][1]} ({unit})")
-        ax.legend(fontsize=8)
-    return ax
+    rows = [
+        {"set": name, "": row, **{column: cell(table.loc[(name, label)]) for column, label in columns.items()}}
+        for name in dict.fromkeys(table.index.get_level_values("set"))
+        for row, columns in grid.items()
+    ]
+    return pd.DataFrame(rows).set_index(["set", ""])
 
 
 def provenance_table(runs: Runs) -> pd.DataFrame:
@@ -214,8 +126,20 @@ def provenance_table(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame({"value": rows})
 
 
-def save(name: str, runs: Runs, table: pd.DataFrame, verdicts: pd.DataFrame, figure: Figure, *, title: str) -> str:
-    """Writes reports/<profile>/<name>.{md,csv,png,json}. Returns the folder relative to the reports' root."""
+def save(
+    name: str,
+    runs: Runs,
+    table: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    figure: Figure,
+    *,
+    title: str,
+    more: Mapping[str, pd.DataFrame] | None = None,
+) -> str:
+    """Writes reports/<profile>/<name>.{md,csv,png,json}. Returns the report's path relative to the reports' root.
+
+    more: further tables, by heading.
+    """
     folder = reports_root() / runs.profile
     with atomic_write(folder / f"{name}.csv", "w") as file:
         table.to_csv(file, lineterminator="\n")
@@ -238,6 +162,7 @@ def save(name: str, runs: Runs, table: pd.DataFrame, verdicts: pd.DataFrame, fig
         "## Conclusion",
         conclusion(runs, verdicts),
         markdown(verdicts),
+        *(part for heading, extra in (more or {}).items() for part in (f"## {heading}", markdown(extra))),
         "## All metrics (means over images and seeds; LPIPS: lower is better)",
         markdown(summary(runs)),
         "## The networks beside bicubic (PSNR-Y, dB)",

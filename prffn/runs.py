@@ -101,6 +101,11 @@ class Runs(Mapping[str, list[Run]]):
         return f"{total} runs of profile {self.profile}: {total - trained} loaded, {trained} trained"
 
 
+def image_sets(runs: Runs) -> list[str]:
+    """The sets on which the runs were evaluated, in their order."""
+    return list(next(iter(runs.all().values())).record["evaluation"])
+
+
 def ensure(
     experiments: Mapping[str, Sequence[Experiment]],
     profile: str,

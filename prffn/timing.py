@@ -117,6 +117,24 @@ class StepCase:
 
 Case = LossCase | StepCase
 
+STEP_BUDGETS: dict[str, dict[str, Any]] = {
+    "paper": {"batch": 16, "steps": 20},
+    "cpu": {"batch": 4, "steps": 3},
+    "quick": {"batch": 1, "steps": 2},
+}
+"""How many patches and steps of full-size PRFFN to time at each profile. Time and memory of network and loss alike grow
+with the batch, so that the ratios can be compared."""
+
+
+TURNS = {"paper": 3, "cpu": 3, "quick": 1}
+"""How often each case is measured."""
+
+
+def step_cases(profile: str, vary: Mapping[str, Mapping[str, Any]]) -> dict[str, StepCase]:
+    """A training step for each label, with the settings that vary, at the profile's batch and number of steps."""
+    budget = STEP_BUDGETS[check_profile(profile)]
+    return {label: StepCase(**budget, **changes) for label, changes in vary.items()}
+
 
 def _repeat(once: Callable[[], None], device: torch.device, seconds: float, at_least: int = 2) -> dict[str, float]:
     """Median seconds of a call, without the first (it compiles, and touches memory for the first time), and the peak of
@@ -214,14 +232,12 @@ class Timings(Mapping[str, dict[str, Any]]):
         return f"{len(self)} timings of profile {self.profile}: {loaded} loaded, {measured} measured"
 
 
-def ensure_timings(
-    cases: Mapping[str, Case], profile: str, *, device: str = "auto", retrain: bool = False, turns: int = 3
-) -> Timings:
+def ensure_timings(cases: Mapping[str, Case], profile: str, *, device: str = "auto", retrain: bool = False) -> Timings:
     """The timings of all cases: the recorded ones or, where there are none, new ones, all measured in one run.
 
     Timings belong to the machine they were made on, which the record names. retrain: measure afresh.
     """
-    check_profile(profile)
+    turns = TURNS[check_profile(profile)]
     identity = {"cases": {label: [type(case).__name__, asdict(case)] for label, case in cases.items()}, "turns": turns}
     key = digest(identity)[:16]
     store = reports_root() / profile / "timings"

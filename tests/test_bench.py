@@ -64,20 +64,20 @@ def test_a_failing_process_is_reported():
 
 def test_timings_are_recorded_and_a_damaged_record_is_not_used(monkeypatch, tmp_path):
     monkeypatch.setenv("PRFFN_REPORTS", str(tmp_path))
-    seconds = iter([3.0, 1.0, 2.0, 7.0, 7.0, 7.0, 8.0, 8.0, 8.0])
+    seconds = iter([3.0, 1.0, 2.0, 7.0, 7.0, 7.0, 8.0, 8.0, 8.0])  # three turns, three times
     monkeypatch.setattr(timing, "_in_its_own_process", lambda case, device: {"seconds": next(seconds) / 10})
     cases = {"plain": StepCase(batch=1)}
-    first = ensure_timings(cases, "quick", device="cpu")
+    first = ensure_timings(cases, "cpu", device="cpu")
     assert first["plain"] == {"seconds": 0.2}
-    assert repr(first) == "1 timings of profile quick: 0 loaded, 1 measured"
-    again = ensure_timings(cases, "quick", device="cpu")
+    assert repr(first) == "1 timings of profile cpu: 0 loaded, 1 measured"
+    again = ensure_timings(cases, "cpu", device="cpu")
     assert again["plain"] == {"seconds": 0.2}
-    assert repr(again) == "1 timings of profile quick: 1 loaded, 0 measured"
-    (path,) = (tmp_path / "quick" / "timings").glob("*.json")
+    assert repr(again) == "1 timings of profile cpu: 1 loaded, 0 measured"
+    (path,) = (tmp_path / "cpu" / "timings").glob("*.json")
     path.write_text(path.read_text().replace("0.3", "0.1"))
     with pytest.warns(UserWarning, match="measured again"):
-        assert ensure_timings(cases, "quick", device="cpu")["plain"] == {"seconds": 0.7}
-    assert ensure_timings(cases, "quick", device="cpu", retrain=True)["plain"] == {"seconds": 0.8}
+        assert ensure_timings(cases, "cpu", device="cpu")["plain"] == {"seconds": 0.7}
+    assert ensure_timings(cases, "cpu", device="cpu", retrain=True)["plain"] == {"seconds": 0.8}
 
 
 def test_the_report_comes_from_the_record(monkeypatch, tmp_path):

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from prffn import paper, report
-from prffn.report import claims_greater, compare, conclusion, markdown, new_figure, plot_gains, save
+from prffn.claims import claims_greater, claims_not_smaller, conclusion
+from prffn.plots import new_figure, plot_gain_grid, plot_gains
+from prffn.report import compare, gain_grid, markdown, save
 from prffn.runs import Run, Runs
 from prffn.statistics import paired_interval, verdict_greater, verdict_not_smaller
 
@@ -167,3 +169,32 @@ def test_transcription_equals_the_shared_one(shared_data):
     for path in Path(paper.__file__).parent.joinpath("paper").glob("*.csv"):
         assert path.read_bytes() == (shared_data.parent / "paper" / path.name).read_bytes()
     assert paper.doubts(8)
+
+
+def test_a_claim_of_no_harm():
+    """Differences -0.02, -0.03, -0.01 dB: mean -0.02, half-width 4.303 * 0.01 / sqrt 3 = 0.0248; so within -0.05."""
+    runs = made_up({"none": [[20.0], [20.0], [20.0]], "with": [[19.98], [19.97], [19.99]]})
+    claim = {"no harm": ("with", "none")}
+    row = claims_not_smaller(runs, claim, margin=0.05).loc[("no harm", "set")]
+    assert row["verdict"] == "holds"
+    assert (row["low"], row["high"]) == pytest.approx((-0.045, 0.005), abs=5e-4)
+    assert claims_not_smaller(runs, claim, margin=0.03)["verdict"].item() == "not decided"
+    assert claims_greater(runs, claim)["verdict"].item() == "not decided"
+
+
+def test_gains_as_a_grid():
+    runs = made_up({"none": [[20.0], [20.0]], "a, 1": [[21.0], [21.0]], "a, 2": [[19.0], [19.0]]})
+    table = compare(runs, {}, baseline="none")
+    grid = {"a": {"weight 1": "a, 1", "weight 2": "a, 2"}}
+    shown = gain_grid(table, grid)
+    assert shown.loc[("set", "a")].to_dict() == {
+        "weight 1": "+1.000 [+1.000, +1.000]", "weight 2": "-1.000 [-1.000, -1.000]",
+    }  # fmt: skip
+    _, ax = new_figure()
+    plot_gain_grid(ax, table, grid, "set")
+    assert [line.get_xdata()[0] for line in ax.get_lines() if line.get_marker() == "o"] == [1.0, -1.0]
+
+
+def test_one_seed_in_a_grid_has_no_interval():
+    table = compare(made_up({"none": [[20.0]], "a": [[20.5]]}), {}, baseline="none")
+    assert gain_grid(table, {"a": {"w": "a"}}).iloc[0, 0] == "+0.500"

@@ -1,0 +1,75 @@
+"""Claims about a table as code over its records: each comes out as holds, does not hold, or not decided."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from prffn.runs import Runs, image_sets
+from prffn.statistics import Interval, Verdict, paired_interval, verdict_greater, verdict_not_smaller
+
+NOT_MEASURED = "not measured"
+
+LABELS = {
+    "paper": "measured here at the paper's protocol",
+    "cpu": "measured here at a smaller protocol (profile cpu), not a reproduction",
+    "quick": "measured here at a far smaller protocol (profile quick), not a reproduction",
+}
+"""What a number of each profile may be called. Numbers of the paper are called "printed"."""
+
+
+def claims_greater(runs: Runs, claims: Mapping[str, tuple[str, str]], *, metric: str = "psnr_y") -> pd.DataFrame:
+    """Each claim "the first label's figure is greater than the second's": the verdict on each set, with its interval.
+
+    A claim holds, or does not hold, only if the paired 95 % interval over the seeds excludes zero.
+    """
+    return _judged(runs, claims, metric, verdict_greater)
+
+
+def claims_not_smaller(
+    runs: Runs, claims: Mapping[str, tuple[str, str]], *, margin: float, metric: str = "psnr_y"
+) -> pd.DataFrame:
+    """As `claims_greater`, for "the first label's figure is not smaller than the second's by more than `margin`"."""
+    return _judged(runs, claims, metric, lambda difference: verdict_not_smaller(difference, margin))
+
+
+def _judged(
+    runs: Runs, claims: Mapping[str, tuple[str, str]], metric: str, verdict: Callable[[Interval], Verdict]
+) -> pd.DataFrame:
+    rows = []
+    for text, labels in claims.items():
+        for image_set in image_sets(runs):
+            a, b = ([run.mean(image_set, metric) for run in runs[label]] for label in labels)
+            row: dict[str, Any] = {"claim": text, "set": image_set}
+            if None in a or None in b:
+                rows.append({**row, "verdict": NOT_MEASURED})
+                continue
+            difference = paired_interval(a, b)  # type: ignore[arg-type]
+            row["difference"] = round(difference.mean, 3)
+            if len(a) > 1:
+                row |= {"low": round(difference.low, 3), "high": round(difference.high, 3)}
+            rows.append({**row, "verdict": verdict(difference)})
+    return pd.DataFrame(rows).set_index(["claim", "set"])
+
+
+def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB") -> str:
+    """A sentence for each claim, from the verdicts, and what the seeds could not have shown.
+
+    verdicts: from `claims_greater` or `claims_not_smaller`.
+    """
+    seeds = len(next(iter(runs.values())))
+    lines = [f"Profile {runs.profile}, {seeds} seed{'s' if seeds > 1 else ''}: {LABELS[runs.profile]}.", ""]
+    for claim, rows in verdicts.groupby(level="claim", sort=False):
+        found = ", ".join(f"{verdict} on {image_set}" for (_, image_set), verdict in rows["verdict"].items())
+        lines.append(f"- {claim}: {found}.")
+    lines.append("")
+    if seeds == 1:
+        lines.append("One seed has no interval: nothing can be decided with it.")
+    elif "high" in verdicts:  # something was measured
+        half_width = ((verdicts["high"] - verdicts["low"]) / 2).groupby(level="set", sort=False).median()
+        reach = ", ".join(f"{width:.3f} {unit} on {image_set}" for image_set, width in half_width.items())
+        lines.append(
+            f"With these seeds and steps a difference must be about {reach} (the median of the intervals' half-widths) "
+            "to be told from none."
+        )
+    return "\n".join(lines)
