@@ -10,7 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from prffn.losses.contrast import Form, Negatives, Similarity, check_arguments
+from prffn.losses.contrast import (
+    EPSILON,
+    FORM,
+    NEGATIVES,
+    SIMILARITY,
+    TEMPERATURE,
+    Form,
+    Negatives,
+    Similarity,
+    check_arguments,
+)
 from prffn.models.prffn import Variant
 
 
@@ -39,11 +49,11 @@ class ModelConfig:
 class LossConfig:
     contrast_weight: float = 0.1                    # lambda_c, printed (Table 3); 0 is L_1 alone
     region_size: int = 64                           # S, printed (Table 5)
-    form: Form = "ratio"                            # our choice, see losses/contrast.py
-    similarity: Similarity = "l1"                   # of the form infonce, our choice
-    temperature: float = 0.1                        # tau of the form infonce, our choice
-    epsilon: float = 0.01                           # of the form ratio, our choice
-    negatives: Negatives = "hr"                     # our choice
+    form: Form = FORM                               # our choice, argued in losses/contrast.py, as are the next four
+    similarity: Similarity = SIMILARITY             # of the form infonce
+    temperature: float = TEMPERATURE                # tau of the form infonce
+    epsilon: float = EPSILON                        # of the form ratio
+    negatives: Negatives = NEGATIVES
 
 
 @dataclass(frozen=True, kw_only=True)

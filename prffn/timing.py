@@ -20,7 +20,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prffn.config import check_profile
-from prffn.losses.contrast import Form, Implementation, Similarity, pixel_contrast, regions
+from prffn.losses.contrast import (
+    EPSILON,
+    FORM,
+    SIMILARITY,
+    TEMPERATURE,
+    Form,
+    Implementation,
+    Similarity,
+    pixel_contrast,
+    regions,
+)
 from prffn.machine import peak_memory_mb, pick_device, provenance, reset_peak_memory
 from prffn.models import PRFFN
 from prffn.paths import reports_root
@@ -40,8 +50,9 @@ class LossCase:
     """
 
     region_size: int
-    form: Form
-    similarity: Similarity = "l1"
+    form: Form = FORM
+    similarity: Similarity = SIMILARITY
+    temperature: float = TEMPERATURE
     implementation: Implementation | Literal["compiled reference", "matmul or cdist"] = "streaming"
     batch: int = 16
     seconds: float = 1.0
@@ -65,12 +76,18 @@ class LossCase:
     def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The loss of this case, (sr, hr) -> ()."""
         if self.implementation == "matmul or cdist":
-            return lambda sr, hr: by_library(sr, hr, self.region_size, self.form, self.similarity)
+            return lambda sr, hr: by_library(sr, hr, self.region_size, self.form, self.similarity, self.temperature)
         name: Any = self.implementation.removeprefix("compiled ")
 
         def loss(sr: Tensor, hr: Tensor) -> Tensor:
             return pixel_contrast(
-                sr, hr, self.region_size, form=self.form, similarity=self.similarity, implementation=name
+                sr,
+                hr,
+                self.region_size,
+                form=self.form,
+                similarity=self.similarity,
+                temperature=self.temperature,
+                implementation=name,
             )
 
         return torch.compile(loss) if self.implementation == "compiled reference" else loss
@@ -84,8 +101,9 @@ class StepCase:
     """
 
     region_size: int | None = None
-    form: Form = "ratio"
-    similarity: Similarity = "l1"
+    form: Form = FORM
+    similarity: Similarity = SIMILARITY
+    temperature: float = TEMPERATURE
     implementation: Implementation = "streaming"
     batch: int = 16
     steps: int = 3
@@ -106,6 +124,7 @@ class StepCase:
                     self.region_size,
                     form=self.form,
                     similarity=self.similarity,
+                    temperature=self.temperature,
                     implementation=self.implementation,
                 )
             optimizer.zero_grad()
@@ -159,7 +178,9 @@ def _wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def by_library(sr: Tensor, hr: Tensor, region_size: int, form: Form, similarity: Similarity) -> Tensor:
+def by_library(
+    sr: Tensor, hr: Tensor, region_size: int, form: Form, similarity: Similarity, temperature: float
+) -> Tensor:
     """`pixel_contrast` with one library call for all distances or products of a region, and autograd."""
     losses = []
     for x, y in zip(regions(sr, region_size), regions(hr, region_size), strict=True):
@@ -167,7 +188,7 @@ def by_library(sr: Tensor, hr: Tensor, region_size: int, form: Form, similarity:
             distances = torch.cdist(x, y, p=1)  # (R, S, S)
             positive = distances.diagonal(dim1=1, dim2=2)
             mean = (distances.sum(dim=2) - positive) / (x.shape[1] - 1)
-            losses.append((positive / (mean + 0.01)).flatten())
+            losses.append((positive / (mean + EPSILON)).flatten())
             continue
         if similarity == "l1":
             scores = -torch.cdist(x, y, p=1)
@@ -178,7 +199,7 @@ def by_library(sr: Tensor, hr: Tensor, region_size: int, form: Form, similarity:
                 x, y = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
             scores = x @ y.transpose(1, 2)
         target = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
-        losses.append(F.cross_entropy((scores / 0.1).flatten(0, 1), target.flatten(), reduction="none"))
+        losses.append(F.cross_entropy((scores / temperature).flatten(0, 1), target.flatten(), reduction="none"))
     return torch.cat(losses).mean()
 
 

@@ -14,7 +14,7 @@ from prffn.timing import LossCase, StepCase, ensure_timings, measure_in_turns
 def test_library_calls_compute_the_same_loss(form):
     g = torch.Generator().manual_seed(0)
     sr, hr = (torch.rand(2, 3, 16, 16, generator=g, dtype=torch.float64) for _ in range(2))
-    options = {"similarity": "l1", **bench.FORMS[form]}
+    options = {"similarity": "l1", "temperature": 0.1, **bench.FORMS[form]}
     expected = pixel_contrast(sr, hr, 16, implementation="reference", **options)
     assert timing.by_library(sr, hr, 16, **options).item() == pytest.approx(expected.item(), rel=1e-12)
 

@@ -35,11 +35,12 @@ def test_settings_without_effect_do_not_make_another_run():
         return run_key(experiment({**PROFILES["quick"], **{k.replace("__", "."): v for k, v in settings.items()}}))
 
     assert key(loss__contrast_weight=0.0) == key(loss__contrast_weight=0.0, loss__region_size=16, loss__epsilon=1.0)
-    assert key() == key(loss__temperature=0.5) == key(loss__similarity="cosine")
-    assert key(loss__form="infonce") == key(loss__form="infonce", loss__epsilon=0.5)
+    assert key() == key(loss__epsilon=0.5)
+    ratio = key(loss__form="ratio")
+    assert ratio == key(loss__form="ratio", loss__temperature=0.5) == key(loss__form="ratio", loss__similarity="cosine")
     assert key(model__variant="PRFFN0") == key(model__variant="PRFFN0", model__dilation_rates=(1,))
-    different = [key(), key(loss__contrast_weight=0.0), key(loss__region_size=16), key(loss__epsilon=0.5),
-                 key(loss__form="infonce"), key(loss__form="infonce", loss__temperature=0.5), key(seed=1),
+    different = [key(), key(loss__contrast_weight=0.0), key(loss__region_size=16), key(loss__temperature=0.5),
+                 key(loss__form="ratio"), key(loss__form="ratio", loss__epsilon=0.5), key(seed=1),
                  key(model__dilation_rates=(1,)), key(model__variant="PRFFN0"), key(data__scale=2),
                  key(training__steps=7), key(training__bfloat16=True)]  # fmt: skip
     assert len(set(different)) == len(different)

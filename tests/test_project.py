@@ -7,6 +7,7 @@ import sys
 import tomllib
 
 import pytest
+import torch
 import yaml
 from conftest import CHECKOUT
 from packaging.requirements import Requirement
@@ -103,3 +104,17 @@ def test_the_readme_gives_the_recorded_verdict():
     reach = re.search(r"less than about (.+?) could not be told", report)
     assert reach
     assert f"({reach[1]})" in row
+
+
+def test_the_readmes_training_loop_trains():
+    """The code block as it stands, on a network of one convolution that can learn to copy."""
+    text = (CHECKOUT / "README.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "PixelContrastLoss" in block]
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(3, 3, 3, padding=1)
+    images = torch.rand(2, 3, 16, 16)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    names = {"torch": torch, "model": model, "optimizer": optimizer, "loader": [(images, images)] * 30}
+    before = (model(images) - images).abs().mean().item()
+    exec(code, names)
+    assert (model(images) - images).abs().mean().item() < 0.5 * before

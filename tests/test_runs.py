@@ -29,7 +29,7 @@ def test_a_run_is_trained_once(tiny):
 
 
 def test_two_labels_with_the_same_experiment_share_a_run(tiny, photo_folder):
-    same = experiment(tiny_settings(photo_folder, **{"loss.temperature": 0.7}))
+    same = experiment(tiny_settings(photo_folder, **{"loss.epsilon": 0.7}))
     found = ensure({"a": [tiny], "b": [same]}, "quick", progress=False)
     assert found["a"] == found["b"]
     assert len(found.all()) == 1

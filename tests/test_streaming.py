@@ -357,8 +357,17 @@ def test_compiled_distances(monkeypatch):
 def test_compiled_distances_inside_a_compiled_step():
     needs_a_compiler()
     sr, hr = images("random", 1, 3, 16, 16)
-    step = functools.partial(public_pixel_contrast, region_size=16, form="infonce", implementation="compiled")
-    expected = with_gradients(pixel_contrast, sr.double(), hr.double(), 16, form="infonce")
+    step = functools.partial(
+        public_pixel_contrast,
+        region_size=16,
+        form="infonce",
+        similarity="l1",
+        temperature=0.1,
+        implementation="compiled",
+    )
+    expected = with_gradients(
+        pixel_contrast, sr.double(), hr.double(), 16, form="infonce", similarity="l1", temperature=0.1
+    )
     found = with_gradients(torch.compile(step, backend="aot_eager"), sr, hr)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-8)
@@ -370,7 +379,14 @@ def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(pairs, "_compiled", lambda function: fails)
     with pytest.raises(RuntimeError, match="needs a C\\+\\+ compiler.*use implementation='streaming'"):
-        public_pixel_contrast(*images("random", 1, 3, 8, 8), 16, form="infonce", implementation="compiled")
+        public_pixel_contrast(
+            *images("random", 1, 3, 8, 8),
+            16,
+            form="infonce",
+            similarity="l1",
+            temperature=0.1,
+            implementation="compiled",
+        )
     # nothing is compiled for the other forms
     public_pixel_contrast(*images("random", 1, 3, 8, 8), 16, form="ratio", implementation="compiled")
 
@@ -423,10 +439,10 @@ def test_a_pixel_alone_in_its_region_is_left_out():
 
 def test_the_public_loss_streams_unless_told_otherwise():
     sr, hr = images("random", 1, 3, 8, 8)
-    streamed = streaming_pixel_contrast(sr, hr, 16, form="infonce", similarity="squared", negatives="both")
-    reference = pixel_contrast(sr, hr, 16, form="infonce", similarity="squared", negatives="both")
+    settings = {"form": "infonce", "similarity": "squared", "temperature": 0.1, "negatives": "both"}
+    streamed = streaming_pixel_contrast(sr, hr, 16, **settings)
+    reference = pixel_contrast(sr, hr, 16, **settings)
     assert streamed != reference  # they differ in the last bits: else this test could not tell them apart
-    settings = {"form": "infonce", "similarity": "squared", "negatives": "both"}
     assert public_pixel_contrast(sr, hr, 16, **settings) == streamed
     assert PixelContrastLoss(16, **settings)(sr, hr) == streamed
     assert PixelContrastLoss(16, **settings, implementation="reference")(sr, hr) == reference

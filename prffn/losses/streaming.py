@@ -15,7 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prffn.losses.contrast import Form, Negatives, Similarity, regions
+from prffn.losses.contrast import (
+    EPSILON,
+    FORM,
+    NEGATIVES,
+    SIMILARITY,
+    TEMPERATURE,
+    Form,
+    Negatives,
+    Similarity,
+    regions,
+)
 from prffn.losses.pairs import Distances, FusedDistances, Products, at_once
 
 BLOCK = 2**17  # values of a block of regions (our choice)
@@ -31,11 +41,11 @@ def streaming_pixel_contrast(
     hr: Tensor,
     region_size: int = 64,
     *,
-    form: Form = "ratio",
-    similarity: Similarity = "l1",
-    temperature: float = 0.1,
-    epsilon: float = 0.01,
-    negatives: Negatives = "hr",
+    form: Form = FORM,
+    similarity: Similarity = SIMILARITY,
+    temperature: float = TEMPERATURE,
+    epsilon: float = EPSILON,
+    negatives: Negatives = NEGATIVES,
     fused: bool = False,
 ) -> Tensor:
     """`pixel_contrast`, for arguments already checked: the same value and first derivatives. Returns a scalar.
