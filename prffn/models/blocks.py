@@ -7,10 +7,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+"""Mean RGB of DIV2K in [0, 1], subtracted before and added after the network as in EDSR and RCAN."""
 
-def conv(in_channels: int, out_channels: int, kernel_size: int = 3, bias: bool = True) -> nn.Conv2d:
+
+def div2k_mean() -> Tensor:
+    """DIV2K_MEAN as a buffer, (1, 3, 1, 1)."""
+    return torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1)
+
+
+def check_scale(scale: int) -> None:
+    """Raises ValueError for a scale other than 2, 3, 4."""
+    if scale not in (2, 3, 4):
+        raise ValueError(f"scale must be 2, 3 or 4, got {scale!r}")
+
+
+def conv(in_channels: int, out_channels: int, kernel_size: int = 3, bias: bool = True, groups: int = 1) -> nn.Conv2d:
     """A convolution that keeps the image's size."""
-    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias, groups=groups)
+
+
+def initialise(model: nn.Module, generator: torch.Generator) -> None:
+    """Draws the weights and biases of all convolutions anew from `generator`, as `nn.Conv2d` does from global state.
+
+    Of a weight-normalised convolution it draws the weight, whose norm and direction then follow.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            bound = (module.weight[0].numel()) ** -0.5  # U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for both
+            with torch.no_grad():
+                drawn = torch.empty_like(module.weight)
+                nn.init.uniform_(drawn, -bound, bound, generator=generator)
+                if nn.utils.parametrize.is_parametrized(module):
+                    module.weight = drawn
+                else:
+                    module.weight.copy_(drawn)
+            if module.bias is not None:
+                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
 
 
 class ChannelAttention(nn.Module):
@@ -53,6 +86,11 @@ class MRCAB(nn.Module):
         self.conv2 = conv(channels, channels)
         self.attention = ChannelAttention(channels, reduction)
 
+    @property
+    def repeated_weights(self) -> int:
+        """Weights that are applied again after the first branch, counted as often as they are."""
+        return (len(self.dilation_rates) - 1) * self.conv1.weight.numel()
+
     def forward(self, x: Tensor) -> Tensor:
         branches = [
             F.relu(F.conv2d(x, self.conv1.weight, self.conv1.bias, padding=rate, dilation=rate))
@@ -92,12 +130,24 @@ class SAFB(nn.Module):
         return a * weight_a + b * weight_b
 
 
+class ResBlock(nn.Module):
+    """Residual block of EDSR (Lim et al., CVPR Workshops 2017): conv, ReLU, conv, times `residual_scale`, skip."""
+
+    def __init__(self, channels: int, residual_scale: float = 1.0) -> None:
+        super().__init__()
+        self.conv1 = conv(channels, channels)
+        self.conv2 = conv(channels, channels)
+        self.residual_scale = residual_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.residual_scale * self.conv2(F.relu(self.conv1(x)))
+
+
 class Upsampler(nn.Sequential):
     """Sub-pixel upsampler (Shi et al., CVPR 2016), as in EDSR: x2, x3 in one step, x4 in two of x2."""
 
     def __init__(self, channels: int, scale: int) -> None:
-        if scale not in (2, 3, 4):
-            raise ValueError(f"scale must be 2, 3 or 4, got {scale!r}")
+        check_scale(scale)
         steps = [2] * int(math.log2(scale)) if scale != 3 else [3]
         super().__init__(
             *[m for s in steps for m in (conv(channels, channels * s * s), nn.PixelShuffle(s))],

@@ -6,14 +6,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from prffn.models.blocks import MRCAB, RCAB, SAFB, RFAFusion, Upsampler, conv
+from prffn.models.blocks import MRCAB, RCAB, SAFB, RFAFusion, Upsampler, conv, div2k_mean, initialise
 
 Variant = Literal["PRFFN0", "PRFFN1", "PRFFN2", "PRFFN3"]
 """Table 1: PRFFN0 a small RCAN; PRFFN1 adds RFA-style fusion; PRFFN2 has SAFB instead; PRFFN3 MRCAB for RCAB.
 "PRFFN" in the paper is the network PRFFN3 trained with L_contr."""
-
-DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
-"""Mean RGB of DIV2K in [0, 1], subtracted before and added after the network as in EDSR and RCAN (our choice)."""
 
 
 class PFFG(nn.Module):
@@ -53,7 +50,8 @@ class PRFFN(nn.Module):
 
     The defaults are the paper's: N = 10 groups of M = 3 blocks, reduction 16, rates 1, 2, 4 (printed), 64 channels
     (inferred). Parameters at x2 / x3 / x4: 2,982,523 / 3,167,163 / 3,130,235. Weights are drawn from `generator`
-    (PyTorch's own initialisation of convolutions), so that the same seed gives the same network.
+    (PyTorch's own initialisation of convolutions), so that the same seed gives the same network. The mean RGB of
+    DIV2K is subtracted before and added after the network as in EDSR and RCAN (our choice).
     Raises ValueError for an unknown variant, a scale other than 2, 3, 4, or sizes below 1.
     """
 
@@ -81,7 +79,7 @@ class PRFFN(nn.Module):
         if not dilation_rates or min(dilation_rates) < 1:
             raise ValueError(f"dilation_rates must be one or more whole numbers from 1 on, got {dilation_rates!r}")
         self.scale = scale
-        self.register_buffer("mean", torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", div2k_mean(), persistent=False)
         self.head = conv(3, channels)
         self.groups = nn.ModuleList(PFFG(channels, blocks, variant, reduction, dilation_rates) for _ in range(groups))
         self.trunk = conv(channels, channels)
@@ -97,13 +95,3 @@ class PRFFN(nn.Module):
             x = group(x)
         x = self.trunk(x) + head
         return self.tail(self.upsampler(x)) + self.mean  # (N, 3, h * scale, w * scale)
-
-
-def initialise(model: nn.Module, generator: torch.Generator) -> None:
-    """Draws the weights and biases of all convolutions anew from `generator`, as `nn.Conv2d` does from global state."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            bound = (module.weight[0].numel()) ** -0.5  # U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for both
-            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-            if module.bias is not None:
-                nn.init.uniform_(module.bias, -bound, bound, generator=generator)

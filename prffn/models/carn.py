@@ -1,0 +1,94 @@
+"""CARN and CARN-M (Ahn, Kang, Sohn: Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual Network,
+ECCV 2018)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prffn.models.blocks import check_scale, conv, div2k_mean, initialise
+
+
+class ResidualBlock(nn.Module):
+    """Conv, ReLU, conv, skip, ReLU; of CARN-M, the efficient one: two grouped convs and a 1x1 conv."""
+
+    def __init__(self, channels: int, groups: int | None) -> None:
+        super().__init__()
+        self.conv1 = conv(channels, channels, groups=groups or 1)
+        self.conv2 = conv(channels, channels, groups=groups or 1)
+        self.pointwise = conv(channels, channels, 1) if groups else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(F.relu(self.conv1(x)))
+        if self.pointwise is not None:
+            y = self.pointwise(F.relu(y))
+        return F.relu(x + y)
+
+
+class Cascade(nn.Module):
+    """Three blocks; after the k-th a 1x1 conv takes the input and the k outputs of blocks so far, k = 1, 2, 3.
+
+    With a single block in `blocks` it is applied three times (CARN-M).
+    """
+
+    def __init__(self, channels: int, blocks: list[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.fusions = nn.ModuleList(conv(k * channels, channels, 1) for k in (2, 3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = [x]
+        for k, fusion in enumerate(self.fusions):
+            features.append(self.blocks[k % len(self.blocks)](x))
+            x = F.relu(fusion(torch.cat(features, dim=1)))  # (N, (k + 2) C, H, W) -> (N, C, H, W)
+        return x
+
+
+def upsampler(channels: int, scale: int, groups: int) -> nn.Sequential:
+    """Sub-pixel upsampler with a ReLU before each shuffle: x2, x3 in one step, x4 in two of x2."""
+    steps = [3] if scale == 3 else [2] * (scale // 2)
+    layers = [(conv(channels, channels * s * s, groups=groups), nn.ReLU(), nn.PixelShuffle(s)) for s in steps]
+    return nn.Sequential(*[layer for step in layers for layer in step])
+
+
+class CARN(nn.Module):
+    """Cascades of residual blocks, themselves in a cascade.
+
+    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]. One network for all scales, as published and as its
+    checkpoint holds it: it has an upsampler for each of x2, x3, x4, and `scale` says which one is used (it may be set
+    later). 1,591,939 parameters are the printed 1592 K. multi_scale=False keeps the one upsampler that is used:
+    964,163 / 1,148,803 / 1,111,875 parameters at x2 / x3 / x4.
+    groups: None for CARN; 4 for CARN-M, whose blocks have grouped convs, and whose cascades repeat one block.
+    Weights are drawn from `generator` (PyTorch's own initialisation, as in the authors' code).
+    Raises ValueError for a scale other than 2, 3, 4.
+    """
+
+    mean: Tensor
+
+    def __init__(
+        self,
+        scale: int = 2,
+        *,
+        groups: int | None = None,
+        multi_scale: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        check_scale(scale)
+        channels = 64
+        self.scale = scale
+        self.register_buffer("mean", div2k_mean(), persistent=False)
+        self.head = conv(3, channels)
+
+        def cascade() -> nn.Module:
+            return Cascade(channels, [ResidualBlock(channels, groups) for _ in range(1 if groups else 3)])
+
+        self.body = Cascade(channels, [cascade() for _ in range(3)])
+        scales = (2, 3, 4) if multi_scale else (scale,)
+        self.upsamplers = nn.ModuleDict({f"x{s}": upsampler(channels, s, groups or 1) for s in scales})
+        self.tail = conv(channels, 3)
+        if generator is not None:
+            initialise(self, generator)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        x = self.body(self.head(lr - self.mean))
+        return self.tail(self.upsamplers[f"x{self.scale}"](x)) + self.mean  # (N, 3, h * scale, w * scale)

@@ -1,0 +1,89 @@
+"""OISR-RK2 and OISR-LF (He, Mo, Wang, Liu, Yang, Cheng: ODE-inspired Network Design for Single Image Super-Resolution,
+CVPR 2019)."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from prffn.models.blocks import Upsampler, conv, div2k_mean, initialise
+
+Scheme = Literal["RK2", "LF"]
+"""RK2: a step of Heun's method, the Runge-Kutta scheme of second order; LF: four steps of the leapfrog scheme."""
+
+
+class Derivative(nn.Sequential):
+    """G of dy/dt = G(y): PReLU and a conv, `layers` times."""
+
+    def __init__(self, channels: int, layers: int) -> None:
+        super().__init__(*[layer for _ in range(layers) for layer in (nn.PReLU(channels), conv(channels, channels))])
+
+
+class HeunBlock(nn.Module):
+    """y -> y + h (G1(y) + G2(y + G1(y))), with h learnt from 1/2; each G has two convs."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.derivatives = nn.ModuleList(Derivative(channels, 2) for _ in range(2))
+        self.step = nn.Parameter(torch.tensor([0.5]))
+
+    def forward(self, y: Tensor) -> Tensor:
+        first, second = self.derivatives
+        slope = first(y)
+        return y + self.step * (slope + second(y + slope))
+
+
+class LeapfrogBlock(nn.Module):
+    """y[n+1] = y[n-1] + h[n] G[n](y[n]), n = 0 to 3, with y[-1] = 0 and each h learnt from 2; each G has one conv."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.derivatives = nn.ModuleList(Derivative(channels, 1) for _ in range(4))
+        self.steps = nn.Parameter(torch.full((4,), 2.0))
+
+    def forward(self, y: Tensor) -> Tensor:
+        before, now = torch.zeros_like(y), y
+        for step, derivative in zip(self.steps, self.derivatives, strict=True):
+            before, now = now, before + step * derivative(now)
+        return now
+
+
+class OISR(nn.Module):
+    """EDSR's frame with 8 ODE blocks of 122 channels in place of its residual blocks.
+
+    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K.
+    Blocks, channels and starting steps are those of the authors' published code: 4,971,511 / 5,641,901 / 5,507,823
+    parameters at x2 / x3 / x4 for RK2, 24 more for LF (published: 5.50 M at x4). Weights are drawn from `generator`
+    (PyTorch's own initialisation of convolutions; PReLU starts at 1/4).
+    Raises ValueError for an unknown scheme or a scale other than 2, 3, 4.
+    """
+
+    mean: Tensor
+
+    def __init__(
+        self,
+        scale: int = 2,
+        *,
+        scheme: Scheme = "RK2",
+        channels: int = 122,
+        blocks: int = 8,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if scheme not in get_args(Scheme):
+            raise ValueError(f"scheme must be one of {', '.join(get_args(Scheme))}, got {scheme!r}")
+        self.scale = scale
+        self.register_buffer("mean", div2k_mean(), persistent=False)
+        self.head = conv(3, channels)
+        block = HeunBlock if scheme == "RK2" else LeapfrogBlock
+        self.blocks = nn.Sequential(*[block(channels) for _ in range(blocks)])
+        self.trunk = conv(channels, channels)
+        self.upsampler = Upsampler(channels, scale)
+        self.tail = conv(channels, 3)
+        if generator is not None:
+            initialise(self, generator)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        head = self.head(255 * (lr - self.mean))
+        x = self.trunk(self.blocks(head)) + head
+        return self.tail(self.upsampler(x)) / 255 + self.mean  # (N, 3, h * scale, w * scale)

@@ -1,0 +1,169 @@
+"""SMSR (Wang et al.: Exploring Sparsity in Image Super-Resolution for Efficient Inference, CVPR 2021)."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prffn.models.blocks import ChannelAttention, check_scale, conv, div2k_mean, initialise
+
+
+def soft_choice(logits: Tensor, dim: int, temperature: float) -> Tensor:
+    """Gumbel softmax: the differentiable draw of one of the entries along `dim`; noise from PyTorch's global state."""
+    uniform = torch.rand_like(logits).clamp_min(torch.finfo(logits.dtype).tiny)
+    return ((logits - (-uniform.log()).log()) / temperature).softmax(dim)
+
+
+class MaskedConvs(nn.Module):
+    """Four 3x3 convs of which each channel is computed everywhere or only where the spatial mask is 1, then a 1x1 conv.
+
+    forward(x, mask): (N, C, H, W) and (N, 1, H, W) -> (N, C, H, W). Dense and sparse input channels go through each
+    conv apart, since what sparse ones contribute to a dense output is kept within the mask only. The authors'
+    inference skips the zeros; here they are computed and multiplied away, with the same result.
+    """
+
+    def __init__(self, channels: int, layers: int = 4) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(conv(channels, channels, bias=False) for _ in range(layers))
+        self.channel_logits = nn.Parameter(torch.rand(1, channels, layers, 2))  # dense, sparse
+        self.collect = conv(layers * channels, channels, 1)
+
+    @property
+    def repeated_weights(self) -> int:
+        """Weights that are applied a second time, to the sparse channels."""
+        return sum(weight.numel() for weight in list(self.convs.parameters())[1:])
+
+    def computed_weights(self, mask: Tensor) -> float:
+        """Multi-adds a pixel that are left when zeros are skipped; mask: (N, 1, H, W) of 0 and 1."""
+        share, channels = mask.mean().item(), self.collect.out_channels
+        # channels of each layer that are computed everywhere; all of the block's input is there everywhere
+        dense = [channels, *self.channel_logits.softmax(3).round()[0, :, :, 0].sum(0).tolist()]
+        inside = [weight.numel() for weight in (*self.convs.parameters(), self.collect.weight)]
+        everywhere = [9 * a * b for a, b in pairwise(dense)]
+        everywhere.append(channels * sum(dense[1:]))
+        return sum(a + share * (b - a) for a, b in zip(everywhere, inside, strict=True))
+
+    def channel_masks(self, temperature: float) -> Tensor:
+        """(1, C, layers, 2): how far each channel is dense and sparse; soft in training, 0 or 1 otherwise."""
+        if self.training:
+            return soft_choice(self.channel_logits, 3, temperature)
+        return self.channel_logits.softmax(3).round()
+
+    def forward(self, x: Tensor, mask: Tensor, channel_masks: Tensor) -> Tensor:
+        features = []
+        previous: tuple[Tensor, Tensor] | None = None
+        for n, layer in enumerate(self.convs):
+            dense, sparse = channel_masks[:, :, n, :, None, None].unbind(2)  # (1, C, 1, 1) each
+            if previous is None:
+                y = layer(x)
+                x = y * (dense + sparse * mask)
+            else:
+                from_dense, from_sparse = (layer(x * part) for part in previous)
+                x = from_dense * (dense + sparse * mask) + from_sparse * (dense + sparse) * mask
+            x = F.relu(x)
+            features.append(x)
+            previous = (dense, sparse)
+        return self.collect(torch.cat(features, dim=1))
+
+
+class SparseMaskModule(nn.Module):
+    """Predicts the spatial mask at half the resolution, applies the masked convs, channel attention and a skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels // 4
+        self.mask1 = conv(channels, hidden)
+        self.mask2 = conv(hidden, hidden)
+        self.mask3 = nn.ConvTranspose2d(hidden, 2, 3, stride=2, padding=1, output_padding=1)
+        self.body = MaskedConvs(channels)
+        self.attention = ChannelAttention(channels)
+
+    def spatial_mask(self, x: Tensor, temperature: float) -> Tensor:
+        """(N, C, H, W) -> (N, 1, H, W): where the sparse channels are computed; soft in training, 0 or 1 otherwise."""
+        height, width = x.shape[-2:]
+        even = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")  # the mask is predicted in squares of 2 x 2
+        logits = self.mask3(F.relu(self.mask2(F.avg_pool2d(F.relu(self.mask1(even)), 2))))[..., :height, :width]
+        if self.training:
+            return soft_choice(logits, 1, temperature)[:, 1:]
+        return (logits[:, 1:] > logits[:, :1]).to(x.dtype)
+
+    def forward(self, x: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """The output, (N, C, H, W), and the mean share of the channels that is computed at a pixel, a scalar."""
+        mask = self.spatial_mask(x, temperature)
+        channel_masks = self.body.channel_masks(temperature)
+        dense, sparse = channel_masks.mean((0, 1, 2))
+        return x + self.attention(self.body(x, mask, channel_masks)), dense + sparse * mask.mean()
+
+
+class SMSR(nn.Module):
+    """Five sparse mask modules, all their outputs fused; the input upscaled by bicubic interpolation is added.
+
+    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K.
+    Sizes as in the authors' published code: 987,306 / 995,961 / 1,008,078 parameters at x2 / x3 / x4. The
+    printed multi-adds are those of the dense network; what the masks skip depends on the image (published: 41, 33 and
+    27 % of all at x2, x3 and x4).
+    In training the masks are soft, drawn with noise from PyTorch's global state; otherwise they are 0 or 1. The
+    authors lower `temperature` from 1 to 0.4 in training. Odd sizes are padded by a pixel for the mask (our choice: the
+    authors' code takes even ones only). Weights are drawn from `generator` (PyTorch's own initialisation, as in that code).
+    Raises ValueError for a scale other than 2, 3, 4.
+    """
+
+    mean: Tensor
+
+    def __init__(
+        self, scale: int = 2, *, channels: int = 64, modules: int = 5, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        check_scale(scale)
+        self.scale = scale
+        self.temperature = 1.0
+        self.register_buffer("mean", div2k_mean(), persistent=False)
+        self.head = nn.Sequential(conv(3, channels), nn.ReLU(), conv(channels, channels))
+        self.body = nn.ModuleList(SparseMaskModule(channels) for _ in range(modules))
+        self.collect = nn.Sequential(conv(modules * channels, channels, 1), nn.ReLU(), conv(channels, channels))
+        self.tail = conv(channels, 3 * scale**2)
+        if generator is not None:
+            initialise(self, generator)
+            for module in self.modules():
+                if isinstance(module, MaskedConvs):
+                    nn.init.uniform_(module.channel_logits, generator=generator)
+
+    def computed_share(self, lr: Tensor) -> float:
+        """Share of the masked convolutions' multi-adds that the masks leave on an image, (1, 3, h, w): 0 to 1."""
+        shares: list[float] = []
+
+        def measure(block: MaskedConvs, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+            dense = sum(weight.numel() for weight in (*block.convs.parameters(), block.collect.weight))
+            shares.append(block.computed_weights(inputs[1]) / dense)
+
+        hooks = [m.register_forward_hook(measure) for m in self.modules() if isinstance(m, MaskedConvs)]
+        was_training = self.training
+        try:
+            with torch.no_grad():
+                self.eval()(lr)
+        finally:
+            self.train(was_training)
+            for hook in hooks:
+                hook.remove()
+        return sum(shares) / len(shares)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return self.with_sparsity(lr)[0]
+
+    def with_sparsity(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """The SR image, and the share of channels that is computed at a pixel, 0 to 1: the mean over the masked convs.
+
+        With a weight that grows to 0.1 that share is the authors' second loss term.
+        """
+        shifted = 255 * (lr - self.mean)
+        x = head = self.head(shifted)
+        features, shares = [], []
+        for module in self.body:
+            x, share = module(x, self.temperature)
+            features.append(x)
+            shares.append(share)
+        x = self.tail(self.collect(torch.cat(features, dim=1)) + head)
+        skip = F.interpolate(shifted, scale_factor=self.scale, mode="bicubic")
+        sr = (F.pixel_shuffle(x, self.scale) + skip) / 255 + self.mean  # (N, 3, h * scale, w * scale)
+        return sr, torch.stack(shares).mean()

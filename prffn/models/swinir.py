@@ -1,0 +1,39 @@
+"""SwinIR-light (Liang et al.: SwinIR, Image Restoration Using Swin Transformer, ICCV Workshops 2021)."""
+
+import torch
+from torch import Tensor, nn
+
+from prffn.models.blocks import check_scale, initialise
+
+
+class SwinIRLight(nn.Module):
+    """SwinIR in its lightweight size; the layers are spandrel's (MIT), which keep the authors' names.
+
+    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]. 4 groups of 6 layers of 60 channels and 6 heads,
+    windows of 8 x 8, one sub-pixel conv as the upsampler: as published. 910,152 / 918,267 / 929,628 parameters at
+    x2 / x3 / x4; its paper prints 878 / 886 / 897 K, which is without the position tables (32,400).
+    The input is padded to whole windows by reflection, so each side must be at least 5 pixels long.
+    drop_path: how often a layer is left out in training, increasing with the depth up to this (0.1 as published); the
+    noise is from PyTorch's global state. Weights are drawn from `generator`: linear layers and position tables as
+    published, from a normal distribution of standard deviation 0.02, biases at 0; convolutions as PyTorch draws them.
+    Raises ValueError for a scale other than 2, 3, 4.
+    """
+
+    def __init__(self, scale: int = 2, *, drop_path: float = 0.1, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        from spandrel.architectures.SwinIR import SwinIR  # takes a second to import: only where it is used
+
+        check_scale(scale)
+        self.scale = scale
+        self.network = SwinIR(
+            upscale=scale, img_size=64, window_size=8, depths=[6] * 4, num_heads=[6] * 4, embed_dim=60, mlp_ratio=2,
+            upsampler="pixelshuffledirect", drop_path_rate=drop_path,
+        )  # fmt: skip
+        if generator is not None:
+            initialise(self.network, generator)
+            for name, parameter in self.network.named_parameters():
+                if "relative_position_bias_table" in name or (parameter.dim() == 2 and name.endswith("weight")):
+                    nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return self.network(lr)
