@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
+from prffn.checkpoints import load_network
 from prffn.data import ImageSet, image_set, lr_images, to_tensor
 from prffn.degradation import ImageArray, mod_crop, upscale_bicubic
 from prffn.inference import upscale
@@ -143,10 +144,10 @@ class Evaluation:
 
 
 def evaluate(
-    model: torch.nn.Module | Callable[[ImageArray], ImageArray],
+    model: torch.nn.Module | Callable[[ImageArray], ImageArray] | Path | str,
     images: ImageSet | str,
     *,
-    scale: int,
+    scale: int | None = None,
     lpips: bool = False,
     device: torch.device | str = "cpu",
     tile: int | None = None,
@@ -154,9 +155,15 @@ def evaluate(
     """Figures per image of a network on an image set, by the kit's protocol.
 
     model: a network (N, 3, h, w) -> (N, 3, h * scale, w * scale) in [0, 1], or a function of one LR image,
-        (h, w, 3) uint8, that returns the SR image, uint8. images: a set or its name. lpips: measure LPIPS as well.
-    tile: LR pixels of a tile, see `upscale`.
+        (h, w, 3) uint8, that returns the SR image, uint8, or the path of a checkpoint, see `load_network`.
+    images: a set or its name. scale: that of the network unless it is given. lpips: measure LPIPS as well.
+    tile: LR pixels of a tile, see `upscale`. Raises ValueError where nothing says the scale.
     """
+    if isinstance(model, Path | str):
+        model = load_network(model, scale=scale)
+    scale = getattr(model, "scale", None) if scale is None else scale
+    if not isinstance(scale, int):
+        raise ValueError("evaluate needs scale= for a function, or a network without an attribute `scale`")
     hr_set = image_set(images) if isinstance(images, str) else images
     psnr, ssim, perceptual = [], [], []
     not_measured = {} if lpips else {"lpips": "not asked for"}

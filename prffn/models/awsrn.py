@@ -49,7 +49,7 @@ class AWMS(nn.Module):
     def __init__(self, channels: int, scale: int) -> None:
         super().__init__()
         self.branches = nn.ModuleList(weight_norm(conv(channels, 3 * scale**2, k)) for k in KERNELS)
-        self.weights = nn.Parameter(torch.full((len(KERNELS),), 1 / len(KERNELS)))
+        self.weights = nn.ParameterList(torch.full((1,), 1 / len(KERNELS)) for _ in KERNELS)
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:

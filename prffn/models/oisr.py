@@ -39,7 +39,7 @@ class LeapfrogBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.derivatives = nn.ModuleList(Derivative(channels, 1) for _ in range(4))
-        self.steps = nn.Parameter(torch.full((4,), 2.0))
+        self.steps = nn.ParameterList(torch.full((1,), 2.0) for _ in range(4))
 
     def forward(self, y: Tensor) -> Tensor:
         before, now = torch.zeros_like(y), y

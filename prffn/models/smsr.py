@@ -105,7 +105,7 @@ class SMSR(nn.Module):
     27 % of all at x2, x3 and x4).
     In training the masks are soft, drawn with noise from PyTorch's global state; otherwise they are 0 or 1. The
     authors lower `temperature` from 1 to 0.4 in training. Odd sizes are padded by a pixel for the mask (our choice: the
-    authors' code takes even ones only). Weights are drawn from `generator` (PyTorch's own initialisation, as in that code).
+    authors' code takes even ones only). Weights are drawn from `generator` (PyTorch's own initialisation, as there).
     Raises ValueError for a scale other than 2, 3, 4.
     """
 
