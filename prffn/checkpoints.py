@@ -5,6 +5,7 @@ Only tensors are read: torch.load with weights_only, or safetensors. A checkpoin
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +171,14 @@ def _ours(state: State) -> Iterator[tuple[str, int]]:
         if name == "SwinIR-light" and not any(key.startswith("network.layers.") for key in state):
             continue  # spandrel's class cannot be built without memory: only where it may be the one
         for scale in (2, 3, 4):
-            with torch.device("cpu" if name == "SwinIR-light" else "meta"):
-                model = build(name, scale)
-            if {key: value.shape for key, value in model.state_dict().items()} == shapes:
+            if _shapes(name, scale) == shapes:
                 yield name, scale
+
+
+@lru_cache
+def _shapes(name: str, scale: int) -> dict[str, torch.Size]:
+    with torch.device("cpu" if name == "SwinIR-light" else "meta"):
+        return {key: value.shape for key, value in build(name, scale).state_dict().items()}
 
 
 class Recognised(nn.Module):

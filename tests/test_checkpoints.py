@@ -1,0 +1,427 @@
+"""Checkpoints: the authors' own files where they are at hand, their names and shapes where not, and every bad file."""
+
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from prffn.checkpoints import Recognised, Shifted, UnusableCheckpoint, load_network
+from prffn.data import image_set, lr_images, to_tensor
+from prffn.metrics import evaluate
+from prffn.models import build
+from prffn.models.blocks import DIV2K_MEAN
+from prffn.models.comparison import REMARKS
+from prffn.models.complexity import multi_adds
+from prffn.models.edsr import EDSR
+from prffn.models.smsr import SMSR
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def checkpoint(name: str) -> Path:
+    path = SHARED / "weights" / name
+    if not path.is_file():
+        pytest.skip(f"the authors' checkpoint is not at hand: no {path} (set PRFFN_TEST_FILES)")
+    return path
+
+
+@pytest.mark.parametrize(("scale", "psnr"), [(2, 37.68), (3, 34.06), (4, 31.89)])
+def test_carn_m_on_set5(shared_data, scale, psnr):
+    """Measured of the authors' file by the same protocol with their own code (they publish 37.53 / 33.99 / 31.92)."""
+    found = evaluate(checkpoint("carn_m.pth"), "Set5", scale=scale)
+    assert len(found.psnr_y) == len(found.ssim_y) == 5
+    assert found.mean() == pytest.approx(psnr, abs=0.01)
+
+
+def test_smsr_on_set5(shared_data):
+    """Published: 38.00 dB, and 41 % of the multi-adds saved on average over larger images; here the five of Set5."""
+    model = load_network(checkpoint("smsr_x2.pt"))
+    assert isinstance(model, SMSR)
+    assert evaluate(model, "Set5").mean() == pytest.approx(37.995, abs=0.01)
+    shares = [model.computed_share(to_tensor(lr[None])) for lr in lr_images(image_set("Set5"), 2)]
+    masked = (
+        230_400 * 5 * (4 * 9 * 64 * 64 + 4 * 64 * 64)
+    )  # multi-adds of the masked convs, of all those of the network
+    saved = masked / multi_adds(model, 2) * (1 - np.mean(shares))
+    assert f"{saved:.0%}".replace("%", " %") in REMARKS["SMSR"]
+
+
+# The authors' names and shapes, written down from their published code, apart from the tables of the kit.
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def conv(key: str, out: int, into: int, kernel: int = 3, bias: bool = True) -> Shapes:
+    return {f"{key}.weight": (out, into, kernel, kernel)} | ({f"{key}.bias": (out,)} if bias else {})
+
+
+def normed(key: str, out: int, into: int, kernel: int = 3) -> Shapes:
+    return {f"{key}.bias": (out,), f"{key}.weight_g": (out, 1, 1, 1), f"{key}.weight_v": (out, into, kernel, kernel)}
+
+
+def joined(*parts: Shapes) -> Shapes:
+    return {key: shape for part in parts for key, shape in part.items()}
+
+
+def upsampler(key: str, scale: int, channels: int = 64, step: int = 2, groups: int = 1) -> Shapes:
+    into = channels // groups
+    if scale == 3:
+        return conv(f"{key}.0", 9 * channels, into)
+    return joined(*[conv(f"{key}.{step * n}", 4 * channels, into) for n in range(scale // 2)])
+
+
+def frame(scale: int, channels: int, blocks: int) -> Shapes:
+    """What EDSR, OISR and RCAN share."""
+    return joined(
+        conv("sub_mean", 3, 3, 1), conv("add_mean", 3, 3, 1), conv("head.0", channels, 3),
+        conv(f"body.{blocks}", channels, channels), upsampler("tail.0", scale, channels), conv("tail.1", 3, channels),
+    )  # fmt: skip
+
+
+def edsr(scale: int) -> Shapes:
+    return frame(scale, 64, 16) | joined(*[conv(f"body.{n}.body.{k}", 64, 64) for n in range(16) for k in (0, 2)])
+
+
+def rcan(scale: int) -> Shapes:
+    shapes = frame(scale, 64, 10)
+    for g in range(10):
+        for b in range(20):
+            key = f"body.{g}.body.{b}.body"
+            shapes |= joined(conv(f"{key}.0", 64, 64), conv(f"{key}.2", 64, 64))
+            shapes |= joined(conv(f"{key}.3.conv_du.0", 4, 64, 1), conv(f"{key}.3.conv_du.2", 64, 4, 1))
+        shapes |= conv(f"body.{g}.body.20", 64, 64)
+    return shapes
+
+
+def oisr(scale: int, scales: int) -> Shapes:
+    shapes = frame(scale, 122, 8)
+    for n, k in itertools.product(range(8), (1, 2, 3, 4)):
+        shapes |= conv(f"body.{n}.conv{k}", 122, 122) | {f"body.{n}.relu{k}.weight": (122,)}
+        shapes |= {f"body.{n}.scale{k}": (1,)} if k <= scales else {}
+    return shapes
+
+
+def msrb(key: str) -> Shapes:
+    return joined(
+        conv(f"{key}.conv_3_1", 64, 64), conv(f"{key}.conv_3_2", 128, 128), conv(f"{key}.conv_5_1", 64, 64, 5),
+        conv(f"{key}.conv_5_2", 128, 128, 5), conv(f"{key}.confusion", 64, 256, 1),
+    )  # fmt: skip
+
+
+def multi_scale(scale: int, blocks: int, prefix: str = "") -> Shapes:
+    return joined(
+        conv(f"{prefix}head.0", 64, 3), *[msrb(f"{prefix}body.{n}") for n in range(blocks)],
+        conv(f"{prefix}tail.0", 64, 64 * (blocks + 1), 1), conv(f"{prefix}tail.1", 64, 64),
+        upsampler(f"{prefix}tail.2", scale), conv(f"{prefix}tail.3", 3, 64),
+    )  # fmt: skip
+
+
+def msrn(scale: int) -> Shapes:
+    return joined(conv("sub_mean", 3, 3, 1), conv("add_mean", 3, 3, 1), multi_scale(scale, 8))
+
+
+def seanet(scale: int) -> Shapes:
+    return joined(
+        conv("sub_mean", 3, 3, 1), conv("add_mean", 3, 3, 1), multi_scale(scale, 5, "edge.0.Edge_Net_"),
+        conv("lff.0.LLF_head.0", 64, 3), *[conv(f"lff.0.LLF_body.{n}", 64, 64) for n in range(5)],
+        upsampler("lff.0.LLF_tail.0", scale), conv("lff.0.LLF_tail.1", 3, 64), conv("fushion.0", 64, 6, 1),
+        conv("net.0.Net_head.0", 64, 64), conv("net.0.Net_tail.0", 3, 64),
+        *[conv(f"net.0.Net_body.{n}.body.{k}", 64, 64) for n in range(40) for k in (0, 2)],
+    )  # fmt: skip
+
+
+def awsrn(scale: int) -> Shapes:
+    shapes = joined(normed("head.0", 32, 3), normed("skip.0", 3 * scale**2, 3))
+    for kernel in (3, 5, 7, 9):
+        shapes |= normed(f"tail.tail_k{kernel}", 3 * scale**2, 32, kernel) | {f"tail.scale_k{kernel}.scale": (1,)}
+    for n in range(4):
+        shapes |= normed(f"body.{n}.reduction", 32, 128)
+        for key in (f"body.{n}", *[f"body.{n}.b{k}" for k in range(4)]):
+            shapes |= {f"{key}.res_scale.scale": (1,), f"{key}.x_scale.scale": (1,)}
+            if ".b" in key:
+                shapes |= joined(normed(f"{key}.body.0", 128, 32), normed(f"{key}.body.2", 32, 128))
+    return shapes
+
+
+def smsr(scale: int) -> Shapes:
+    shapes = joined(
+        conv("sub_mean", 3, 3, 1), conv("add_mean", 3, 3, 1), conv("head.0", 64, 3), conv("head.2", 64, 64),
+        conv("collect.0", 64, 320, 1), conv("collect.2", 64, 64), conv("tail.0", 3 * scale**2, 64),
+    )  # fmt: skip
+    for n in range(5):
+        shapes |= joined(conv(f"body.{n}.spa_mask.0", 16, 64), conv(f"body.{n}.spa_mask.3", 16, 16))
+        shapes |= {f"body.{n}.spa_mask.5.weight": (16, 2, 3, 3), f"body.{n}.spa_mask.5.bias": (2,)}
+        shapes |= {f"body.{n}.body.ch_mask": (1, 64, 4, 2)} | conv(f"body.{n}.body.collect", 64, 256, 1)
+        shapes |= joined(*[conv(f"body.{n}.body.body.{k}", 64, 64, bias=False) for k in range(4)])
+        shapes |= joined(conv(f"body.{n}.ca.conv_du.0", 4, 64, 1), conv(f"body.{n}.ca.conv_du.2", 64, 4, 1))
+    return shapes
+
+
+def carn(groups: int, scales: tuple[int, ...] = (2, 3, 4), single: bool = False) -> Shapes:
+    """groups: 1 for CARN; CARN-M has 4, a single block in each cascade, and a 1x1 conv in it."""
+    shapes = joined(conv("sub_mean.shifter", 3, 3, 1), conv("add_mean.shifter", 3, 3, 1))
+    shapes |= joined(conv("entry", 64, 3), conv("exit", 3, 64))
+    for i in (1, 2, 3):
+        shapes |= joined(*[conv(f"{key}c{j}.body.0", 64, 64 * (j + 1), 1) for key in ("", f"b{i}.") for j in (1, 2, 3)])
+        for j in (1, 2, 3) if groups == 1 else (1,):
+            shapes |= joined(*[conv(f"b{i}.b{j}.body.{k}", 64, 64 // groups) for k in (0, 2)])
+            shapes |= conv(f"b{i}.b{j}.body.4", 64, 64, 1) if groups > 1 else {}
+    for scale in scales:
+        key = "upsample.up" if single else f"upsample.up{scale}"
+        shapes |= upsampler(f"{key}.body", scale, step=3, groups=groups)
+    return shapes
+
+
+def drawn(shapes: Shapes, value_range: float = 255.0) -> dict[str, Tensor]:
+    """A state dict of these names with random weights, and the fixed shift of the mean RGB."""
+    noise = generator()
+    state = {}
+    for key, shape in shapes.items():
+        fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 9 * 64
+        state[key] = (torch.rand(shape, generator=noise) * 2 - 1) * fan_in**-0.5
+        if key.endswith("weight_g"):
+            state[key] = state[key].abs()
+    for sign, part in ((-1, "sub_mean"), (1, "add_mean")):
+        weight = next((key for key in state if re.fullmatch(rf"{part}(\.shifter)?\.weight", key)), None)
+        if weight:
+            state[weight] = torch.eye(3).view(3, 3, 1, 1)
+            state[weight.replace("weight", "bias")] = sign * value_range * torch.tensor(DIV2K_MEAN)
+    return state
+
+
+AUTHORS = {
+    "EDSR": edsr, "RCAN": rcan, "MSRN": msrn, "SeaNet": seanet, "AWSRN": awsrn, "SMSR": smsr,
+    "OISR-RK2": lambda scale: oisr(scale, 1), "OISR-LF": lambda scale: oisr(scale, 4),
+    "CARN": lambda _: carn(1), "CARN-M": lambda _: carn(4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(AUTHORS))
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_state_dict_of_the_authors_names_fits_to_the_last_key(tmp_path, name, scale):
+    """Every weight of theirs is found in the network, each once, and the network has no other."""
+    state = drawn(AUTHORS[name](scale), 1.0 if "CARN" in name else 255.0)
+    torch.save(state, tmp_path / "model.pt")
+    model = load_network(tmp_path / "model.pt", scale=scale if "CARN" in name else None)
+    assert model.scale == scale
+    assert not model.training
+    loaded = sorted(float(value.double().sum()) for value in model.state_dict().values())
+    theirs = sorted(float(value.double().sum()) for key, value in state.items() if "_mean" not in key)
+    assert loaded == pytest.approx(theirs)
+
+
+def residual(x: Tensor, state: dict[str, Tensor], key: str) -> Tensor:
+    y = nn.functional.conv2d(x, state[f"{key}.0.weight"], state[f"{key}.0.bias"], padding=1).relu()
+    return x + nn.functional.conv2d(y, state[f"{key}.2.weight"], state[f"{key}.2.bias"], padding=1)
+
+
+def test_edsr_by_its_authors_names_computes_what_they_do(tmp_path):
+    """Their forward pass written out on their names: RGB from 0 to 255, the shifts as convolutions."""
+    state = drawn(edsr(2))
+    torch.save(state, tmp_path / "edsr.pt")
+    lr = torch.rand(1, 3, 9, 8, generator=generator(1))
+
+    def layer(x: Tensor, key: str) -> Tensor:
+        weight = state[f"{key}.weight"]
+        return nn.functional.conv2d(x, weight, state[f"{key}.bias"], padding=weight.shape[-1] // 2)
+
+    head = layer(layer(255 * lr, "sub_mean"), "head.0")
+    x = head
+    for n in range(16):
+        x = residual(x, state, f"body.{n}.body")
+    x = nn.functional.pixel_shuffle(layer(layer(x, "body.16") + head, "tail.0.0"), 2)
+    expected = layer(layer(x, "tail.1"), "add_mean") / 255
+    with torch.no_grad():
+        assert torch.allclose(load_network(tmp_path / "edsr.pt")(lr), expected, atol=1e-4)
+
+
+def test_carn_for_one_scale(tmp_path):
+    for scale in (2, 3, 4):
+        torch.save(drawn(carn(1, (scale,), single=True), 1.0), tmp_path / "carn.pt")
+        model = load_network(tmp_path / "carn.pt")
+        assert model.scale == scale
+        assert list(model.upsamplers) == [f"x{scale}"]
+
+
+def test_a_carn_for_all_scales_needs_the_scale(tmp_path):
+    torch.save(drawn(carn(1), 1.0), tmp_path / "carn.pth")
+    with pytest.raises(UnusableCheckpoint, match="serves x2, x3 and x4, say which by scale="):
+        load_network(tmp_path / "carn.pth")
+    model = load_network(tmp_path / "carn.pth", "CARN", 4)
+    assert model.scale == 4
+
+
+def test_the_large_edsr_has_its_residual_scale(tmp_path):
+    """Its size is in the shapes; the residual scale of 0.1 goes with 256 channels."""
+    torch.save(
+        drawn(frame(2, 256, 1) | joined(*[conv(f"body.0.body.{k}", 256, 256) for k in (0, 2)])), tmp_path / "e.pt"
+    )
+    model = load_network(tmp_path / "e.pt")
+    assert isinstance(model, EDSR)
+    assert [block.residual_scale for block in model.blocks] == [0.1]
+
+
+def test_a_trained_shift_of_the_mean_is_kept(tmp_path):
+    """Some authors' fixed layers were trained along: the file's affine maps then stand around the network."""
+    state = drawn(edsr(2))
+    torch.save(state, tmp_path / "fixed.pt")
+    state["sub_mean.weight"] = state["sub_mean.weight"] + 0.1 * torch.rand(3, 3, 1, 1, generator=generator(2))
+    state["sub_mean.bias"] = state["sub_mean.bias"] + 3
+    state["add_mean.bias"] = state["add_mean.bias"] - 5
+    torch.save(state, tmp_path / "trained.pt")
+    fixed, trained = load_network(tmp_path / "fixed.pt"), load_network(tmp_path / "trained.pt")
+    assert isinstance(fixed, EDSR)
+    assert isinstance(trained, Shifted)
+    assert trained.scale == 2
+    lr = torch.rand(1, 3, 6, 7, generator=generator(1))
+    x = nn.functional.conv2d(255 * lr, state["sub_mean.weight"], state["sub_mean.bias"])
+    with torch.no_grad():
+        expected = fixed(x / 255 + fixed.mean) - fixed.mean + state["add_mean.bias"].view(1, 3, 1, 1) / 255
+        assert torch.allclose(trained(lr), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_swinir_light_under_its_authors_names(tmp_path, scale):
+    """spandrel's layers have the authors' names; their files wrap them in {"params": ...}."""
+    model = build("SwinIR-light", scale, generator=generator()).eval()
+    theirs = {key.removeprefix("network."): value for key, value in model.state_dict().items()}
+    assert "layers.0.residual_group.blocks.1.attn_mask" in theirs
+    torch.save({"params": theirs}, tmp_path / "swinir.pth")
+    loaded = load_network(tmp_path / "swinir.pth", "SwinIR-light")
+    lr = torch.rand(1, 3, 9, 8, generator=generator(1))
+    with torch.no_grad():
+        assert torch.equal(loaded(lr), model(lr))
+
+
+@pytest.mark.parametrize("wrap", ["bare", "params", "state_dict", "module", "both", "half"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_wrappers(tmp_path, wrap, suffix):
+    model = build("SMSR", 3, generator=generator()).eval()
+    state = dict(model.state_dict())
+    if wrap in ("module", "both"):
+        state = {f"module.{key}": value for key, value in state.items()}
+    if wrap == "half":
+        state = {key: value.half() for key, value in state.items()}
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".safetensors":
+        if wrap in ("params", "state_dict"):
+            pytest.skip("a safetensors file holds tensors only")
+        save_file(state, path)
+    else:
+        wrapped = {"params": {"params": state, "epoch": 3}, "both": {"epoch": 3, "state_dict": state}}
+        torch.save(wrapped.get(wrap, {"state_dict": state} if wrap == "state_dict" else state), path)
+    loaded = load_network(path)
+    assert loaded.scale == 3
+    for key, value in model.state_dict().items():
+        assert torch.allclose(loaded.state_dict()[key], value, atol=1e-3 if wrap == "half" else 0)
+
+
+@pytest.mark.parametrize("name", ["FSRCNN", "TSAN", "PRFFN", "SwinIR-light"])
+def test_our_own_state_dicts(tmp_path, name):
+    """FSRCNN has the same shapes at every scale: it needs to be told which."""
+    model = build(name, 4, generator=generator()).eval()
+    torch.save(model.state_dict(), tmp_path / "ours.pt")
+    if name == "FSRCNN":
+        with pytest.raises(UnusableCheckpoint, match="fits FSRCNN x2 or FSRCNN x3 or FSRCNN x4: say which"):
+            load_network(tmp_path / "ours.pt")
+    loaded = load_network(tmp_path / "ours.pt", scale=4)
+    lr = torch.rand(1, 3, 8, 8, generator=generator(1))
+    with torch.no_grad():
+        assert torch.equal(loaded(lr), model(lr))
+
+
+def test_what_spandrel_recognises(tmp_path):
+    """An RCAN of another size than the published, under the authors' names, and a SwinIR that is not the light one."""
+    from spandrel.architectures.SwinIR import SwinIR
+
+    model = SwinIR(upscale=2, window_size=8, depths=[2], num_heads=[2], embed_dim=12, upsampler="pixelshuffle").eval()
+    torch.save({"params_ema": model.state_dict()}, tmp_path / "classical.pth")
+    loaded = load_network(tmp_path / "classical.pth")
+    assert isinstance(loaded, Recognised)
+    assert loaded.scale == 2
+    lr = torch.rand(1, 3, 17, 19, generator=generator(1))
+    with torch.no_grad():
+        assert loaded(lr).shape == (1, 3, 34, 38)
+        whole = torch.rand(1, 3, 16, 24, generator=generator(2))
+        assert torch.allclose(loaded(whole), model(whole))
+    with pytest.raises(UnusableCheckpoint, match="holds another network, not EDSR"):
+        load_network(tmp_path / "classical.pth", "EDSR")
+
+
+class Unknown(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 1)
+
+
+def without(state: dict[str, Tensor], key: str) -> dict[str, Tensor]:
+    return {k: v for k, v in state.items() if k != key}
+
+
+def test_a_misfit_names_the_file_and_the_keys(tmp_path):
+    path = tmp_path / "edsr.pt"
+    good = drawn(edsr(2))
+    for state, message in (
+        (without(good, "body.3.body.2.bias"), r"edsr.pt looks like EDSR .* no body\.3\.body\.2\.bias"),
+        (good | {"extra.weight": torch.zeros(1)}, r"edsr.pt .* unexpected extra\.weight"),
+        (good | {"tail.1.bias": torch.zeros(4)}, r"edsr.pt .* tail\.1\.bias of \(4,\) instead of \(3,\)"),
+        (without(good, "tail.0.0.weight"), r"edsr.pt looks like EDSR by its authors, but has no 'tail\.0\.0\.weight'"),
+    ):
+        torch.save(state, path)
+        with pytest.raises(UnusableCheckpoint, match=message):
+            load_network(path)
+
+
+def test_unusable_files(tmp_path):
+    path = tmp_path / "model.pth"
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        load_network(path)
+    torch.save(Unknown(), path)
+    with pytest.raises(UnusableCheckpoint, match="whole pickled network, or is damaged.*save its state_dict"):
+        load_network(path)
+    torch.save(Unknown().state_dict(), path)
+    with pytest.raises(UnusableCheckpoint, match="of no network that is known here, its first keys are layer.weight"):
+        load_network(path)
+    for content in ({}, {"epoch": 3}, [torch.zeros(3)]):
+        torch.save(content, path)
+        with pytest.raises(UnusableCheckpoint, match="holds no state dict"):
+            load_network(path)
+    torch.save({"layer.weight": torch.tensor([1.0, float("nan")])}, path)
+    with pytest.raises(UnusableCheckpoint, match=r"not finite in layer\.weight"):
+        load_network(path)
+    whole = tmp_path / "whole.pth"
+    torch.save(drawn(awsrn(2)), whole)
+    path.write_bytes(whole.read_bytes()[:-5000])
+    with pytest.raises(UnusableCheckpoint, match="damaged"):
+        load_network(path)
+    (tmp_path / "bad.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(UnusableCheckpoint, match="damaged"):
+        load_network(tmp_path / "bad.safetensors")
+
+
+def test_the_wrong_name_or_scale(tmp_path):
+    torch.save(drawn(edsr(2)), tmp_path / "edsr.pt")
+    with pytest.raises(UnusableCheckpoint, match="holds EDSR, not RCAN"):
+        load_network(tmp_path / "edsr.pt", "RCAN")
+    with pytest.raises(UnusableCheckpoint, match="for x2, not x3"):
+        load_network(tmp_path / "edsr.pt", scale=3)
+    with pytest.raises(ValueError, match="unknown network 'ESDR'"):
+        load_network(tmp_path / "edsr.pt", "ESDR")
+
+
+def test_evaluate_takes_a_checkpoint_and_the_networks_own_scale(tmp_path, photo_folder):
+    model = build("CARN-M", 3, generator=generator())
+    torch.save(model.state_dict(), tmp_path / "carn_m.pt")
+    by_path = evaluate(tmp_path / "carn_m.pt", str(photo_folder), scale=3)
+    assert by_path == evaluate(str(tmp_path / "carn_m.pt"), str(photo_folder), scale=3)
+    assert by_path == evaluate(model, str(photo_folder))
+    with pytest.raises(ValueError, match="evaluate needs scale="):
+        evaluate(lambda lr: lr, str(photo_folder))
