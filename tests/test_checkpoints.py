@@ -243,6 +243,17 @@ def test_edsr_by_its_authors_names_computes_what_they_do(tmp_path):
         assert torch.allclose(load_network(tmp_path / "edsr.pt")(lr), expected, atol=1e-4)
 
 
+def test_rcan_computes_what_spandrels_does(tmp_path):
+    """The same file by another implementation, which infers the value range of 255 from the file's shift."""
+    from spandrel import ModelLoader
+
+    torch.save(drawn(rcan(2)), tmp_path / "rcan.pt")
+    lr = torch.rand(1, 3, 9, 8, generator=generator(1))
+    theirs = ModelLoader().load_from_file(tmp_path / "rcan.pt").model.eval()
+    with torch.no_grad():
+        assert torch.allclose(load_network(tmp_path / "rcan.pt")(lr), theirs(lr), atol=1e-5)
+
+
 def test_carn_for_one_scale(tmp_path):
     for scale in (2, 3, 4):
         torch.save(drawn(carn(1, (scale,), single=True), 1.0), tmp_path / "carn.pt")
