@@ -39,32 +39,36 @@ def load_network(path: Path | str, name: str | None = None, scale: int | None = 
     path = Path(path)
     if name is not None and name not in NETWORKS:
         raise ValueError(f"unknown network {name!r}; the networks are {', '.join(NETWORKS)}")
-    state = read_state(path)
-    found = next((f for f in FORMATS if FORMATS[f].matches(state)), None)
-    if found is not None:
-        try:
-            model = _from_authors(path, state, found, scale)
-        except UnusableCheckpoint as misfit:
-            try:  # an RCAN of another size, for instance
-                found, model = None, _by_spandrel(path, state)
-            except UnusableCheckpoint:
-                raise misfit from None
-    else:
-        fitting = [(n, s) for n, s in _ours(state) if name in (None, n) and scale in (None, s)]
-        if len(fitting) > 1:
-            names = " or ".join(f"{n} x{s}" for n, s in fitting)
-            raise UnusableCheckpoint(f"{path} fits {names}: say which by name= and scale=")
-        if fitting:
-            found = fitting[0][0]
-            model = build(*fitting[0])
-            model.load_state_dict(state)
-        else:
-            model = _by_spandrel(path, state)
+    model, found = _recognise(path, read_state(path), name, scale)
     if name is not None and found != name:
-        raise UnusableCheckpoint(f"{path} holds {found or 'another network'}, not {name}")
+        raise UnusableCheckpoint(f"{path} holds {found}, not {name}")
     if scale is not None and model.scale != scale:
-        raise UnusableCheckpoint(f"{path} holds a network for x{model.scale}, not x{scale}")
+        raise UnusableCheckpoint(f"{path} holds {found} for x{model.scale}, not x{scale}")
     return model.eval()
+
+
+def _recognise(path: Path, state: State, name: str | None, scale: int | None) -> tuple[nn.Module, str]:
+    """The network of a state dict and what it is called; of several that fit, the one that is asked for."""
+    for theirs in FORMATS:
+        if FORMATS[theirs].matches(state):
+            try:
+                return _from_authors(path, state, theirs, scale), theirs
+            except UnusableCheckpoint as misfit:
+                try:
+                    return _by_spandrel(path, state)  # an RCAN of another size, for instance
+                except UnusableCheckpoint:
+                    raise misfit from None
+    fitting = list(_ours(state))
+    asked = [(n, s) for n, s in fitting if name in (None, n) and scale in (None, s)]
+    if len(asked) > 1:
+        names = " or ".join(f"{n} x{s}" for n, s in asked)
+        raise UnusableCheckpoint(f"{path} fits {names}: say which by name= and scale=")
+    if fitting:
+        ours, size = (asked or fitting)[0]
+        model = build(ours, size)
+        model.load_state_dict(state)
+        return model, ours
+    return _by_spandrel(path, state)
 
 
 def read_state(path: Path) -> State:
@@ -195,7 +199,7 @@ class Recognised(nn.Module):
         return sr[..., : height * self.scale, : width * self.scale]
 
 
-def _by_spandrel(path: Path, state: State) -> nn.Module:
+def _by_spandrel(path: Path, state: State) -> tuple[nn.Module, str]:
     from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError  # takes a second: only where needed
 
     try:
@@ -210,4 +214,5 @@ def _by_spandrel(path: Path, state: State) -> nn.Module:
         raise UnusableCheckpoint(f"{path} is {found.architecture.name}, which does not make one RGB image of another")
     if found.scale == 1:
         raise UnusableCheckpoint(f"{path} is {found.architecture.name} at scale 1, not for super-resolution")
-    return Recognised(found.model, found.scale, found.size_requirements.get_padding)
+    model = Recognised(found.model, found.scale, found.size_requirements.get_padding)
+    return model, f"a network of the kind {found.architecture.name}"

@@ -34,6 +34,14 @@ DOUBTS = (
           "almost certainly 2983: x3 minus x2 is 184,640 for any 64-channel sub-pixel upsampler"),
     Doubt(8, "PRFFN, multi-adds", "656.4, 312.5, 200.1 G",
           "do not agree with the printed parameters for any structure found: the kit's count is 683.2, 323.7, 206.0 G"),
+    Doubt(8, "FSRCNN, x3, multi-adds", "4.6 G", "repeats the x4 figure; the network has 5.0 G at x3"),
+    Doubt(8, "ACAN, x2, multi-adds", "2108.0 G",
+          "does not fit 1051.7 and 616.5 G at x3 and x4: by the printed parameters those use each weight 17.7 times, "
+          "this one 16.2"),
+    Doubt(8, "MSRN, parameters and multi-adds", "6078 K at every scale; 1356.8, 621.2, 365.1 G",
+          "6078 K is the authors' RGB network at x4; the multi-adds are those of their first, Y-only network"),
+    Doubt(8, "SeaNet, parameters", "7471, 7397, 7397 K",
+          "the authors' network has 7108, 7477, 7403 K: the x3 figure is printed at x2, the x4 figure at x3 and x4"),
     Doubt(8, "DRCN, multi-adds", "17974.0 G at every scale", "its input is the bicubic-upsampled image"),
 )  # fmt: skip
 

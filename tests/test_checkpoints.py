@@ -363,7 +363,7 @@ def test_what_spandrel_recognises(tmp_path):
         assert loaded(lr).shape == (1, 3, 34, 38)
         whole = torch.rand(1, 3, 16, 24, generator=generator(2))
         assert torch.allclose(loaded(whole), model(whole))
-    with pytest.raises(UnusableCheckpoint, match="holds another network, not EDSR"):
+    with pytest.raises(UnusableCheckpoint, match="holds a network of the kind SwinIR, not EDSR"):
         load_network(tmp_path / "classical.pth", "EDSR")
 
 
@@ -422,8 +422,11 @@ def test_the_wrong_name_or_scale(tmp_path):
     torch.save(drawn(edsr(2)), tmp_path / "edsr.pt")
     with pytest.raises(UnusableCheckpoint, match="holds EDSR, not RCAN"):
         load_network(tmp_path / "edsr.pt", "RCAN")
-    with pytest.raises(UnusableCheckpoint, match="for x2, not x3"):
+    with pytest.raises(UnusableCheckpoint, match="holds EDSR for x2, not x3"):
         load_network(tmp_path / "edsr.pt", scale=3)
+    torch.save(build("CARN-M", 2).state_dict(), tmp_path / "ours.pt")
+    with pytest.raises(UnusableCheckpoint, match="holds CARN-M, not EDSR"):
+        load_network(tmp_path / "ours.pt", "EDSR")
     with pytest.raises(ValueError, match="unknown network 'ESDR'"):
         load_network(tmp_path / "edsr.pt", "ESDR")
 

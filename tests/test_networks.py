@@ -164,6 +164,16 @@ def test_output_shapes_for_odd_sizes(name, scale):
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
+def test_the_published_sizes_start_near_the_image(name):
+    """Neither depth nor recursions blow up a fresh network's output (ACAN's would reach 1e10 without its 1/18)."""
+    model = build(name, 2, generator=generator()).eval()
+    with torch.no_grad():
+        sr = model(torch.rand(1, 3, 8, 8, generator=generator(1)))
+    assert sr.shape == (1, 3, 16, 16)
+    assert sr.abs().max() < 5
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
 def test_a_gradient_reaches_every_parameter(name):
     torch.manual_seed(0)  # SMSR's masks
     model = SMALL[name](2, generator=generator(1)).train()  # a seed at which no narrow ReLU layer is all zero

@@ -44,7 +44,7 @@ class Stage(nn.Module):
         self.units = nn.ModuleList(ResidualUnit(channels, wide) for _ in range(units))
         self.attention = LocalPixelAttention(channels)
         self.fuse = conv((units + 3) * channels, channels, 1)
-        self.residual_weight = nn.Parameter(torch.ones(1))
+        self.residual_weight = nn.Parameter(torch.full((1,), 1 / recursions))  # at 1 the features grow to 1e10
         self.skip_weight = nn.Parameter(torch.ones(1))
         self.recursions = recursions
 
@@ -70,7 +70,7 @@ class ACAN(nn.Module):
     x 4 depths x (9 + 25 + 49 + 81) x 3; the rest, 548 K, is the same at each scale; at x3 and x4 each of its weights
     is used 17.7 times a pixel, so it is applied recursively. (At x2 the same reckoning gives 16.2: 2108.0 G does not
     fit the other two figures.) Our choice among what meets the counts: 4 stages of 3 units of 32 -> 64 -> 32
-    channels, 18 recursions, biases, and how the parts are joined.
+    channels, 18 recursions, whose residuals start with the weight 1/18, biases, and how the parts are joined.
     795,092 / 1,110,032 / 1,550,948 parameters at x2 / x3 / x4.
 
     Weights are drawn from `generator` (PyTorch's own initialisation). Raises ValueError for a scale other than 2, 3, 4.

@@ -11,17 +11,24 @@ RGB_TO_YCBCR = torch.tensor(
 ) / 255  # fmt: skip
 """ITU-R BT.601, RGB in [0, 1] to YCbCr in [0, 1] less OFFSET (MATLAB's rgb2ycbcr)."""
 
+YCBCR_TO_RGB = torch.linalg.inv(RGB_TO_YCBCR)
+
 OFFSET = torch.tensor([16.0, 128.0, 128.0], dtype=torch.float64).view(3, 1, 1) / 255
 
 
 def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
     """(N, 3, h, w) both, in [0, 1]; Y from 16 / 255 to 235 / 255."""
-    return torch.einsum("ij,njhw->nihw", RGB_TO_YCBCR.to(rgb), rgb) + OFFSET.to(rgb)
+    return _mix(RGB_TO_YCBCR, rgb) + OFFSET.to(rgb)
 
 
 def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:
     """The inverse of `rgb_to_ycbcr`."""
-    return torch.einsum("ij,njhw->nihw", torch.linalg.inv(RGB_TO_YCBCR).to(ycbcr), ycbcr - OFFSET.to(ycbcr))
+    return _mix(YCBCR_TO_RGB, ycbcr - OFFSET.to(ycbcr))
+
+
+def _mix(matrix: Tensor, channels: Tensor) -> Tensor:
+    """A matrix product over the channels, written as a sum so that autocast leaves it in full precision."""
+    return (matrix.to(channels)[:, :, None, None] * channels[:, None]).sum(2)  # (N, 3, 3, h, w) -> (N, 3, h, w)
 
 
 def bicubic(x: Tensor, scale: int) -> Tensor:
