@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from prffn.models import NETWORKS, build
 from prffn.models.authors import FORMATS, Format, State
 from prffn.models.blocks import DIV2K_MEAN
+from prffn.training import CHECKPOINT_MAGIC
 
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 """Keys under which training programs put the state dict; the first that is there is taken."""
@@ -75,6 +76,11 @@ def read_state(path: Path) -> State:
     """The tensors of a file by name, in float32 on the CPU, without wrappers; nothing else in it is executed."""
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
+    with path.open("rb") as file:
+        if file.read(len(CHECKPOINT_MAGIC)) == CHECKPOINT_MAGIC:
+            raise UnusableCheckpoint(
+                f"{path} is of a training run of this kit: runs.trained_model(experiment) loads it"
+            )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

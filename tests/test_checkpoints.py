@@ -20,6 +20,7 @@ from prffn.models.comparison import REMARKS
 from prffn.models.complexity import multi_adds
 from prffn.models.edsr import EDSR
 from prffn.models.smsr import SMSR
+from prffn.training import CHECKPOINT_MAGIC
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -247,11 +248,11 @@ def test_rcan_computes_what_spandrels_does(tmp_path):
     """The same file by another implementation, which infers the value range of 255 from the file's shift."""
     from spandrel import ModelLoader
 
-    torch.save(drawn(rcan(2)), tmp_path / "rcan.pt")
+    torch.save(drawn(rcan(2)), tmp_path / "rcan.pth")
     lr = torch.rand(1, 3, 9, 8, generator=generator(1))
-    theirs = ModelLoader().load_from_file(tmp_path / "rcan.pt").model.eval()
+    theirs = ModelLoader().load_from_file(tmp_path / "rcan.pth").model.eval()
     with torch.no_grad():
-        assert torch.allclose(load_network(tmp_path / "rcan.pt")(lr), theirs(lr), atol=1e-5)
+        assert torch.allclose(load_network(tmp_path / "rcan.pth")(lr), theirs(lr), atol=1e-5)
 
 
 def test_carn_for_one_scale(tmp_path):
@@ -312,8 +313,11 @@ def test_swinir_light_under_its_authors_names(tmp_path, scale):
         assert torch.equal(loaded(lr), model(lr))
 
 
-@pytest.mark.parametrize("wrap", ["bare", "params", "state_dict", "module", "both", "half"])
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize(
+    ("wrap", "suffix"),
+    [(wrap, ".pt") for wrap in ("bare", "params", "state_dict", "module", "both", "half")]
+    + [(wrap, ".safetensors") for wrap in ("bare", "module", "half")],  # such a file holds tensors only
+)
 def test_wrappers(tmp_path, wrap, suffix):
     model = build("SMSR", 3, generator=generator()).eval()
     state = dict(model.state_dict())
@@ -323,8 +327,6 @@ def test_wrappers(tmp_path, wrap, suffix):
         state = {key: value.half() for key, value in state.items()}
     path = tmp_path / f"model{suffix}"
     if suffix == ".safetensors":
-        if wrap in ("params", "state_dict"):
-            pytest.skip("a safetensors file holds tensors only")
         save_file(state, path)
     else:
         wrapped = {"params": {"params": state, "epoch": 3}, "both": {"epoch": 3, "state_dict": state}}
@@ -412,6 +414,9 @@ def test_unusable_files(tmp_path):
     torch.save(drawn(awsrn(2)), whole)
     path.write_bytes(whole.read_bytes()[:-5000])
     with pytest.raises(UnusableCheckpoint, match="damaged"):
+        load_network(path)
+    path.write_bytes(CHECKPOINT_MAGIC + bytes(40))
+    with pytest.raises(UnusableCheckpoint, match=r"a training run of this kit.*runs\.trained_model"):
         load_network(path)
     (tmp_path / "bad.safetensors").write_bytes(b"not tensors")
     with pytest.raises(UnusableCheckpoint, match="damaged"):

@@ -357,6 +357,9 @@ def test_carn_serves_all_scales_with_one_trunk():
     model.scale = 3
     lr = torch.rand(1, 3, 6, 5, generator=generator(1))
     assert torch.equal(model(lr), single(lr))
+    model(lr).sum().backward()
+    idle = {key.split(".")[1] for key, parameter in model.named_parameters() if parameter.grad is None}
+    assert idle == {"x2", "x4"}
 
 
 def test_awsrn_starts_from_a_plain_convolution():

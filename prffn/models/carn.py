@@ -55,8 +55,8 @@ class CARN(nn.Module):
 
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]. One network for all scales, as published and as its
     checkpoint holds it: it has an upsampler for each of x2, x3, x4, and `scale` says which one is used (it may be set
-    later). 1,591,939 parameters are the printed 1592 K. multi_scale=False keeps the one upsampler that is used:
-    964,163 / 1,148,803 / 1,111,875 parameters at x2 / x3 / x4.
+    later); training at one scale leaves the other two as they are. 1,591,939 parameters are the printed 1592 K.
+    multi_scale=False keeps the one upsampler that is used: 964,163 / 1,148,803 / 1,111,875 parameters.
     groups: None for CARN; 4 for CARN-M, whose blocks have grouped convs, and whose cascades repeat one block.
     Weights are drawn from `generator` (PyTorch's own initialisation, as in the authors' code).
     Raises ValueError for a scale other than 2, 3, 4.

@@ -29,7 +29,7 @@ _PRFFN = "the printed multi-adds do not agree with the printed parameters for an
 _SEANET = "7471 K is about the authors' network at x3 (7477 K), 7397 K at x4 (7403 K); the multi-adds are as printed"
 
 UNMET: dict[tuple[str, int, str], Unmet] = {
-    ("FSRCNN", 3, "flops_g"): Unmet(8.6, "4.6 G repeats the x4 figure; with x3's smaller upscaling it is 5.0 G"),
+    ("FSRCNN", 3, "flops_g"): Unmet(8.6, "4.6 G repeats the x4 figure; with 1.8 times as many LR pixels it is 5.0 G"),
     ("ACAN", 2, "flops_g"): Unmet(9.1, "2108.0 G fits 16.2 uses of each recursive weight, x3 and x4 fit 17.7"),
     ("MSRN", 2, "params_k"): Unmet(-2.4, "6078 K, printed at every scale, is the x4 count; x2's upsampler is smaller"),
     ("MSRN", 4, "flops_g"): Unmet(3.2, _MSRN),
