@@ -50,8 +50,8 @@ def build(name: str, scale: int, *, generator: torch.Generator | None = None) ->
     """
     if name not in NETWORKS:
         nearest = difflib.get_close_matches(name.upper(), {n.upper(): n for n in NETWORKS}, n=1)
-        hint = f"; did you mean {next(n for n in NETWORKS if n.upper() == nearest[0])!r}?" if nearest else ","
-        raise ValueError(f"unknown network {name!r}{hint} the networks are {', '.join(NETWORKS)}")
+        hint = f" Did you mean {next(n for n in NETWORKS if n.upper() == nearest[0])!r}?" if nearest else ""
+        raise ValueError(f"unknown network {name!r}.{hint} The networks are {', '.join(NETWORKS)}")
     return NETWORKS[name](scale, generator=generator)
 
 
