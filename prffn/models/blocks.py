@@ -113,8 +113,9 @@ class RFAFusion(nn.Module):
 class SAFB(nn.Module):
     """Spatial attention fusion block, Fig. 5: the two features are weighted by maps in (0, 1) and added.
 
-    The layers between are our choice among those that meet the printed count: 1x1 to a quarter of the channels,
-    3x3, 1x1 to one map for each channel of both features, without biases (6,400 parameters at 64 channels).
+    The layers between are our choice among those within 0.8 K of the printed totals (notebooks/architecture.ipynb):
+    1x1 to a quarter of the channels, 3x3, 1x1 to one map for each channel of both features, without biases (6,400
+    parameters at 64 channels).
     """
 
     def __init__(self, channels: int) -> None:
