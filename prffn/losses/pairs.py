@@ -43,12 +43,18 @@ def _tiles(anchors: Tensor, width: int, scores: int) -> Iterator[tuple[slice, sl
             yield slice(region, region + regions_at_once), slice(row, row + rows)
 
 
-def _weigh(scores: Tensor, rows: slice, size: int) -> tuple[Tensor, Tensor]:
-    """Turns scores, (r, s, T), into weights in place. Returns the largest scores, (r, s, 1), and the weights."""
+def _weigh(scores: Tensor, rows: slice, size: int, narrow: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest scores, (r, s, 1), and the weights, (r, s, T), in `narrow`, which may be the buffer of the scores.
+
+    Scores cancel and may need float64; what is left of them beside the largest does not.
+    """
     for own in range(rows.start, scores.shape[2], size):
         scores.diagonal(own, dim1=1, dim2=2).fill_(-torch.inf)
     top = scores.amax(dim=2, keepdim=True)
-    return top, scores.sub_(top).clamp_(min=NEGLIGIBLE).exp_()
+    weights = scores.sub_(top)
+    if narrow.dtype != scores.dtype:
+        weights = _view(narrow, *scores.shape).copy_(weights)
+    return top, weights.clamp_(min=NEGLIGIBLE).exp_()
 
 
 def _sum_products(a: Tensor, b: Tensor) -> Tensor:
@@ -66,10 +72,12 @@ class Products:
     -|x - c|^2 = 2 xc - |c|^2 - |x|^2, and |x|^2, the same for all candidates of an anchor, drops out of the softmax: so
     (x, 1) times (c, -|c|^2 / 2). Pixels are taken from the region's mean where that changes nothing, in distances and
     in an anchor's softmax over its candidates: small differences are not rounded away beside it.
-    x, y: (R, S, C). candidates: (R, T, C).
+    x, y: (R, S, C). candidates: (R, T, C). narrow: the type of the weights and of their sums.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, candidates: Tensor, similarity: str, temperature: float) -> None:
+    def __init__(
+        self, x: Tensor, y: Tensor, candidates: Tensor, similarity: str, temperature: float, narrow: torch.dtype
+    ) -> None:
         self.squared = similarity == "squared"
         self.slope = (2 if self.squared else 1) / temperature
         mean = y.mean(dim=1, keepdim=True)
@@ -79,7 +87,10 @@ class Products:
         self.positive = (self.anchors * self._factors(y - mean)).sum(dim=2, keepdim=True)  # (R, S, 1)
         self.positive_slope_x = y - mean
         self.positive_slope_y = x - y if self.squared else x
-        self.buffer = x.new_empty(max(at_once(x, TILE), candidates.shape[1]))
+        self.anchors_summed, self.candidates_summed = self.anchors.to(narrow), self.candidates.to(narrow)
+        scores = max(at_once(x, TILE), candidates.shape[1])
+        self.buffer = x.new_empty(scores)
+        self.narrow = self.buffer if narrow == x.dtype else x.new_empty(scores, dtype=narrow)
 
     def _factors(self, c: Tensor) -> Tensor:
         norm = c.square().sum(dim=2, keepdim=True) if self.squared else torch.zeros_like(c[..., :1])
@@ -91,12 +102,13 @@ class Products:
     def over_candidates(self, block: slice, rows: slice, with_slopes: bool) -> tuple[Tensor, Tensor, Tensor]:
         anchors, factors = self.anchors[block, rows], self.factors[block]
         scores = torch.bmm(anchors, factors, out=_view(self.buffer, *anchors.shape[:2], factors.shape[2]))
-        top, self.weights = _weigh(scores, rows, self.anchors.shape[1])
-        sums = _sum_products(self.weights, self.candidates[block])  # the padding's 1 gives the sum of the weights
+        top, self.weights = _weigh(scores, rows, self.anchors.shape[1], self.narrow)
+        sums = _sum_products(self.weights, self.candidates_summed[block])  # the padding's 1 sums up the weights
         return top, sums[..., -1:], sums[..., :-1]
 
     def over_anchors(self, block: slice, rows: slice, top: Tensor, share: Tensor) -> Tensor:
-        return torch.bmm((share * self.anchors[block, rows]).transpose(1, 2), self.weights).transpose(1, 2)
+        shares = (share.to(self.weights.dtype) * self.anchors_summed[block, rows]).transpose(1, 2)
+        return torch.bmm(shares, self.weights).transpose(1, 2)
 
     def candidate_gradient(self, sums: Tensor) -> Tensor:
         """(R, T, C + 1) -> (R, T, C)."""
@@ -104,9 +116,11 @@ class Products:
 
 
 class Distances:
-    """Minus the L1 distance over tau, one channel after the other. x, y: (R, S, C). candidates: (R, T, C)."""
+    """Minus the L1 distance over tau, one channel after the other. Arguments as in `Products`; nothing is narrowed."""
 
-    def __init__(self, x: Tensor, y: Tensor, candidates: Tensor, similarity: str, temperature: float) -> None:
+    def __init__(
+        self, x: Tensor, y: Tensor, candidates: Tensor, similarity: str, temperature: float, narrow: torch.dtype
+    ) -> None:
         self.slope = 1 / temperature
         self.anchors, self.candidates = x, candidates
         self.columns = candidates.transpose(1, 2).contiguous()  # (R, C, T)
@@ -123,7 +137,7 @@ class Distances:
         scores = self._differences(0, block, rows, self.buffer).abs_()
         for channel in range(1, self.anchors.shape[2]):
             scores += self._differences(channel, block, rows, self.spare).abs_()
-        top, self.weights = _weigh(scores.mul_(-self.slope), rows, self.anchors.shape[1])
+        top, self.weights = _weigh(scores.mul_(-self.slope), rows, self.anchors.shape[1], self.buffer)
         slopes = -self._signed_sums(block, rows, dim=2) if with_slopes else top
         return top, self.weights.sum(dim=2, keepdim=True), slopes
 

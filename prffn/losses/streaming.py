@@ -154,11 +154,12 @@ def _infonce(
     """
     size = x.shape[1]
     similarity = kind.removeprefix("fused ")
+    narrow = x.dtype
     dtype = _wide(x) if temperature < COARSE[similarity] else x.dtype
     x, y = x.to(dtype), y.to(dtype)
     candidates = {"hr": y, "sr": x}[negatives] if negatives != "both" else torch.cat((y, x), dim=1)  # (r, T, C)
     pairs_of: Any = {"l1": Distances, "fused l1": FusedDistances}.get(kind, Products)
-    pairs = pairs_of(x, y, candidates, similarity, temperature)
+    pairs = pairs_of(x, y, candidates, similarity, temperature, narrow)
     excess, drawn = torch.empty_like(pairs.positive), torch.empty_like(x)
     drawing = torch.zeros_like(pairs.candidates)
     for block, rows in pairs.tiles():
