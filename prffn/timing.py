@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from importlib import import_module
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +72,7 @@ class LossCase:
             value = loss(sr, hr)
             value.backward()
 
-        return {**_repeat(once, device, self.seconds), "loss": value.item()}
+        return {**repeat(once, device, self.seconds), "loss": value.item()}
 
     def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The loss of this case, (sr, hr) -> ()."""
@@ -131,10 +132,18 @@ class StepCase:
             loss.backward()
             optimizer.step()
 
-        return _repeat(once, device, 0.0, at_least=self.steps)
+        return repeat(once, device, 0.0, at_least=self.steps)
 
 
-Case = LossCase | StepCase
+class Case(Protocol):
+    """What can be timed: a frozen dataclass, of this module or another, with fields that JSON can hold."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def measure(self, device: torch.device) -> dict[str, float]:
+        """`seconds` of a call and `peak_mb`, at least."""
+        ...
+
 
 STEP_BUDGETS: dict[str, dict[str, Any]] = {
     "paper": {"batch": 16, "steps": 20},
@@ -155,7 +164,7 @@ def step_cases(profile: str, vary: Mapping[str, Mapping[str, Any]]) -> dict[str,
     return {label: StepCase(**budget, **changes) for label, changes in vary.items()}
 
 
-def _repeat(once: Callable[[], None], device: torch.device, seconds: float, at_least: int = 2) -> dict[str, float]:
+def repeat(once: Callable[[], None], device: torch.device, seconds: float, at_least: int = 2) -> dict[str, float]:
     """Median seconds of a call, without the first (it compiles, and touches memory for the first time), and the peak of
     memory in MB above what the process had."""
     reset_peak_memory(device)
@@ -225,7 +234,8 @@ def measure_in_turns(
 
 
 def _in_its_own_process(case: Case, device: torch.device) -> dict[str, Any]:
-    description = json.dumps({"kind": type(case).__name__, "device": str(device), "case": asdict(case)})
+    kind = [type(case).__module__, type(case).__name__]
+    description = json.dumps({"kind": kind, "device": str(device), "case": asdict(case)})
     done = subprocess.run([sys.executable, "-m", "prffn.timing", description], capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
@@ -287,8 +297,9 @@ def ensure_timings(cases: Mapping[str, Case], profile: str, *, device: str = "au
 
 def _measure_one(description: str) -> None:
     d = json.loads(description)
-    kinds: dict[str, Callable[..., Case]] = {"LossCase": LossCase, "StepCase": StepCase}
-    print(json.dumps(kinds[d["kind"]](**d["case"]).measure(torch.device(d["device"]))))
+    module, name = d["kind"]
+    case: Case = getattr(import_module(module), name)(**d["case"])
+    print(json.dumps(case.measure(torch.device(d["device"]))))
 
 
 if __name__ == "__main__":
