@@ -1,0 +1,218 @@
+"""PSNR and SSIM of trained networks from files, and of runs on further image sets: measured once, and recorded.
+
+A record is reports/<profile>/evaluations/<key>.json. Its key is a hash of the weights, the images' checksum, the scale
+and PROTOCOL. Where the weights are not at hand, the record of what was measured with them stands.
+"""
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from prffn.checkpoints import load_network
+from prffn.config import Experiment, check_profile
+from prffn.data import image_set, set_checksum, set_label
+from prffn.machine import pick_device, provenance
+from prffn.metrics import evaluate
+from prffn.paths import WEIGHTS_VARIABLE, reports_root, weights_root
+from prffn.records import DamagedRecord, digest, read_record, save_record
+from prffn.runs import Runs, trained_model
+from prffn.training import progress_bar, weights_sha256
+
+PROTOCOL = 1
+"""Raised by hand whenever the same weights and images would give other figures."""
+
+SUFFIXES = (".pt", ".pth", ".safetensors")
+
+AUTHORS = {
+    "7aebe72cec718269a5a4df177a2509a6b7aa334849a44e55386d669e0d859284": "SMSR x2",
+    "6bc710eae111b8ba9ae308a5ddd90df73bcb09e7fddc9345667564a458310201": "CARN-M",
+}
+"""Weights that are known to be the authors', by `weights_sha256`. Others go by the name of their file."""
+
+Subject = tuple[str, int, str]
+"""Row of the table, scale, image set."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Trained weights of a row at one scale: where they come from, and how to get the network."""
+
+    sha256: str
+    origin: str
+    load: Callable[[], nn.Module]
+
+
+class Evaluations(Mapping[Subject, dict[str, Any]]):
+    """The records by row, scale and image set, and how many of them were measured now. Prints as one line."""
+
+    def __init__(self, profile: str, records: dict[Subject, dict[str, Any]], measured: set[str]) -> None:
+        self.profile, self.records, self.measured = profile, records, measured
+
+    def __getitem__(self, subject: Subject) -> dict[str, Any]:
+        return self.records[subject]
+
+    def __iter__(self) -> Iterator[Subject]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        total, measured = len(self), len(self.measured)
+        return f"{total} evaluations of profile {self.profile}: {total - measured} loaded, {measured} measured"
+
+
+def find_weights(network: str, scale: int) -> Path | None:
+    """The file of a network's weights in the folder PRFFN_WEIGHTS: <network>_x<scale>, or <network> for all scales.
+
+    In small letters, all else than letters and digits as "_": smsr_x2.pt, oisr_rk2_x3.pth, carn_m.safetensors.
+    Raises ValueError for two files of the same name.
+    """
+    folder = weights_root()
+    if folder is None:
+        return None
+    stem = re.sub(r"[^a-z0-9]+", "_", network.lower())
+    for name in (f"{stem}_x{scale}", stem):
+        files = [path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
+        if len(files) > 1:
+            raise ValueError(f"{WEIGHTS_VARIABLE} has {files[0].name} and {files[1].name}: which one is {network}?")
+        if files:
+            return files[0]
+    return None
+
+
+def weights_from_files(networks: Sequence[str], scales: Sequence[int]) -> dict[tuple[str, int], Weights]:
+    """The weights at hand in the folder PRFFN_WEIGHTS, by network and scale.
+
+    Raises UnusableCheckpoint for a file that bears a network's name and does not hold it.
+    """
+    found = {}
+    for network in networks:
+        for scale in scales:
+            if path := find_weights(network, scale):
+                sha256 = weights_sha256(load_network(path, network, scale))
+                origin = "authors'" if sha256 in AUTHORS else f"file {path.name}"
+                found[network, scale] = Weights(sha256, origin, partial(load_network, path, network, scale))
+    return found
+
+
+def weights_of_runs(
+    experiments: Mapping[str, Sequence[Experiment]], runs: Runs, row: str
+) -> dict[tuple[str, int], Weights]:
+    """The weights of each run by a name for each seed ("PRFFN, seed 0") and scale; loaded from the run's checkpoint."""
+    found = {}
+    for label, group in experiments.items():
+        for e, run in zip(group, runs[label], strict=True):
+            weights = Weights(run.record["weights_sha256"], f"profile {runs.profile}", partial(trained_model, e))
+            found[f"{row}, seed {e.seed}", e.data.scale] = weights
+    return found
+
+
+def evaluation_key(sha256: str, checksum: str, scale: int) -> str:
+    """16 hexadecimal digits: equal for the same weights, images, scale and protocol, on any machine."""
+    return digest({"protocol": PROTOCOL, "weights": sha256, "images": checksum, "scale": scale})[:16]
+
+
+def ensure_evaluations(
+    weights: Mapping[tuple[str, int], Weights],
+    image_sets: Sequence[str],
+    profile: str,
+    *,
+    device: str = "auto",
+    retrain: bool = False,
+) -> Evaluations:
+    """The evaluations on these sets: recorded ones are loaded, those of weights and images at hand else measured.
+
+    Recorded ones of weights that are not at hand are there too. What is neither recorded nor at hand is left out.
+    retrain: measure afresh what is at hand. A damaged record is reported and never used.
+    """
+    store = reports_root() / check_profile(profile) / "evaluations"
+    checksums = {name: _checksum(name) for name in image_sets}
+    labels = {set_label(name): name for name in image_sets}
+    records = {}
+    for record in _recorded(store):
+        known = checksums.get(labels.get(record["image_set"], ""))
+        if record["image_set"] in labels and known in (None, record["checksum"]):
+            records[record["row"], record["scale"], record["image_set"]] = record
+    measured: set[str] = set()
+    wanted = [(row, scale, name) for row, scale in weights for name in image_sets]
+    bar = progress_bar(total=len(wanted), desc="evaluating", unit="set", leave=False)
+    for row, scale, name in wanted:
+        subject, checksum = (row, scale, set_label(name)), checksums[name]
+        bar.set_postfix_str(f"{row} x{scale} on {name}")
+        w = weights[row, scale]
+        key = evaluation_key(w.sha256, checksum, scale) if checksum else None
+        if key is not None and (retrain or records.get(subject, {}).get("key") != key):
+            records.pop(subject, None)  # of other weights than those at hand
+            found = None if retrain else _read(store / f"{key}.json")
+            if found is None and (found := _measure(subject, name, w, key, pick_device(device))):
+                save_record(store, key, found)
+                measured.add(key)
+            if found is not None:
+                records[subject] = found
+        bar.update()
+    bar.close()
+    return Evaluations(profile, dict(sorted(records.items())), measured)
+
+
+def _checksum(name: str) -> str | None:
+    """Of the set's images; None where they are not at hand and were never recorded."""
+    try:
+        return set_checksum(name)
+    except FileNotFoundError:
+        return None
+
+
+def _recorded(store: Path) -> list[dict[str, Any]]:
+    """All valid records of this protocol, the oldest first: of several networks under one name the last one counts."""
+    found = [record for path in sorted(store.glob("*.json")) if (record := _read(path))]
+    return sorted((r for r in found if r["protocol"] == PROTOCOL), key=lambda record: record["finished"])
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        record = read_record(path)
+    except DamagedRecord as error:
+        warnings.warn(f"{error}; it is not used", stacklevel=3)
+        return None
+    if record["protocol"] == PROTOCOL and record["key"] != evaluation_key(
+        record["weights"], record["checksum"], record["scale"]
+    ):
+        warnings.warn(f"{path} is not of the weights and images that it names; it is not used", stacklevel=3)
+        return None
+    return record
+
+
+def _measure(subject: Subject, name: str, weights: Weights, key: str, device: torch.device) -> dict[str, Any] | None:
+    """A new record; None where the images or the weights are not at hand."""
+    try:
+        images, model = image_set(name), weights.load()
+    except FileNotFoundError:
+        return None
+    row, scale, label = subject
+    started = datetime.now(UTC)
+    found = evaluate(model, images, scale=scale, device=device).to_json()
+    return {
+        "key": key,
+        "protocol": PROTOCOL,
+        "row": row,
+        "scale": scale,
+        "image_set": label,
+        "checksum": images.checksum,
+        "weights": weights.sha256,
+        "origin": weights.origin,
+        "evaluation": {metric: found[metric] for metric in ("image_names", "psnr_y", "ssim_y")},
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "provenance": provenance(device, torch.get_num_threads()),
+    }
