@@ -110,7 +110,7 @@ def provenance_table(runs: Runs) -> pd.DataFrame:
         "runs": f"{len(records)}, seeds: {len(next(iter(runs.values())))}",
         "training images": distinct(record["settings"]["data.train"] for record in records),
         "network": f"channels: {first['model.channels']}, groups: {first['model.groups']}",
-        "scale": f"x{first['data.scale']}",
+        "scale": distinct(f"x{record['settings']['data.scale']}" for record in records),
         "parameters": distinct(f"{record['parameters']:,}" for record in records),
         "steps": f"{first['training.steps']} of {first['data.batch_size']} LR patches of "
                  f"{first['data.patch_size']} x {first['data.patch_size']}",
