@@ -6,7 +6,7 @@ and PROTOCOL. Where the weights are not at hand, the record of what was measured
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +21,7 @@ from prffn.config import Experiment, check_profile
 from prffn.data import image_set, set_checksum, set_label
 from prffn.machine import pick_device, provenance
 from prffn.metrics import evaluate
+from prffn.models import NETWORKS
 from prffn.paths import WEIGHTS_VARIABLE, reports_root, weights_root
 from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.runs import Runs, trained_model
@@ -89,15 +90,15 @@ def find_weights(network: str, scale: int) -> Path | None:
     return None
 
 
-def weights_from_files(networks: Sequence[str], scales: Sequence[int]) -> dict[tuple[str, int], Weights]:
-    """The weights at hand in the folder PRFFN_WEIGHTS, by network and scale.
+def weights_from_files(networks: Iterable[str], scales: Sequence[int]) -> dict[tuple[str, int], Weights]:
+    """The weights at hand in the folder PRFFN_WEIGHTS, by network and scale; names that are not in NETWORKS have none.
 
     Raises UnusableCheckpoint for a file that bears a network's name and does not hold it.
     """
     found = {}
     for network in networks:
         for scale in scales:
-            if path := find_weights(network, scale):
+            if network in NETWORKS and (path := find_weights(network, scale)):
                 sha256 = weights_sha256(load_network(path, network, scale))
                 origin = "authors'" if sha256 in AUTHORS else f"file {path.name}"
                 found[network, scale] = Weights(sha256, origin, partial(load_network, path, network, scale))
@@ -105,12 +106,17 @@ def weights_from_files(networks: Sequence[str], scales: Sequence[int]) -> dict[t
 
 
 def weights_of_runs(
-    experiments: Mapping[str, Sequence[Experiment]], runs: Runs, row: str
+    experiments: Mapping[str, Sequence[Experiment]], runs: Runs, row: str, image_sets: Sequence[str]
 ) -> dict[tuple[str, int], Weights]:
-    """The weights of each run by a name for each seed ("PRFFN, seed 0") and scale; loaded from the run's checkpoint."""
+    """The weights of runs that were not evaluated on all of these sets, by a name for each seed and scale.
+
+    The name is "PRFFN, seed 0" for the row "PRFFN". The network is loaded from the run's checkpoint in the cache.
+    """
     found = {}
     for label, group in experiments.items():
         for e, run in zip(group, runs[label], strict=True):
+            if {set_label(name) for name in image_sets} <= set(run.record["evaluation"]):
+                continue
             weights = Weights(run.record["weights_sha256"], f"profile {runs.profile}", partial(trained_model, e))
             found[f"{row}, seed {e.seed}", e.data.scale] = weights
     return found
