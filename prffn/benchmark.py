@@ -10,7 +10,7 @@ from prffn.config import PROFILES, check_profile
 from prffn.evaluations import Evaluations
 from prffn.forward import label
 from prffn.models import NETWORKS
-from prffn.models.comparison import table8_complexity
+from prffn.models.comparison import is_met, table8_complexity
 from prffn.models.complexity import multi_adds, parameters
 from prffn.runs import Run, Runs
 from prffn.timing import Timings
@@ -140,12 +140,13 @@ def _bicubic(scale: int, runs: Runs) -> dict[str, float]:
 def scale_table(table: pd.DataFrame, scale: int) -> pd.DataFrame:
     """One scale's rows as people read them: figures as text, PSNR and SSIM in one column for each set.
 
-    table: from `compare_networks`. Columns of which nothing is known at this scale are left out.
+    table: from `compare_networks`. A star: beyond the bound, see `notes`. Columns of which nothing is known at this
+    scale are left out.
     """
     rows = table.loc[scale]
     shown = pd.DataFrame(index=rows.index)
     for name in table.columns:
-        if name in ("weights", "note"):
+        if name == "weights":
             shown[name] = rows[name].fillna("")
         elif " PSNR" in name:
             ssim = rows[name.replace("PSNR", "SSIM")]
@@ -154,7 +155,26 @@ def scale_table(table: pd.DataFrame, scale: int) -> pd.DataFrame:
             ]
         elif name.partition(" (")[0].partition(" /")[0] in ("parameters", "multi-adds", "time"):
             shown[name] = [_figure(value, name) for value in rows[name]]
+    for name, figure in {"parameters (K)": "params_k", "multi-adds (G)": "flops_g"}.items():
+        beyond = [
+            not np.isnan(printed) and not is_met(figure, own, printed)
+            for own, printed in zip(rows[name], rows[f"{name} printed"], strict=True)
+        ]
+        shown[name] += np.where(beyond, " *", "")
     return shown.loc[:, (shown != "").any()]
+
+
+def notes(table: pd.DataFrame) -> pd.DataFrame:
+    """What a reader of a row should know: figures beyond the bounds and why, remarks on a network. A row for each note.
+
+    table: from `compare_networks`.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for (scale, name), note in table["note"].items():
+        if note:
+            found.setdefault((name, note), []).append(f"x{scale}")
+    rows = [{"network": name, "scale": " ".join(scales), "note": note} for (name, note), scales in found.items()]
+    return pd.DataFrame(rows).set_index("network").sort_index(kind="stable")
 
 
 def _figure(value: float, column: str) -> str:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from prffn import paper
-from prffn.benchmark import PRINTED_SETS, SCALES, scale_table, trained_row
+from prffn.benchmark import PRINTED_SETS, SCALES, notes, scale_table, trained_row
 from prffn.claims import LABELS
 from prffn.costs import provenance_of
 from prffn.evaluations import Evaluations
@@ -202,6 +202,11 @@ def save_benchmark(
         f"published sizes. Run times, and what was trained here: {LABELS[runs.profile]}. Weights of others: evaluated "
         "by the kit's protocol on whole sets. Sets: PSNR-Y (dB) / SSIM-Y. An empty cell: not printed, or not at hand.",
         *(part for scale in SCALES for part in (f"## x{scale}", markdown(scale_table(table, scale)))),
+        f"A star: parameters further than {PARAMETER_BOUND:g} % from the printed figure, multi-adds further than "
+        f"{MULTI_ADDS_BOUND:g} %. The notes say why.",
+        "## Notes",
+        markdown(notes(table)),
+        "## PSNR against parameters and run time",
         f"![{title}]({name}.png)",
         "## Conclusion",
         benchmark_conclusion(table, timings, runs),

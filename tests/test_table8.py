@@ -1,0 +1,343 @@
+"""Table 8 from made-up timings, runs and evaluations, by hand; evaluation records that are damaged or tampered with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from torch import nn
+
+from prffn import benchmark, benchmark_report, evaluations, paper, tradeoff
+from prffn.benchmark import SMALL, compare_networks, notes, scale_table
+from prffn.benchmark_report import benchmark_conclusion, save_benchmark
+from prffn.evaluations import (
+    Evaluations,
+    Weights,
+    ensure_evaluations,
+    evaluation_key,
+    find_weights,
+    weights_from_files,
+    weights_of_runs,
+)
+from prffn.forward import ForwardCase, forward_cases
+from prffn.models import build
+from prffn.models.comparison import table8_complexity
+from prffn.plots import new_figure
+from prffn.records import digest
+from prffn.runs import Run, Runs
+from prffn.timing import Timings, measure_in_turns
+from prffn.training import weights_sha256
+
+MADE: dict[str, Any] = {"device_name": "test", "device": "cpu", "threads": 1, "platform": "test", "commit": "abc"}
+MADE["versions"] = {"torch": "0"}
+
+
+@pytest.fixture(scope="module")
+def counted() -> pd.DataFrame:
+    return table8_complexity()
+
+
+def made_up(profile: str = "cpu", row: str = SMALL) -> tuple[Timings, Runs, Evaluations]:
+    """Times: as printed, in tenths, but CARN x2 three times as long; 50 ms where nothing is printed. Two seeds.
+
+    PSNR of what was trained: 30 and 31 dB on images of 29, 31 and of 31, 31; bicubic 28.
+    """
+    printed = paper.table(8).set_index(["scale", "method"]).runtime_ms
+    seconds = {}
+    for scale in benchmark.SCALES:
+        for name in benchmark.benchmark_rows(profile):
+            ms = printed.get((scale, name), np.nan)
+            seconds[f"{name} x{scale}"] = 0.05 if np.isnan(ms) else ms / 1e4
+    seconds["CARN x2"] *= 3
+    timings = Timings(
+        {
+            "key": "timings", "turns": 3, "cases": {name: ["ForwardCase", {}] for name in seconds},
+            "measured": {name: [{"seconds": s * f} for f in (0.9, 1.0, 1.1)] for name, s in seconds.items()},
+            "provenance": MADE, "finished": "2024-01-01",
+        },
+        profile, loaded=True,
+    )  # fmt: skip
+
+    def run(scale: int, seed: int) -> Run:
+        own = {"psnr_y": [29.0 + 2 * seed, 31.0], "ssim_y": [0.8, 0.9]}
+        record = {
+            "settings": {
+                "seed": seed, "data.scale": scale, "data.train": "t", "model.channels": 16, "model.groups": 2,
+                "training.steps": 1, "data.batch_size": 1, "data.patch_size": 1,
+            },
+            "evaluation": {"Set5": own, "B100": own},
+            "bicubic": {name: {"psnr_y": [28.0], "ssim_y": [0.7]} for name in ("Set5", "B100")},
+            "parameters": 1, "provenance": MADE, "started": "2024-01-01", "finished": "2024-01-01",
+            "train_seconds": 1.0, "peak_memory_mb": 1.0, "weights_sha256": f"{scale}{seed}",
+        }  # fmt: skip
+        return Run(f"x{scale}-{seed}", record)
+
+    runs = Runs(profile, {f"x{scale}": [run(scale, 0), run(scale, 1)] for scale in benchmark.SCALES}, set())
+    file = {
+        "key": "e", "origin": "authors'", "provenance": MADE, "finished": "2024-01-01",
+        "evaluation": {"psnr_y": [37.0, 38.0], "ssim_y": [0.95, 0.97]},
+    }  # fmt: skip
+    return timings, runs, Evaluations(profile, {("SMSR", 2, "Set5"): file}, set())
+
+
+@pytest.fixture
+def table(counted, monkeypatch) -> pd.DataFrame:
+    monkeypatch.setattr(benchmark, "table8_complexity", lambda: counted)
+    return compare_networks(*made_up())
+
+
+def test_figures_by_hand(table):
+    """SMSR x2: 536 / 792 = 0.68 in print and, a tenth of it, here; mean of 37 and 38 dB beside the printed 38.00."""
+    smsr = table.loc[(2, "SMSR")]
+    assert (smsr["time (ms) printed"], smsr["time (ms)"]) == pytest.approx((536, 53.6))
+    assert (smsr["time / PRFFN printed"], smsr["time / PRFFN"]) == pytest.approx((536 / 792, 536 / 792))
+    assert (smsr["Set5 PSNR printed"], smsr["Set5 PSNR"], smsr["Set5 SSIM"]) == pytest.approx((38.00, 37.5, 0.96))
+    assert smsr["weights"] == "authors'"
+    assert np.isnan(smsr["B100 PSNR"])
+    small = table.loc[(3, SMALL)]
+    assert small["B100 PSNR"] == pytest.approx((30 + 31) / 2)
+    assert small["weights"] == "trained here, profile cpu"
+    assert small["parameters (K)"] == pytest.approx(59.257)
+    assert small["time / PRFFN"] == pytest.approx(50 / 44.1)
+    assert table.loc[(4, "bicubic"), "Set5 PSNR"] == 28
+    assert np.isnan(table.loc[(2, "DRCN"), "time / PRFFN printed"])
+    assert table.loc[(2, "CARN-M"), "note"] == "not in the paper's table"
+    assert len(table) == 3 * (12 + 3)
+
+
+def test_what_people_read(table):
+    shown = scale_table(table, 2)
+    assert list(shown.columns[:8]) == [
+        "parameters (K) printed", "parameters (K)", "multi-adds (G) printed", "multi-adds (G)",
+        "time (ms) printed", "time (ms)", "time / PRFFN printed", "time / PRFFN",
+    ]  # fmt: skip
+    assert shown.loc["SMSR", ["Set5 printed", "Set5"]].to_list() == ["38.00 / 0.9601", "37.50 / 0.9600"]
+    assert shown.loc["PRFFN", ["multi-adds (G) printed", "multi-adds (G)"]].to_list() == ["656.4", "683.2 *"]
+    assert shown.loc["PRFFN", "parameters (K)"] == "2983"
+    assert shown.loc["FSRCNN", "time (ms)"] == "2.6"
+    assert not shown.loc["TSAN", "Manga109 printed"]
+    assert "Set14" not in shown
+    assert notes(table).loc["MSRN"].set_index("scale").note["x4"].startswith("multi-adds +3.2 %")
+
+
+def test_the_conclusion_by_hand(table):
+    """CARN x2 takes three times as long here: 3 x 352 / 792 = 1.33, the one network on the other side of PRFFN.
+
+    Among the ten of x2 it moves from the second place to the eighth, and six others move by one: the squares of the
+    differences are 36 + 6, so the rank correlation is 1 - 6 x 42 / 990 = 0.75. TSAN x2: 1 - 2988 / 3989 = 25 %.
+    """
+    timings, runs, _ = made_up()
+    text = benchmark_conclusion(table, timings, runs)
+    assert "27 of 36 rows" in text
+    assert "0.75 at x2, 1.00 at x3, 1.00 at x4. As printed, 26 of 27 networks" in text
+    assert "CARN x2, 0.44 of PRFFN's time in print and 1.33 here" in text
+    assert "SMSR x2, authors' weights: 37.50 dB on Set5 (38.00 printed)." in text
+    assert "12 of 15 pairs of scale and set; higher is TSAN on x2 Set5, TSAN on x2 B100, TSAN on x2 Urban100." in text
+    assert "parameters less by 25, 24, 24 % in print and by 25, 24, 24 % here" in text
+    assert "not decided at this profile" in text
+    assert "less bicubic: +2.50 dB on x2 Set5" in text
+    assert "varies by 20 %" in text
+
+
+def test_at_the_papers_profile_prffn_is_compared_with_print(counted, monkeypatch):
+    """Runs evaluated on DIV2K_val5 only: the figures come from evaluations, 38.00 and 38.20 dB beside 38.18."""
+    monkeypatch.setattr(benchmark, "table8_complexity", lambda: counted)
+    timings, runs, _ = made_up("paper")
+    for run in [run for group in runs.values() for run in group]:
+        run.record["evaluation"] = {"DIV2K_val5": {}}
+    later = {
+        (f"PRFFN, seed {n}", 2, "Set5"): {"evaluation": {"psnr_y": [psnr], "ssim_y": [0.96]}}
+        for n, psnr in enumerate((38.0, 38.2))
+    }
+    found = compare_networks(timings, runs, Evaluations("paper", later, set()))
+    assert SMALL not in found.index.levels[1]
+    assert found.loc[(2, "PRFFN"), "Set5 PSNR"] == pytest.approx(38.1)
+    assert found.loc[(2, "PRFFN"), "weights"] == "trained here, profile paper"
+    assert "PRFFN, trained here, less printed: -0.08 dB on x2 Set5." in benchmark_conclusion(found, timings, runs)
+    assert found["Set5 PSNR"].drop(index="bicubic", level=1).notna().sum() == 1
+
+
+def test_the_plot_names_every_network_once_in_each_panel_and_apart(table):
+    figure, axes = new_figure(nrows=3, ncols=2, figsize=(10, 11.5))
+    tradeoff.plot_tradeoffs(axes, table)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    for ax in axes.flat:
+        names = [text.get_text() for text in ax.texts]
+        assert set(paper.table(8).method) <= {name.partition(" ")[0] for name in names}
+        assert len(names) == len(set(names))
+        extents = [Text.get_window_extent(text, renderer) for text in ax.texts]  # without the lines to the points
+        assert not any(a.overlaps(b) for n, a in enumerate(extents) for b in extents[:n])
+
+
+def test_files(table, tmp_path):
+    timings, runs, found = made_up()
+    figure, axes = new_figure(nrows=3, ncols=2, figsize=(10, 11.5))
+    tradeoff.plot_tradeoffs(axes, table)
+    path = save_benchmark("table8", table, timings, runs, found, figure, title="Table 8")
+    assert path == "reports/cpu/table8.md"
+    written = json.loads((tmp_path / "reports" / "cpu" / "table8.json").read_text())
+    assert (written["timings"], written["evaluations"]) == ("timings", ["e"])
+    assert written["runs"]["x3"] == ["x3-0", "x3-1"]
+    assert written["table"][1]["Set5 PSNR"] == 37.5
+    assert written["provenance"]["training"]["scale"] == "x2, x3, x4"
+    text = (tmp_path / "reports" / "cpu" / "table8.md").read_text()
+    assert "38.00 / 0.9601 | 37.50 / 0.9600" in text
+    back = pd.read_csv(tmp_path / "reports" / "cpu" / "table8.csv", index_col=[0, 1])
+    assert back.loc[(2, "SMSR"), "Set5 PSNR"] == 37.5
+
+
+def test_cases_have_the_same_output_at_all_scales():
+    """192 x 108 pixels at profile cpu: 96 x 54, 64 x 36, 48 x 27; at paper 1280 / 3 = 426.67, 427."""
+    cases = forward_cases("cpu", benchmark.benchmark_rows("cpu"), (2, 3, 4))
+    assert len(cases) == 3 * 14
+    assert [(cases[f"CARN x{s}"].width, cases[f"CARN x{s}"].height) for s in (2, 3, 4)] == [
+        (96, 54),
+        (64, 36),
+        (48, 27),
+    ]
+    assert cases[f"{SMALL} x2"].options == {"channels": 16, "groups": 2}
+    assert forward_cases("paper", {"CARN": ("CARN", {})})["CARN x3"].width == 427
+    with pytest.raises(ValueError, match="unknown profile"):
+        forward_cases("cpuu", {})
+
+
+def test_a_case_of_another_module_is_timed_in_its_own_process():
+    case = ForwardCase(network="FSRCNN", scale=2, height=8, width=8, seconds=0.01)
+    found = measure_in_turns({"FSRCNN x2": case}, torch.device("cpu"), turns=1)
+    assert 0 < found["FSRCNN x2"][0]["seconds"] < 10
+
+
+def test_weights_are_found_by_name(tmp_path, monkeypatch):
+    assert find_weights("CARN-M", 2) is None
+    monkeypatch.setenv("PRFFN_WEIGHTS", str(tmp_path))
+    for name in ("carn_m.pth", "carn_m_x3.safetensors", "oisr_rk2_x4.pt", "alexnet_features.pth"):
+        (tmp_path / name).touch()
+    assert [find_weights("CARN-M", s).name for s in (2, 3)] == ["carn_m.pth", "carn_m_x3.safetensors"]
+    assert find_weights("OISR-RK2", 4).name == "oisr_rk2_x4.pt"
+    assert find_weights("OISR-RK2", 2) is None
+    (tmp_path / "carn_m.pt").touch()
+    with pytest.raises(ValueError, match=r"carn_m.pt and carn_m.pth: which one is CARN-M\?"):
+        find_weights("CARN-M", 4)
+
+
+@pytest.fixture
+def weights(photo_folder, tmp_path, monkeypatch) -> dict[tuple[str, int], Weights]:
+    """An FSRCNN x2 in a file, found by its name."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    model = build("FSRCNN", 2, generator=torch.Generator().manual_seed(0))
+    torch.save(model.state_dict(), folder / "fsrcnn_x2.pth")
+    monkeypatch.setenv("PRFFN_WEIGHTS", str(folder))
+    found = weights_from_files(["FSRCNN", "CARN", SMALL], (2, 3))
+    assert list(found) == [("FSRCNN", 2)]
+    assert found["FSRCNN", 2].sha256 == weights_sha256(model)
+    assert found["FSRCNN", 2].origin == "file fsrcnn_x2.pth"
+    return found
+
+
+def the_record(tmp_path: Path) -> Path:
+    (path,) = (tmp_path / "reports" / "quick" / "evaluations").iterdir()
+    return path
+
+
+def test_an_evaluation_is_measured_once_and_shown_without_its_weights(weights, photo_folder, tmp_path):
+    sets = (str(photo_folder),)
+    first = ensure_evaluations(weights, sets, "quick", device="cpu")
+    assert repr(first) == "1 evaluations of profile quick: 0 loaded, 1 measured"
+    psnr = first["FSRCNN", 2, "photos"]["evaluation"]["psnr_y"]
+    assert len(psnr) == 3
+    assert str(tmp_path) not in the_record(tmp_path).read_text()
+    for at_hand in (weights, {}):
+        again = ensure_evaluations(at_hand, sets, "quick", device="cpu")
+        assert repr(again) == "1 evaluations of profile quick: 1 loaded, 0 measured"
+        assert again["FSRCNN", 2, "photos"]["evaluation"]["psnr_y"] == psnr
+    assert repr(ensure_evaluations(weights, sets, "quick", retrain=True)).endswith("0 loaded, 1 measured")
+
+
+def test_other_weights_or_images_are_measured_anew(weights, photo_folder):
+    sets = (str(photo_folder),)
+    ensure_evaluations(weights, sets, "quick", device="cpu")
+    other = build("FSRCNN", 2, generator=torch.Generator().manual_seed(1))
+    theirs = {("FSRCNN", 2): Weights(weights_sha256(other), "file other.pt", lambda: other)}
+    assert ensure_evaluations(theirs, sets, "quick", device="cpu").measured
+    (photo_folder / "2.png").unlink()
+    evaluations.image_set.cache_clear()
+    assert not ensure_evaluations({}, sets, "quick", device="cpu")  # the records are of three images
+    assert ensure_evaluations(weights, sets, "quick", device="cpu").measured
+
+
+def test_a_changed_figure_is_reported_and_not_used(weights, photo_folder, tmp_path):
+    sets = (str(photo_folder),)
+    ensure_evaluations(weights, sets, "quick", device="cpu")
+    path = the_record(tmp_path)
+    content = json.loads(path.read_text())
+    content["evaluation"]["psnr_y"][0] += 1
+    path.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="its checksum does not match; it is not used"):
+        assert not ensure_evaluations({}, sets, "quick", device="cpu")
+    with pytest.warns(UserWarning, match="it is not used"):
+        assert repr(ensure_evaluations(weights, sets, "quick")).endswith("0 loaded, 1 measured")
+    path.write_text("{")
+    with pytest.warns(UserWarning, match="is not a run record"):
+        assert not ensure_evaluations({}, sets, "quick", device="cpu")
+
+
+def test_a_record_under_the_key_of_other_weights_is_not_used(weights, photo_folder, tmp_path):
+    """Its checksum was made to fit again; its key is still not that of the weights that it names."""
+    sets = (str(photo_folder),)
+    ensure_evaluations(weights, sets, "quick", device="cpu")
+    path = the_record(tmp_path)
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    content["weights"] = "f" * 64
+    path.write_text(json.dumps({"sha256": digest(content), **content}))
+    with pytest.warns(UserWarning, match="is not of the weights and images that it names"):
+        assert not ensure_evaluations({}, sets, "quick", device="cpu")
+
+
+def test_what_is_not_at_hand_is_left_out(weights):
+    def missing() -> nn.Module:
+        raise FileNotFoundError
+
+    assert not ensure_evaluations(weights, ("Urban100", "Set5"), "quick", device="cpu")
+    assert not ensure_evaluations({("FSRCNN", 2): Weights("0", "", missing)}, ("embedded_val",), "quick", device="cpu")
+
+
+def test_runs_are_evaluated_where_their_records_have_not_the_sets(tiny):
+    _, runs, _ = made_up()
+    experiments = {label: [tiny, tiny] for label in runs}
+    assert weights_of_runs(experiments, runs, SMALL, ("Set5", "B100")) == {}
+    found = weights_of_runs({"x3": [tiny]}, Runs("paper", {"x3": runs["x3"][:1]}, set()), "PRFFN", ("Set5", "Set14"))
+    assert list(found) == [("PRFFN, seed 0", 3)]
+    assert found["PRFFN, seed 0", 3].sha256 == "30"
+    with pytest.raises(FileNotFoundError, match="no weights of this run"):
+        found["PRFFN, seed 0", 3].load()
+
+
+def test_the_key_is_of_weights_images_scale_and_protocol(monkeypatch):
+    keys = {evaluation_key("w", "i", 2), evaluation_key("v", "i", 2), evaluation_key("w", "j", 2)}
+    keys |= {evaluation_key("w", "i", 3)}
+    monkeypatch.setattr(evaluations, "PROTOCOL", 99)
+    assert len(keys | {evaluation_key("w", "i", 2)}) == 5
+
+
+def test_the_recorded_evaluations_are_whole_and_near_print():
+    """Published for CARN-M: 37.53, 33.99, 31.92 dB on Set5; printed for SMSR x2: 38.00 and 32.17."""
+    from conftest import CHECKOUT
+
+    store = CHECKOUT / "reports" / "cpu" / "evaluations"
+    found = {
+        (r["row"], r["scale"], r["image_set"]): np.mean(r["evaluation"]["psnr_y"]) for r in evaluations._recorded(store)
+    }
+    assert len(found) == 8
+    assert found["SMSR", 2, "Set5"] == pytest.approx(38.00, abs=0.01)
+    assert found["SMSR", 2, "B100"] == pytest.approx(32.17, abs=0.01)
+    for scale, published in {2: 37.53, 3: 33.99, 4: 31.92}.items():
+        assert found["CARN-M", scale, "Set5"] == pytest.approx(published, abs=0.16)
+    assert benchmark_report.doubtful().shape[0] == len(paper.doubts(8))
