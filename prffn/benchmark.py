@@ -19,19 +19,19 @@ SCALES = (2, 3, 4)
 
 PRINTED_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 
-BENCHMARK_SEEDS = {"paper": 1, "cpu": 3, "quick": 1}
+SEEDS = {"paper": 1, "cpu": 3, "quick": 1}
 """Trainings of PRFFN at each scale."""
 
 SMALL = "small PRFFN"
 """The row of the network that a profile smaller than the paper's trains."""
 
 
-def benchmark_sets(profile: str) -> tuple[str, ...]:
+def image_sets(profile: str) -> tuple[str, ...]:
     """The image sets of a profile: those of Table 8, or those that the profile's trainings are evaluated on."""
     return PROFILES[check_profile(profile)].get("data.evaluation", PRINTED_SETS)
 
 
-def benchmark_rows(profile: str) -> dict[str, tuple[str, dict[str, Any]]]:
+def networks(profile: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """The networks of the table by row: the name in NETWORKS, and what differs from the published size.
 
     The rows of Table 8, CARN-M, which it does not have, and PRFFN in the size that the profile trains.
@@ -55,7 +55,7 @@ def compare_networks(timings: Timings, runs: Runs, evaluations: Evaluations) -> 
     printed = paper.table(8).set_index(["scale", "method"])
     table = []
     for scale in SCALES:
-        for row, (network, options) in benchmark_rows(runs.profile).items():
+        for row, (network, options) in networks(runs.profile).items():
             known = (scale, row) in printed.index
             figures: dict[str, Any] = {"scale": scale, "network": row}
             if known:
@@ -103,13 +103,13 @@ def _printed(row: pd.Series, prffn: pd.Series) -> dict[str, float]:
 
 def trained_row(profile: str) -> str:
     """The row of what the profile trains: PRFFN at `paper`, else the small one."""
-    return SMALL if SMALL in benchmark_rows(profile) else "PRFFN"
+    return SMALL if SMALL in networks(profile) else "PRFFN"
 
 
 def _quality(row: str, scale: int, runs: Runs, evaluations: Evaluations) -> dict[str, Any]:
     """Means over images, and over the seeds of what was trained here, and whose weights they are of."""
     figures: dict[str, Any] = {}
-    for name in benchmark_sets(runs.profile):
+    for name in image_sets(runs.profile):
         if row == trained_row(runs.profile):
             found = [_of_run(run, row, scale, name, evaluations) for run in runs[f"x{scale}"]]
             origin = f"trained here, profile {runs.profile}"
@@ -132,7 +132,7 @@ def _of_run(run: Run, row: str, scale: int, name: str, evaluations: Evaluations)
 def _bicubic(scale: int, runs: Runs) -> dict[str, float]:
     """Bicubic's means on the sets of the runs."""
     record = runs[f"x{scale}"][0].record["bicubic"]
-    names = [name for name in benchmark_sets(runs.profile) if name in record]
+    names = [name for name in image_sets(runs.profile) if name in record]
     psnr = {f"{name} PSNR": float(np.mean(record[name]["psnr_y"])) for name in names}
     return psnr | {f"{name} SSIM": float(np.mean(record[name]["ssim_y"])) for name in names}
 

@@ -96,17 +96,17 @@ def _best(table: pd.DataFrame) -> str:
 
 
 def _tsan(table: pd.DataFrame) -> str:
-    """PRFFN beside TSAN, the best of the others, at each scale: how much less it needs, printed and here."""
+    """What PRFFN needs beside TSAN, the best of the others, at each scale, printed and here."""
     parts = []
     for cost in ("parameters (K)", "multi-adds (G)", "time / PRFFN"):
-        less = {
-            how: [100 * (1 - table.loc[(s, "PRFFN"), cost + how] / table.loc[(s, "TSAN"), cost + how]) for s in SCALES]
+        more = {
+            how: [100 * (table.loc[(s, "PRFFN"), cost + how] / table.loc[(s, "TSAN"), cost + how] - 1) for s in SCALES]
             for how in (" printed", "")
         }
-        shown = {how: ", ".join(f"{value:.0f}" for value in values) for how, values in less.items()}
+        shown = {how: ", ".join(f"{value:+.0f}" for value in values) for how, values in more.items()}
         name = cost.partition(" ")[0].replace("time", "run time")
-        parts.append(f"{name} less by {shown[' printed']} % in print and by {shown['']} % here")
-    return f"Beside TSAN, the best of the others, PRFFN has at x2, x3, x4: {'; '.join(parts)}."
+        parts.append(f"{name} {shown[' printed']} % in print, {shown['']} % here")
+    return f"PRFFN beside TSAN, the best of the others, at x2, x3, x4: {'; '.join(parts)}."
 
 
 def _trained(table: pd.DataFrame, profile: str) -> str:

@@ -89,6 +89,8 @@ class TestEachNotebook:
         if "timings" in report:
             assert "loaded, 0 measured" in text
             assert read_record(folder / "timings" / f"{report['timings']}.json")["turns"] >= 3
+        for key in report.get("evaluations", []):
+            assert read_record(folder / "evaluations" / f"{key}.json")["key"] == key
 
 
 def test_papermill_trains_for_real_and_beats_bicubic(quick):
