@@ -70,7 +70,10 @@ def compare_networks(timings: Timings, runs: Runs, evaluations: Evaluations) -> 
                 figures["note"] = "not in the paper's table"
                 if options:
                     figures["note"] = ", ".join(f"{name}: {value}" for name, value in options.items())
-            seconds = timings[label(row, scale)].get("seconds", np.nan)
+            timed = timings[label(row, scale)]
+            seconds = timed.get("seconds", np.nan)
+            if "error" in timed:
+                figures["note"] = f"{figures['note']}; not timed: {timed['error']}".removeprefix("; ")
             figures["time (ms)"] = 1000 * seconds
             figures["time / PRFFN"] = seconds / timings[label("PRFFN", scale)].get("seconds", np.nan)
             table.append(figures | _quality(row, scale, runs, evaluations))

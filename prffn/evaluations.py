@@ -152,18 +152,17 @@ def ensure_evaluations(
     wanted = [(row, scale, name) for row, scale in weights for name in image_sets]
     bar = progress_bar(total=len(wanted), desc="evaluating", unit="set", leave=False)
     for row, scale, name in wanted:
-        subject, checksum = (row, scale, set_label(name)), checksums[name]
+        subject, w = (row, scale, set_label(name)), weights[row, scale]
         bar.set_postfix_str(f"{row} x{scale} on {name}")
-        w = weights[row, scale]
-        key = evaluation_key(w.sha256, checksum, scale) if checksum else None
-        if key is not None and (retrain or records.get(subject, {}).get("key") != key):
-            records.pop(subject, None)  # of other weights than those at hand
-            found = None if retrain else _read(store / f"{key}.json")
-            if found is None and (found := _measure(subject, name, w, key, pick_device(device))):
-                save_record(store, key, found)
-                measured.add(key)
-            if found is not None:
-                records[subject] = found
+        found = records.pop(subject, None)
+        if found is None or found["weights"] != w.sha256:  # the last one under this name, but perhaps not the only one
+            found = _read(store / f"{evaluation_key(w.sha256, checksums[name] or '', scale)}.json")
+        if (retrain or found is None) and (new := _measure(subject, name, w, pick_device(device))):
+            save_record(store, new["key"], new)
+            measured.add(new["key"])
+            found = new
+        if found is not None:
+            records[subject] = found
         bar.update()
     bar.close()
     return Evaluations(profile, dict(sorted(records.items())), measured)
@@ -199,7 +198,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return record
 
 
-def _measure(subject: Subject, name: str, weights: Weights, key: str, device: torch.device) -> dict[str, Any] | None:
+def _measure(subject: Subject, name: str, weights: Weights, device: torch.device) -> dict[str, Any] | None:
     """A new record; None where the images or the weights are not at hand."""
     try:
         images, model = image_set(name), weights.load()
@@ -209,7 +208,7 @@ def _measure(subject: Subject, name: str, weights: Weights, key: str, device: to
     started = datetime.now(UTC)
     found = evaluate(model, images, scale=scale, device=device).to_json()
     return {
-        "key": key,
+        "key": evaluation_key(weights.sha256, images.checksum, scale),
         "protocol": PROTOCOL,
         "row": row,
         "scale": scale,

@@ -45,8 +45,8 @@ BUDGETS: dict[str, dict[str, Any]] = {
 """Height and width of the SR image at each profile, for how long to call, and how often at least.
 
 The paper does not say what its run times are of; 1280 x 720, as for its multi-adds, is our choice. The work of a
-convolution grows with the pixels, so the ratios of smaller images are comparable with the printed ones, but for what each
-call costs whatever the size.
+convolution grows with the pixels, so the ratios of smaller images are comparable with the printed ones, but for what
+each call costs whatever the size.
 """
 
 

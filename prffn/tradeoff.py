@@ -19,7 +19,6 @@ FONT = 7
 COSTS = {"parameters (K)": "parameters (K)", "time / PRFFN": "run time over that of PRFFN in the same run"}
 """Columns of `compare_networks` against which PSNR is plotted, and what the axis says."""
 
-
 KINDS = {
     "0.55": ("0.55", "printed"),
     "C0": ("white", "time measured here, PSNR printed"),

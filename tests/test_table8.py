@@ -110,6 +110,15 @@ def test_figures_by_hand(table):
     assert len(table) == 3 * (12 + 3)
 
 
+def test_a_network_that_could_not_be_timed_says_why(counted, monkeypatch):
+    monkeypatch.setattr(benchmark, "table8_complexity", lambda: counted)
+    timings, runs, found = made_up()
+    timings.record["measured"]["DRCN x2"] = [{"error": "OutOfMemoryError"}]
+    row = compare_networks(timings, runs, found).loc[(2, "DRCN")]
+    assert np.isnan(row["time (ms)"])
+    assert row["note"].endswith("the same multi-adds at every scale; not timed: OutOfMemoryError")
+
+
 def test_what_people_read(table):
     shown = scale_table(table, 2)
     assert list(shown.columns[:8]) == [
@@ -270,6 +279,13 @@ def test_other_weights_or_images_are_measured_anew(weights, photo_folder):
     evaluations.image_set.cache_clear()
     assert not ensure_evaluations({}, sets, "quick", device="cpu")  # the records are of three images
     assert ensure_evaluations(weights, sets, "quick", device="cpu").measured
+
+
+def test_measuring_afresh_keeps_what_cannot_be_measured(weights, photo_folder, monkeypatch):
+    sets = (str(photo_folder),)
+    ensure_evaluations(weights, sets, "quick", device="cpu")
+    monkeypatch.setattr(evaluations, "_measure", lambda *arguments: None)
+    assert repr(ensure_evaluations(weights, sets, "quick", retrain=True)).endswith("1 loaded, 0 measured")
 
 
 def test_a_changed_figure_is_reported_and_not_used(weights, photo_folder, tmp_path):
