@@ -40,7 +40,7 @@ class ForwardCase:
 BUDGETS: dict[str, dict[str, Any]] = {
     "paper": {"output": OUTPUT_720P, "seconds": 3.0, "calls": 5},
     "cpu": {"output": (108, 192), "seconds": 0.5, "calls": 2},
-    "quick": {"output": (48, 72), "seconds": 0.1, "calls": 1},
+    "quick": {"output": (48, 72), "seconds": 0.3, "calls": 1},
 }
 """Height and width of the SR image at each profile, for how long to call, and how often at least.
 

@@ -143,7 +143,7 @@ def test_the_conclusion_by_hand(table):
     timings, runs, _ = made_up()
     text = benchmark_conclusion(table, timings, runs)
     assert "27 of 36 rows" in text
-    assert "0.75 at x2, 1.00 at x3, 1.00 at x4. As printed, 26 of 27 networks" in text
+    assert "0.75 at x2, 1.00 at x3, 1.00 at x4. 26 of 27 are on the same side" in text
     assert "CARN x2, 0.44 of PRFFN's time in print and 1.33 here" in text
     assert "SMSR x2, authors' weights: 37.50 dB on Set5 (38.00 printed)." in text
     assert "12 of 15 pairs of scale and set; higher is TSAN on x2 Set5, TSAN on x2 B100, TSAN on x2 Urban100." in text
