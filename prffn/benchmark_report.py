@@ -57,9 +57,9 @@ def _times(table: pd.DataFrame) -> str:
     agree = ((others.printed < 1) == (others.here < 1)).sum()
     apart = np.log(others.here / others.printed).abs().idxmax()
     return (
-        f"Run time: rank correlation of printed and measured {', '.join(rank)}. {agree} of {len(others)} are on the same "
-        "side of PRFFN, faster or slower, as in print; furthest from it is "
-        f"{apart[1]} x{apart[0]}, {others.printed[apart]:.2f} of PRFFN's time in print and {others.here[apart]:.2f} here."
+        f"Run time: rank correlation of printed and measured {', '.join(rank)}. {agree} of {len(others)} are on the "
+        f"same side of PRFFN, faster or slower, as in print; furthest from it is {apart[1]} x{apart[0]}, "
+        f"{others.printed[apart]:.2f} of PRFFN's time in print and {others.here[apart]:.2f} here."
     )
 
 

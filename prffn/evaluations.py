@@ -149,22 +149,18 @@ def ensure_evaluations(
         if record["image_set"] in labels and known in (None, record["checksum"]):
             records[record["row"], record["scale"], record["image_set"]] = record
     measured: set[str] = set()
-    wanted = [(row, scale, name) for row, scale in weights for name in image_sets]
-    bar = progress_bar(total=len(wanted), desc="evaluating", unit="set", leave=False)
-    for row, scale, name in wanted:
-        subject, w = (row, scale, set_label(name)), weights[row, scale]
-        bar.set_postfix_str(f"{row} x{scale} on {name}")
-        found = records.pop(subject, None)
-        if found is None or found["weights"] != w.sha256:  # the last one under this name, but perhaps not the only one
-            found = _read(store / f"{evaluation_key(w.sha256, checksums[name] or '', scale)}.json")
-        if (retrain or found is None) and (new := _measure(subject, name, w, pick_device(device))):
-            save_record(store, new["key"], new)
-            measured.add(new["key"])
-            found = new
-        if found is not None:
-            records[subject] = found
-        bar.update()
-    bar.close()
+    for (row, scale), w in weights.items():
+        for name in image_sets:
+            subject = (row, scale, set_label(name))
+            found = records.pop(subject, None)
+            if found is None or found["weights"] != w.sha256:  # the last one of this name, perhaps not the only one
+                found = _read(store / f"{evaluation_key(w.sha256, checksums[name] or '', scale)}.json")
+            if (retrain or found is None) and (new := _measure(subject, name, w, pick_device(device))):
+                save_record(store, new["key"], new)
+                measured.add(new["key"])
+                found = new
+            if found is not None:
+                records[subject] = found
     return Evaluations(profile, dict(sorted(records.items())), measured)
 
 
@@ -206,7 +202,10 @@ def _measure(subject: Subject, name: str, weights: Weights, device: torch.device
         return None
     row, scale, label = subject
     started = datetime.now(UTC)
+    bar = progress_bar(total=1, desc=f"{row} x{scale} on {label}", unit="set", leave=False)
     found = evaluate(model, images, scale=scale, device=device).to_json()
+    bar.update()
+    bar.close()
     return {
         "key": evaluation_key(weights.sha256, images.checksum, scale),
         "protocol": PROTOCOL,
