@@ -83,7 +83,7 @@ def plot_gain_grid(ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str
         ticks = [-10, -1, -0.1, -0.05, 0, 0.05, 0.1]
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.set_yticks(range(len(names)), names)
-        ax.invert_yaxis()
+        ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set_xlabel(f"gain in PSNR-Y over L_1 alone on {image_set} (dB)")
         ax.legend(fontsize=8, loc="lower left")
     return ax

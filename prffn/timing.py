@@ -147,7 +147,7 @@ class Case(Protocol):
 
 STEP_BUDGETS: dict[str, dict[str, Any]] = {
     "paper": {"batch": 16, "steps": 20},
-    "cpu": {"batch": 4, "steps": 3},
+    "cpu": {"batch": 2, "steps": 3},
     "quick": {"batch": 1, "steps": 2},
 }
 """How many patches and steps of full-size PRFFN to time at each profile. Time and memory of network and loss alike grow

@@ -10,8 +10,9 @@ at hand, so both families in use are here:
 with x an SR pixel, y an HR pixel, s a similarity of two RGB pixels, d the L1 distance.
 
 The default: InfoNCE with minus the squared distance and tau = 0.001. Table 3 prints a gain over L_1 alone at every
-weight from lambda_c = 0.01 to 10, and tells the definitions apart: among those that were tried at lambda_c = 10
-(notebooks/beyond_loss_definition.ipynb) only this one gains, and the others lose, by little (ratio) or by decibels.
+weight from lambda_c = 0.01 to 10, and tells the definitions apart: of those that were tried at lambda_c = 10
+(notebooks/beyond_loss_definition.ipynb) all others lose, the ratio a tenth of a decibel, the rest whole ones, and only
+this one's mean is a gain; at lambda_c = 0.1 its gain is beyond doubt (notebooks/table5_region_size.ipynb).
 At so small a tau the softmax is all or nothing: an anchor counts if another HR pixel of its region is as near to it as
 its own, by |x_i - y_i|^2 - min over j of |x_i - y_j|^2 in units of tau, and hardly otherwise.
 """
