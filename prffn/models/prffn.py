@@ -40,7 +40,7 @@ class PFFG(nn.Module):
         for m, block in enumerate(self.blocks):
             feature = block(feature)
             progressive = self.fusions[m](progressive, feature) if self.fusions else feature
-        return x + self.conv(progressive)
+        return self.conv(progressive).add_(x)
 
 
 class PRFFN(nn.Module):
@@ -93,5 +93,5 @@ class PRFFN(nn.Module):
         x = head
         for group in self.groups:
             x = group(x)
-        x = self.trunk(x) + head
+        x = self.trunk(x).add_(head)
         return self.tail(self.upsampler(x)) + self.mean  # (N, 3, h * scale, w * scale)
