@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -21,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prffn.config import check_profile
+from prffn.convolutions import conv_calls
+from prffn.inference import MEMORY_FORMAT
 from prffn.losses.contrast import (
     EPSILON,
     FORM,
@@ -34,6 +37,8 @@ from prffn.losses.contrast import (
 )
 from prffn.machine import peak_memory_mb, pick_device, provenance, reset_peak_memory
 from prffn.models import PRFFN
+from prffn.models.prffn import Variant
+from prffn.models.straightforward import straightforward
 from prffn.paths import reports_root
 from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.training import progress_bar
@@ -135,6 +140,59 @@ class StepCase:
         return repeat(once, device, 0.0, at_least=self.steps)
 
 
+@dataclass(frozen=True, kw_only=True)
+class InferenceCase:
+    """PRFFN's forward pass on one image of `height` x `width` LR pixels, beside its convolutions alone.
+
+    In each of `rounds`, after one that does not count: the forward as `upscale` calls it; `straightforward`, in NCHW;
+    and each convolution of the first by itself, on an input of the shape and layout that it has there. Gives medians
+    in seconds: "seconds" of the forward, "straightforward", "convs" of all convolutions together, and for each step,
+    such as "branch of rate 4", "convs, <step>"; and how many there are and their work, "count, " and "multi-adds, ".
+    """
+
+    scale: int = 3
+    variant: Variant = "PRFFN3"
+    channels: int = 64
+    groups: int = 10
+    height: int = 120
+    width: int = 160
+    rounds: int = 5
+
+    def model(self) -> PRFFN:
+        generator = torch.Generator().manual_seed(0)
+        model = PRFFN(self.scale, variant=self.variant, channels=self.channels, groups=self.groups, generator=generator)
+        return model.eval()
+
+    def measure(self, device: torch.device) -> dict[str, float]:
+        model = self.model().to(device)
+        lr = torch.rand(1, 3, self.height, self.width, generator=torch.Generator().manual_seed(1)).to(device)
+        fast = lr.contiguous(memory_format=MEMORY_FORMAT)
+        calls = conv_calls(model, fast)
+        inputs = {
+            (call.shape, call.strides): torch.empty_strided(call.shape, call.strides, device=device).uniform_()
+            for call in calls
+        }
+        rounds: list[dict[str, float]] = []
+        with torch.inference_mode():
+            for _ in range(1 + self.rounds):
+                times = {
+                    "seconds": _seconds(lambda: model(fast), device),
+                    "straightforward": _seconds(lambda: straightforward(model, lr), device),
+                    "convs": 0.0,
+                }
+                for call in calls:
+                    x = inputs[call.shape, call.strides]
+                    taken = _seconds(partial(call.compute, x), device)
+                    for name in ("convs", f"convs, {call.step}"):
+                        times[name] = times.get(name, 0.0) + taken
+                rounds.append(times)
+        work: dict[str, float] = {}
+        for call in calls:
+            for name, amount in {f"count, {call.step}": 1, f"multi-adds, {call.step}": call.multi_adds}.items():
+                work[name] = work.get(name, 0) + amount
+        return {name: statistics.median(times[name] for times in rounds[1:]) for name in rounds[0]} | work
+
+
 class Case(Protocol):
     """What can be timed: a frozen dataclass, of this module or another, with fields that JSON can hold."""
 
@@ -172,12 +230,16 @@ def repeat(once: Callable[[], None], device: torch.device, seconds: float, at_le
     once()
     times: list[float] = []
     while len(times) < at_least or sum(times) < seconds:
-        _wait_for(device)
-        began = time.perf_counter()
-        once()
-        _wait_for(device)
-        times.append(time.perf_counter() - began)
+        times.append(_seconds(once, device))
     return {"seconds": statistics.median(times), "peak_mb": max(0.0, peak_memory_mb(device) - before)}
+
+
+def _seconds(once: Callable[[], Any], device: torch.device) -> float:
+    _wait_for(device)
+    began = time.perf_counter()
+    once()
+    _wait_for(device)
+    return time.perf_counter() - began
 
 
 def _wait_for(device: torch.device) -> None:

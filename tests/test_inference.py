@@ -1,0 +1,169 @@
+"""The fast forward pass gives what the straightforward one gives, whatever has happened to the network before."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from prffn.convolutions import conv_calls, step
+from prffn.data import to_image, to_tensor
+from prffn.inference import MEMORY_FORMAT, upscale, upscale_tensor
+from prffn.models import PRFFN
+from prffn.models.blocks import MRCAB, RCAB, SAFB, ChannelAttention, RFAFusion
+from prffn.models.complexity import multi_adds
+from prffn.models.straightforward import straightforward
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+VARIANTS = ["PRFFN0", "PRFFN1", "PRFFN2", "PRFFN3"]
+
+
+def network(scale: int = 3, **options: object) -> PRFFN:
+    return PRFFN(scale, **{"channels": 8, "groups": 2, **options}, generator=torch.Generator().manual_seed(0))
+
+
+def image(height: int = 13, width: int = 18) -> torch.Tensor:
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def distance(model: PRFFN, lr: torch.Tensor) -> float:
+    """The largest difference of an image's two SR images."""
+    with torch.inference_mode():
+        expected = straightforward(model, lr[None])[0]
+    return (upscale_tensor(model, lr, scale=model.scale) - expected).abs().max().item()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_fast_equals_straightforward(variant, scale, device):
+    model = network(scale, variant=variant).to(device)
+    assert distance(model, image().to(device)) < 1e-5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 1), (2, 3), (17, 31)])
+def test_of_any_size(size):
+    assert distance(network(), image(*size)) < 1e-5
+
+
+@pytest.mark.parametrize("rates", [(1,), (2,), (1, 3), (4, 4), (1, 2, 4, 8)])
+def test_of_any_dilation_rates(rates):
+    assert distance(network(dilation_rates=rates), image()) < 1e-5
+
+
+def test_at_full_size():
+    assert distance(PRFFN(3, generator=torch.Generator().manual_seed(0)), image(24, 21)) < 1e-5
+
+
+def test_in_double_precision():
+    """To 1e-12, so that nothing is computed in single precision on the way."""
+    assert distance(network().double(), image().double()) < 1e-12
+
+
+def test_weights_of_the_moment_count():
+    """Training steps, a loaded state and a change of memory format after a fast forward are seen by the next one."""
+    model, lr = network(), image()
+    before = upscale_tensor(model, lr, scale=3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(lr[None]).square().mean().backward()
+        optimizer.step()
+        assert distance(model, lr) < 1e-5
+    assert (upscale_tensor(model, lr, scale=3) - before).abs().max() > 1e-3
+    model.load_state_dict(network().state_dict())
+    assert torch.equal(upscale_tensor(model, lr, scale=3), before)
+    assert distance(model.to(memory_format=torch.channels_last), lr) < 1e-5
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_with_and_without_gradients(variant):
+    """One network, with gradients recorded, under no_grad and inference_mode, training and evaluating."""
+    model, lr = network(variant=variant), image()[None].contiguous(memory_format=MEMORY_FORMAT)
+    expected = model(lr)
+    assert expected.requires_grad
+    for mode in (torch.no_grad, torch.inference_mode):
+        for training in (True, False):
+            with mode():
+                assert (model.train(training)(lr) - expected).abs().max() < 1e-5
+    assert torch.equal(model(lr), expected)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_training_is_bit_identical_to_the_straightforward_one(variant, memory_format):
+    """Output and all gradients: what the blocks write in place, no gradient needs."""
+    model, lr = network(variant=variant), image()[None].repeat(2, 1, 1, 1)
+    model, lr = model.to(memory_format=memory_format), lr.contiguous(memory_format=memory_format)
+    results = []
+    for forward in (model, lambda x: straightforward(model, x)):
+        model.zero_grad()
+        sr = forward(lr)
+        F.l1_loss(sr, torch.zeros_like(sr)).backward()
+        results.append([sr.detach(), *(p.grad.clone() for p in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("block", [ChannelAttention(8, 2), RCAB(8, 2), MRCAB(8, 2), MRCAB(8, 2, (1,))])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_blocks_leave_their_input_alone(block, mode):
+    x = torch.randn(1, 8, 6, 5, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    with mode():
+        block(x)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("fusion", [SAFB(8), RFAFusion(8)])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_fusions_leave_their_inputs_alone(fusion, mode):
+    a, b = torch.randn(2, 1, 8, 6, 5, generator=torch.Generator().manual_seed(0))
+    before = a.clone(), b.clone()
+    with mode():
+        fusion(a, b)
+    assert torch.equal(a, before[0])
+    assert torch.equal(b, before[1])
+
+
+def test_upscale_rounds_the_same_image_and_leaves_the_network_as_it_was(photo):
+    """As uint8 the two differ by rounding alone, by one level at a few pixels at most; modes and layout are kept."""
+    model = network().train()
+    lr = photo[:20, :31]
+    with torch.inference_mode():
+        expected = to_image(straightforward(model, to_tensor(lr[None]).contiguous())[0]).astype(int)
+    difference = abs(upscale(model, lr, scale=3) - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+    assert model.training
+    assert all(p.is_contiguous() for p in model.parameters())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_convolutions_add_up_to_the_multi_adds(variant, scale):
+    """At 640 x 360 and 320 x 180 LR pixels, for an output of 1280 x 720: every branch counts."""
+    model = network(scale, variant=variant, channels=4, groups=1, blocks=2)
+    calls = conv_calls(model, torch.zeros(1, 3, 720 // scale, 1280 // scale))
+    assert sum(call.multi_adds for call in calls) == multi_adds(model, scale, shared_branches="all")
+
+
+def test_the_convolutions_of_a_forward():
+    """A group of three MRCABs: three branches, a conv and two of attention each; a SAFB's 1x1 convs come in halves."""
+    model = network(4, groups=1)
+    lr = image()[None].contiguous(memory_format=MEMORY_FORMAT)
+    calls = conv_calls(model, lr)
+    found = {name: sum(call.step == name for call in calls) for name in dict.fromkeys(call.step for call in calls)}
+    assert found == {
+        "head": 1, "branch of rate 1": 3, "branch of rate 2": 3, "branch of rate 4": 3, "conv after the branches": 3,
+        "channel attention": 6, "fusion": 15, "conv of the group": 1, "trunk": 1, "upsampler": 2, "tail": 1,
+    }  # fmt: skip
+    with torch.inference_mode():
+        assert torch.equal(calls[0].compute(lr - model.mean), model.head(lr - model.mean))
+        branch = calls[3]
+        x = torch.rand(branch.shape).contiguous(memory_format=MEMORY_FORMAT)
+        assert x.stride() == branch.strides
+        layer = model.groups[0].blocks[0].conv1
+        assert torch.equal(branch.compute(x), F.conv2d(x, layer.weight, layer.bias, padding=4, dilation=4))
+
+
+def test_the_step_of_a_layer():
+    assert step("groups.9.blocks.2.conv1", 4) == "branch of rate 4"
+    assert step("groups.0.fusions.0.reduce", 1) == "fusion"
