@@ -10,7 +10,7 @@ PROFILE ?= quick
 help:
 	@echo "make reports     train and write reports/quick/ (PROFILE=cpu or paper for the larger protocols)"
 	@echo "make test        lint, types, tests, and the notebooks against their recorded outputs"
-	@echo "make bench       time and memory of the loss, written to reports/bench/"
+	@echo "make bench       time and memory of the loss, time of the network's forward, written to reports/bench/"
 	@echo "make notebooks   execute the notebooks in place, from the recorded study"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make clean       remove the environment and the caches (records in reports/ stay)"

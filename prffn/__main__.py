@@ -9,6 +9,8 @@ from pathlib import Path
 from prffn.config import PROFILES, unknown
 from prffn.paths import TEXT_PROGRESS_VARIABLE, checkout, data_root, reports_root
 
+BENCHMARKS = ("contrast", "inference")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command. Returns the exit status: 0, or 1 with the error in one line."""
@@ -22,10 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
     reports.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     reports.add_argument("--retrain", action="store_true", help="train all runs afresh")
 
-    bench = commands.add_parser("bench", help="time and memory of L_contr, written to reports/bench/")
+    bench = commands.add_parser("bench", help="time and memory, written to reports/bench/")
+    bench.add_argument("only", nargs="?", choices=BENCHMARKS, help="the cost of L_contr, or PRFFN's forward; else both")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     bench.add_argument("--turns", type=int, default=3, help="how often each case is measured")
-    bench.add_argument("--batch", type=int, default=16, help="patches of 48 x 48; a smaller one where memory is short")
+    bench.add_argument(
+        "--batch", type=int, default=16, help="of `contrast`: patches of 48 x 48; fewer where memory is short"
+    )
+    bench.add_argument("--size", type=int, nargs=2, default=(120, 160), metavar=("HEIGHT", "WIDTH"),
+                       help="of `inference`: the LR image, in pixels")  # fmt: skip
 
     data = commands.add_parser("data", help="list the image sets, or download them")
     data_commands = data.add_subparsers(dest="data_command", required=True)
@@ -38,15 +45,24 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "reports":
             return run_notebooks(options)
         if options.command == "bench":
-            from prffn import bench as benchmarks
-
-            tables = benchmarks.run(options.device, options.turns, options.batch)
-            print(*(table.to_string() for table in tables.values()), sep="\n\n")
-            return 0
+            return run_benchmarks(options)
         return list_sets() if options.data_command == "list" else get_sets(options.sets)
     except (ValueError, OSError) as error:
         print(f"prffn: {error}", file=sys.stderr)
         return 1
+
+
+def run_benchmarks(options: argparse.Namespace) -> int:
+    """Runs the one that is asked for, or all, and prints their tables."""
+    from prffn import bench, bench_inference
+
+    for name in BENCHMARKS if options.only is None else (options.only,):
+        if name == "contrast":
+            tables = bench.run(options.device, options.turns, options.batch)
+        else:
+            tables = bench_inference.run(options.device, options.turns, tuple(options.size))
+        print(*(table.to_string() for table in tables.values()), sep="\n\n", end="\n\n")
+    return 0
 
 
 def run_notebooks(options: argparse.Namespace) -> int:

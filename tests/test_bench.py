@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from prffn import bench, timing
+from prffn import bench, bench_inference, timing
 from prffn.losses.contrast import pixel_contrast
-from prffn.timing import LossCase, StepCase, ensure_timings, measure_in_turns
+from prffn.timing import InferenceCase, LossCase, StepCase, ensure_timings, measure_in_turns
 
 
 @pytest.mark.parametrize("form", list(bench.FORMS))
@@ -105,3 +105,31 @@ def test_the_report_comes_from_the_record(monkeypatch, tmp_path):
     record = json.loads((tmp_path / "bench" / "contrast.json").read_text())
     assert record["measured"]["step"] == [{"seconds": 10.0, "peak_mb": 1000.0}]
     assert {p.name for p in (tmp_path / "bench").iterdir()} == {f"contrast.{s}" for s in ("md", "csv", "json", "png")}
+
+
+def test_an_inference_case_times_all_its_convolutions():
+    """The steps' times make up that of all convolutions: each is a median, so nearly."""
+    found = InferenceCase(channels=8, groups=1, height=9, width=12, rounds=1).measure(torch.device("cpu"))
+    steps = [found[name] for name in found if name.startswith("convs, ")]
+    assert sum(steps) == pytest.approx(found["convs"])  # of one round
+    assert min(*steps, found["seconds"], found["straightforward"]) > 0
+    assert found["count, branch of rate 4"] == 3
+    assert found["multi-adds, branch of rate 4"] == 3 * 8 * 8 * 9 * 9 * 12
+
+
+def test_the_inference_report_comes_from_the_record(monkeypatch, tmp_path):
+    """Forward 1.1 s, its convs 1.0 s: 1.10 times; straightforward 2.2 s: 0.50. One step of 50 G multiply-adds, 100
+    GFLOP, in 1 s; the other 0.1 s is 9.1 % of the forward."""
+    figures = {"seconds": 1.1, "straightforward": 2.2, "convs": 1.0, "convs, tail": 1.0, "count, tail": 1,
+               "multi-adds, tail": 50e9}  # fmt: skip
+    monkeypatch.setenv("PRFFN_REPORTS", str(tmp_path))
+    monkeypatch.setattr(timing, "_in_its_own_process", lambda case, device: figures)
+    tables = bench_inference.run("cpu", turns=1)
+    row = tables["ratios"].loc["x3"]
+    assert (row["forward (ms)"], row["forward / convs"], row["forward / straightforward"]) == ("1100", "1.10", "0.50")
+    steps = tables["steps"].loc["x3"]
+    assert (steps.loc["tail", "convs"], steps.loc["tail", "GFLOP/s"]) == ("1", "100")
+    assert steps.loc["everything else", "% of the forward"] == "9.1"
+    record = json.loads((tmp_path / "bench" / "inference.json").read_text())
+    assert record["measured"]["x4"] == [figures]
+    assert {p.name for p in (tmp_path / "bench").iterdir()} == {f"inference.{s}" for s in ("md", "csv", "json", "png")}
