@@ -14,6 +14,9 @@ REPORTS_VARIABLE = "PRFFN_REPORTS"
 WEIGHTS_VARIABLE = "PRFFN_WEIGHTS"
 TEXT_PROGRESS_VARIABLE = "PRFFN_TEXT_PROGRESS"
 
+RECORDED = "cpu"
+"""The profile of the recorded study: its overview is reports/README.md, what a visitor of reports/ sees first."""
+
 
 def checkout() -> Path:
     """The folder that holds notebooks/ and reports/: the parent of the package (it is installed in editable mode)."""
@@ -21,8 +24,14 @@ def checkout() -> Path:
 
 
 def cache_root() -> Path:
-    """Checkpoints, decoded images and locks: the environment variable PRFFN_CACHE, or .cache in the checkout."""
-    return Path(os.environ.get(CACHE_VARIABLE) or checkout() / ".cache")
+    """Checkpoints, decoded images, compiled code and locks: the environment variable PRFFN_CACHE, or .cache in the
+    checkout. Where the package is installed without one: prffn in the user's folder of caches."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named)
+    if (checkout() / "pyproject.toml").is_file():
+        return checkout() / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prffn"
 
 
 def data_root() -> Path:

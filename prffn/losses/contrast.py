@@ -10,9 +10,11 @@ at hand, so both families in use are here:
 with x an SR pixel, y an HR pixel, s a similarity of two RGB pixels, d the L1 distance.
 
 The default: InfoNCE with minus the squared distance and tau = 0.001. Table 3 prints a gain over L_1 alone at every
-weight from lambda_c = 0.01 to 10, and tells the definitions apart: of those that were tried at lambda_c = 10
-(notebooks/beyond_loss_definition.ipynb) all others lose, the ratio a tenth of a decibel, the rest whole ones, and only
-this one's mean is a gain; at lambda_c = 0.1 its gain is beyond doubt (notebooks/table5_region_size.ipynb).
+weight from lambda_c = 0.01 to 10. No definition that was tried shows it (notebooks/beyond_loss_definition.ipynb: small
+networks, a thousandth of the paper's steps); but at lambda_c = 10 they differ by how much they harm: this one by some
+tenths of a decibel, the ratio by most of one, all others by 4 to 18. It comes nearest to print, and is the default for
+that alone. In the mean, networks whose first weights are drawn at random gain a tenth of a decibel from it at 0.1,
+those that start as an interpolation lose a tenth; three seeds decide neither (notebooks/beyond_first_weights.ipynb).
 At so small a tau the softmax is all or nothing: an anchor counts if another HR pixel of its region is as near to it as
 its own, by |x_i - y_i|^2 - min over j of |x_i - y_j|^2 in units of tau, and hardly otherwise.
 """
@@ -62,12 +64,12 @@ def pixel_contrast(
         distances; 0.01 to 1 for the others.
     epsilon: eps of "ratio", in the unit of the L1 distance of two RGB pixels, 0 to 3 (our choice).
     negatives: the other pixels of the region in HR, in SR, or in both (our choice).
-    implementation: "streaming", one pass without (S, S) matrices; "compiled", the same with the L1 distances of
-        "infonce" fused by torch.compile, several times faster there and the same elsewhere; or "reference", the
-        definition written out, with its (S, S) matrices and derivatives of any order. All give the same loss and
-        gradient.
+    implementation: "streaming", one pass without (S, S) matrices, in PyTorch; "compiled", that pass in C on the CPU,
+        several times faster, where there is a C compiler, and on other devices with the L1 distances of "infonce" fused
+        by torch.compile; or "reference", the definition written out, with its (S, S) matrices and derivatives of any
+        order. All give the same loss and gradient.
     Raises ValueError for shapes that differ, a region that is not a square of at least 4 pixels, unknown names, or a
-    temperature or epsilon that is not positive; RuntimeError where torch.compile or a second derivative does not work.
+    temperature or epsilon that is not positive; RuntimeError where the compiler or a second derivative does not work.
     """
     check_arguments(region_size, form, similarity, temperature, epsilon, negatives, implementation)
     if sr.shape != hr.shape or sr.ndim != 4:
