@@ -10,6 +10,9 @@ from prffn.statistics import Interval, Verdict, paired_interval, verdict_greater
 
 NOT_MEASURED = "not measured"
 
+UNITS = {"ssim_y": "SSIM", "lpips": "LPIPS"}
+"""Units of differences that are not in dB."""
+
 LABELS = {
     "paper": "measured here at the paper's protocol",
     "cpu": "measured here at a smaller protocol (profile cpu), not a reproduction",
@@ -18,41 +21,67 @@ LABELS = {
 """What a number of each profile may be called. Numbers of the paper are called "printed"."""
 
 
-def claims_greater(runs: Runs, claims: Mapping[str, tuple[str, str]], *, metric: str = "psnr_y") -> pd.DataFrame:
+def claims_greater(
+    runs: Runs,
+    claims: Mapping[str, tuple[str, str]],
+    *,
+    metric: str = "psnr_y",
+    printed: Mapping[str, float] | None = None,
+    digits: int = 3,
+) -> pd.DataFrame:
     """Each claim "the first label's figure is greater than the second's": the verdict on each set, with its interval.
 
-    A claim holds, or does not hold, only if the paired 95 % interval over the seeds excludes zero.
+    A claim holds, or does not hold, only if the paired 95 % interval over seeds and images excludes zero.
+    printed: the paper's figures by label; the column "printed" is then their difference.
     """
-    return _judged(runs, claims, metric, verdict_greater)
+    return _judged(runs, claims, metric, printed or {}, digits, verdict_greater)
 
 
 def claims_not_smaller(
-    runs: Runs, claims: Mapping[str, tuple[str, str]], *, margin: float, metric: str = "psnr_y"
+    runs: Runs,
+    claims: Mapping[str, tuple[str, str]],
+    *,
+    margin: float,
+    metric: str = "psnr_y",
+    printed: Mapping[str, float] | None = None,
+    digits: int = 3,
 ) -> pd.DataFrame:
     """As `claims_greater`, for "the first label's figure is not smaller than the second's by more than `margin`"."""
-    return _judged(runs, claims, metric, lambda difference: verdict_not_smaller(difference, margin))
+    return _judged(
+        runs, claims, metric, printed or {}, digits, lambda difference: verdict_not_smaller(difference, margin)
+    )
 
 
 def _judged(
-    runs: Runs, claims: Mapping[str, tuple[str, str]], metric: str, verdict: Callable[[Interval], Verdict]
+    runs: Runs,
+    claims: Mapping[str, tuple[str, str]],
+    metric: str,
+    printed: Mapping[str, float],
+    digits: int,
+    verdict: Callable[[Interval], Verdict],
 ) -> pd.DataFrame:
     rows = []
-    for text, labels in claims.items():
+    for text, (first, second) in claims.items():
         for image_set in image_sets(runs):
-            a, b = ([run.mean(image_set, metric) for run in runs[label]] for label in labels)
             row: dict[str, Any] = {"claim": text, "set": image_set}
-            if None in a or None in b:
+            if metric in UNITS:
+                row["unit"] = UNITS[metric]
+            if first in printed and second in printed:
+                row["printed"] = round(printed[first] - printed[second], digits)
+            a, b = (runs.values_of(label, image_set, metric) for label in (first, second))
+            if a is None or b is None:
                 rows.append({**row, "verdict": NOT_MEASURED})
                 continue
-            difference = paired_interval(a, b)  # type: ignore[arg-type]
-            row["difference"] = round(difference.mean, 3)
-            if len(a) > 1:
-                row |= {"low": round(difference.low, 3), "high": round(difference.high, 3)}
+            seeds = min(len(a), len(b))
+            difference = paired_interval(a[:seeds], b[:seeds])
+            row["difference"] = round(difference.mean, digits)
+            if seeds > 1:
+                row |= {"low": round(difference.low, digits), "high": round(difference.high, digits)}
             rows.append({**row, "verdict": verdict(difference)})
     return pd.DataFrame(rows).set_index(["claim", "set"])
 
 
-def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB") -> str:
+def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB", digits: int = 3) -> str:
     """A sentence for each claim, from the verdicts, and what the seeds could not have shown.
 
     verdicts: from `claims_greater` or `claims_not_smaller`.
@@ -62,12 +91,13 @@ def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB") -> str:
     for claim, rows in verdicts.groupby(level="claim", sort=False):
         found = ", ".join(f"{verdict} on {image_set}" for (_, image_set), verdict in rows["verdict"].items())
         lines.append(f"- {claim}: {found}.")
+    lines += [f"- {label}: not measured: {reason}." for label, reason in runs.not_measured.items()]
     lines.append("")
     if seeds == 1:
         lines.append("One seed has no interval: nothing can be decided with it.")
     elif "high" in verdicts:  # something was measured
         half_width = ((verdicts["high"] - verdicts["low"]) / 2).groupby(level="set", sort=False).median()
-        reach = ", ".join(f"{width:.3f} {unit} on {image_set}" for image_set, width in half_width.items())
+        reach = ", ".join(f"{width:.{digits}f} {unit} on {image_set}" for image_set, width in half_width.items())
         lines.append(
             f"With these seeds and steps a difference must be about {reach} (the median of the intervals' half-widths) "
             "to be told from none."

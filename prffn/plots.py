@@ -22,10 +22,10 @@ def new_figure(**options: Any) -> tuple[Figure, Axes]:
     return figure, ax
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG atomically, the same bytes for the same figure."""
+def save_figure(figure: Figure, path: Path, **options: Any) -> None:
+    """Writes a PNG atomically, the same bytes for the same figure. options: of `savefig`."""
     with atomic_write(path) as file, plt.style.context(STYLE):
-        figure.savefig(file, format="png", metadata={"Software": None})
+        figure.savefig(file, format="png", metadata={"Software": None}, **options)
 
 
 def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
@@ -52,13 +52,15 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
                 error = [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
             ax.errorbar(x, rows["gain"], yerr=error, fmt="o", color=colours[n], capsize=3,
                         label=f"{name}, measured here")  # fmt: skip
-            baseline = table.loc[name].iloc[0]
+            everything = table.loc[name]
+            references = everything.loc[rows["over"]] if "over" in rows else everything.iloc[[0] * len(rows)]
             for seed in [c for c in table.columns if str(c).startswith("seed ")]:
-                ax.plot(x, rows[seed] - baseline[seed], ".", color=colours[n], alpha=0.35, markersize=4)
+                apart = rows[seed].to_numpy() - references[seed].to_numpy()
+                ax.plot(x, apart, ".", color=colours[n], alpha=0.35, markersize=4)
         ax.set_xticks(range(len(labels)), labels)
         ax.set_xlim(-0.5, len(labels) - 0.5)
-        ax.set_ylabel(f"gain over {table.index[0][1]} ({unit})")
-        ax.legend(fontsize=8)
+        ax.set_ylabel(f"gain ({unit})" if "over" in gains else f"gain over {table.index[0][1]} ({unit})")
+        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return ax
 
 
@@ -75,7 +77,7 @@ def plot_gain_grid(ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str
             rows = gains.loc[[grid[name][column] for name in names]]
             y = [k + 0.2 * (n - (len(columns) - 1) / 2) for k in range(len(names))]
             error = None
-            if "low" in rows and rows["low"].notna().all():
+            if "low" in rows and rows["low"].notna().any():  # one seed has no interval
                 error = [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
             ax.errorbar(rows["gain"], y, xerr=error, fmt="o", color=colours[n], capsize=3, label=column)
         ax.axvline(0, color="0.3", linewidth=0.8)
@@ -85,5 +87,5 @@ def plot_gain_grid(ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set_xlabel(f"gain in PSNR-Y over L_1 alone on {image_set} (dB)")
-        ax.legend(fontsize=8, loc="lower left")
+        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return ax

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -15,32 +16,45 @@ from prffn.statistics import paired_interval
 
 
 def compare(
-    runs: Runs, printed: Mapping[str, float], *, baseline: str, metric: str = "psnr_y", digits: int = 3
+    runs: Runs,
+    printed: Mapping[str, float],
+    *,
+    baseline: str | Mapping[str, str],
+    metric: str = "psnr_y",
+    digits: int = 3,
 ) -> pd.DataFrame:
     """One row for each image set and label: printed value, the mean over the seeds, each seed, and differences.
 
-    `gain` is the mean difference to `baseline`, paired by seed, `low` and `high` its 95 % interval over the seeds
-    (None with one seed, which has no interval); `printed gain` is the printed difference. Values are rounded.
+    `gain` is the mean difference to `baseline`, paired by seed (those of both rows) and image, `low` and `high` its
+    95 % interval over both (None with one seed, which has no interval); `printed gain` is the printed difference.
+    Values are rounded.
+    baseline: the label of all, or the label of each one's own, which then stands in the column `over`.
     """
+    own = baseline if isinstance(baseline, Mapping) else {label: baseline for label in runs if label != baseline}
     rows = []
     for image_set in image_sets(runs):
-        values = {label: [run.mean(image_set, metric) for run in group] for label, group in runs.items()}
-        for label, seeds in values.items():
+        for label in runs:
+            values = runs.values_of(label, image_set, metric)
             row: dict[str, Any] = {"set": image_set, "label": label, "printed": printed.get(label)}
-            if any(value is None for value in seeds):
+            if values is None:
                 rows.append({**row, "mean": NOT_MEASURED})
                 continue
-            row |= {"mean": sum(seeds) / len(seeds)}  # type: ignore[arg-type]
-            if label != baseline:
-                difference = paired_interval(seeds, values[baseline])  # type: ignore[arg-type]
+            seeds = [float(np.mean(of_images)) for of_images in values]
+            row |= {"mean": sum(seeds) / len(seeds)}
+            others = runs.values_of(own[label], image_set, metric) if label in own else None
+            if others is not None:
+                seeds_of_both = min(len(values), len(others))
+                difference = paired_interval(values[:seeds_of_both], others[:seeds_of_both])
+                if own is baseline:
+                    row |= {"over": own[label]}
                 row |= {"gain": difference.mean}
-                if len(seeds) > 1:
+                if seeds_of_both > 1:
                     row |= {"low": difference.low, "high": difference.high}
-                if label in printed and baseline in printed:
-                    row |= {"printed gain": printed[label] - printed[baseline]}
+                if label in printed and own[label] in printed:
+                    row |= {"printed gain": printed[label] - printed[own[label]]}
             rows.append({**row, **{f"seed {n}": value for n, value in enumerate(seeds)}})
     table = pd.DataFrame(rows).set_index(["set", "label"])
-    first = ["printed", "mean", "printed gain", "gain", "low", "high"]
+    first = ["printed", "mean", "over", "printed gain", "gain", "low", "high"]
     seeds_last = [name for name in table.columns if name not in first]
     columns = [name for name in first if name in table.columns]
     return table[columns + seeds_last].round(digits)
@@ -68,12 +82,11 @@ def summary(runs: Runs) -> pd.DataFrame:
     metrics = {"PSNR-Y": ("psnr_y", 3), "SSIM-Y": ("ssim_y", 4), "LPIPS": ("lpips", 4)}
     rows = []
     for image_set in image_sets(runs):
-        for label, group in runs.items():
+        for label in runs:
             row: dict[str, Any] = {"set": image_set, "label": label}
             for name, (metric, digits) in metrics.items():
-                values = [run.mean(image_set, metric) for run in group]
-                missing = any(value is None for value in values)
-                row[name] = NOT_MEASURED if missing else f"{sum(values) / len(values):.{digits}f}"  # type: ignore[arg-type]
+                values = runs.values_of(label, image_set, metric)
+                row[name] = NOT_MEASURED if values is None else f"{np.mean(values):.{digits}f}"
             rows.append(row)
     return pd.DataFrame(rows).set_index(["set", "label"])
 
@@ -176,13 +189,13 @@ def save(
     return f"{reports_root().name}/{runs.profile}/{name}.md"
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as people read it: three decimals, and nothing where there is no value."""
+def shown(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """The table as people read it: so many decimals, and nothing where there is no value."""
 
     def cell(value: Any) -> str:
         if value is None or (isinstance(value, float) and pd.isna(value)):
             return ""
-        return f"{value:.3f}" if isinstance(value, float) else str(value)
+        return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
     return table.astype(object).map(cell)
 
