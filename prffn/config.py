@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from prffn.losses.backbone import BackboneName
 from prffn.losses.contrast import (
     EPSILON,
     FORM,
@@ -22,6 +23,9 @@ from prffn.losses.contrast import (
     check_arguments,
 )
 from prffn.models.prffn import Variant
+
+Network = Literal["PRFFN", "EDSR", "SwinIR-light", "RCAN"]
+"""The networks to which Table 4 adds L_contr, and PRFFN."""
 
 
 # fmt: off
@@ -37,6 +41,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
+    network: Network = "PRFFN"                      # printed (Table 4: with the others too, see models.reduced)
     variant: Variant = "PRFFN3"                     # printed (Table 1); with L_contr it is PRFFN
     channels: int = 64                              # inferred from the printed parameters
     groups: int = 10                                # N, printed
@@ -54,6 +59,9 @@ class LossConfig:
     temperature: float = TEMPERATURE                # tau of the form infonce
     epsilon: float = EPSILON                        # of the form ratio
     negatives: Negatives = NEGATIVES
+    perceptual_weight: float = 0.0                  # of L_perc (Table 2); its weight is not printed
+    csd_weight: float = 0.0                         # of L_CSD (Table 2); its weight is not printed
+    backbone: BackboneName = "vgg19"                # of both, our choice: that of their published definitions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,8 @@ class TrainingConfig:
     betas: tuple[float, float] = (0.9, 0.999)       # our choice: RCAN's
     bfloat16: bool = False                          # autocast of the network; the loss stays in float32
     channels_last: bool = False                     # memory format of the network
+    initial: Literal["drawn", "interpolating"] = "drawn"  # our choice: RCAN's; the other: models/interpolating.py
+    start: str = ""                                 # key of a run whose weights of the same shapes it starts from
 
 
 # fmt: on
@@ -83,12 +93,21 @@ class Experiment:
         """The same experiment with settings that have no effect at their defaults: equal trainings compare equal."""
         loss, model, training = self.loss, self.model, self.training
         if loss.contrast_weight == 0:
-            loss = LossConfig(contrast_weight=0.0)
+            loss = LossConfig(
+                contrast_weight=0.0,
+                perceptual_weight=loss.perceptual_weight,
+                csd_weight=loss.csd_weight,
+                backbone=loss.backbone,
+            )
         elif loss.form == "ratio":
             loss = dataclasses.replace(loss, similarity=LossConfig.similarity, temperature=LossConfig.temperature)
         else:
             loss = dataclasses.replace(loss, epsilon=LossConfig.epsilon)
-        if model.variant != "PRFFN3":
+        if not (loss.perceptual_weight or loss.csd_weight):
+            loss = dataclasses.replace(loss, backbone=LossConfig.backbone)
+        if model.network != "PRFFN":
+            model = ModelConfig(network=model.network, channels=model.channels, groups=model.groups)
+        elif model.variant != "PRFFN3":
             model = dataclasses.replace(model, dilation_rates=ModelConfig.dilation_rates)
         if training.schedule != "halving":
             training = dataclasses.replace(training, halve_every=TrainingConfig.halve_every)
@@ -108,6 +127,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "training.learning_rate": 2e-3,
         "training.schedule": "one_cycle",
         "training.channels_last": True,
+        "training.initial": "interpolating",
+        "loss.backbone": "vgg16_caffe",
     },
     "quick": {
         "data.train": "embedded_train",
@@ -117,16 +138,21 @@ PROFILES: dict[str, dict[str, Any]] = {
         "data.batch_size": 4,
         "model.channels": 12,
         "model.groups": 1,
-        "training.steps": 600,
-        "training.learning_rate": 8e-3,
+        "training.steps": 150,
+        "training.learning_rate": 4e-3,
         "training.schedule": "one_cycle",
         "training.channels_last": True,
+        "training.initial": "interpolating",
+        "loss.backbone": "vgg16_caffe",
     },
 }
 """A budget each: what it changes of the paper's settings. `quick` needs no download and trains in minutes; `cpu` is
 the recorded study on real benchmark images; `paper` is the paper's own protocol, for a GPU."""
 
-PROFILE_SEEDS = {"paper": 1, "cpu": 5, "quick": 3}
+SHIPPED = "shipped"
+"""The folder of reports/ with the records of the networks that come with the package; no profile, see shipping.py."""
+
+PROFILE_SEEDS = {"paper": 1, "cpu": 3, "quick": 1}
 """Number of seeds of each setting. The paper prints one figure each and no seeds: one is our reading."""
 
 
@@ -186,19 +212,26 @@ def experiment(settings: Mapping[str, Any]) -> Experiment:
 
 
 def variants(
-    profile: str, vary: Mapping[str, Mapping[str, Any]], *, seeds: int | None = None
+    profile: str,
+    vary: Mapping[str, Mapping[str, Any]],
+    *,
+    seeds: int | None = None,
+    instead: tuple[str, ...] = (),
 ) -> dict[str, list[Experiment]]:
     """The experiments of a table: one list for each label of `vary`, with one experiment for each seed.
 
-    seeds: how many, 0 to seeds - 1; None for the profile's own number. Raises ValueError for an unknown profile or
-    setting, and for a setting that the profile sets and the table varies: they would contradict each other.
+    seeds: how many, 0 to seeds - 1; None for the profile's own number. instead: settings of the profile that this
+    table is about, and gives a value in every row. Raises ValueError for an unknown profile or setting, and for a
+    setting that the profile sets and the table varies: they would contradict each other.
     """
-    budget = PROFILES[check_profile(profile)]
+    budget = {name: value for name, value in PROFILES[check_profile(profile)].items() if name not in instead}
     count = PROFILE_SEEDS[profile] if seeds is None else seeds
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"seeds must be a whole number from 1 on, or None for the profile's own, got {seeds!r}")
     table: dict[str, list[Experiment]] = {}
     for label, changes in vary.items():
+        if missing := [name for name in instead if name not in changes]:
+            raise ValueError(f"{label!r} gives no value of {missing[0]}, which this table sets instead of the profile")
         for name in changes:
             if name in budget or name == "seed":
                 owner = "the number of seeds" if name == "seed" else f"profile {profile!r}"
@@ -223,8 +256,9 @@ def check(e: Experiment) -> None:
             raise ValueError(f"{name} must be positive, got {number!r}")
     if e.data.scale not in (2, 3, 4):
         raise ValueError(f"data.scale must be 2, 3 or 4, got {e.data.scale!r}")
-    if not 0 <= e.loss.contrast_weight < float("inf"):
-        raise ValueError(f"loss.contrast_weight must be 0 or more, got {e.loss.contrast_weight!r}")
+    for name in ("contrast_weight", "perceptual_weight", "csd_weight"):
+        if not 0 <= (weight := getattr(e.loss, name)) < float("inf"):
+            raise ValueError(f"loss.{name} must be 0 or more, got {weight!r}")
     if not e.data.evaluation:
         raise ValueError("data.evaluation must name at least one image set")
     loss = e.loss

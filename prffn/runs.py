@@ -16,17 +16,23 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from prffn.config import Experiment, check_profile, fields_of, setting
+from prffn.config import SHIPPED, Experiment, check_profile, fields_of, setting
 from prffn.data import set_checksum, set_label
+from prffn.losses.backbone import BackboneUnavailable, backbone_sha256
 from prffn.machine import pick_device, provenance, threads_for
 from prffn.metrics import Evaluation, evaluate, evaluate_bicubic
 from prffn.models.complexity import multi_adds, parameters
 from prffn.paths import cache_root, reports_root
+from prffn.pretrained import SCALES, load_pretrained, pretrained_path, settings_of_file
 from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.training import build_model, load_checkpoint, train, weights_sha256
 
 PROTOCOL = 2
 """Raised by hand whenever the same experiment would give other numbers; a golden run in the tests notices."""
+
+
+RECORDED_BACKBONES = {"vgg16_caffe": "89f1142ff90b2311bc6ac4c4280781b61d080356f18e5aa1c9a53829b47c4e07"}
+"""Checksums of the backbones that the recorded study used, so that its records are found where their files are not."""
 
 
 def run_key(experiment: Experiment) -> str:
@@ -42,7 +48,22 @@ def run_key(experiment: Experiment) -> str:
         "settings": {name: value for name, value in settings.items() if value != paper[name]},
         "checksums": [set_checksum(name) for name in (e.train, *e.evaluation)],
     }
+    if backbone := backbone_checksum(experiment):
+        identity["backbone"] = backbone
     return digest(identity)[:16]
+
+
+def backbone_checksum(experiment: Experiment) -> str | None:
+    """Checksum of the backbone of L_perc and L_CSD: of that at hand, else of the recorded one; None if none is used."""
+    loss = experiment.loss
+    if not (loss.perceptual_weight or loss.csd_weight):
+        return None
+    try:
+        return backbone_sha256(loss.backbone)
+    except BackboneUnavailable:
+        if loss.backbone not in RECORDED_BACKBONES:
+            raise
+        return RECORDED_BACKBONES[loss.backbone]
 
 
 def settings_of(experiment: Experiment) -> dict[str, Any]:
@@ -78,10 +99,18 @@ class Run:
 class Runs(Mapping[str, list[Run]]):
     """The runs of a table by label, one for each seed, and how they came about. Prints as one line."""
 
-    def __init__(self, profile: str, by_label: dict[str, list[Run]], trained: set[str]) -> None:
+    def __init__(
+        self,
+        profile: str,
+        by_label: dict[str, list[Run]],
+        trained: set[str],
+        not_measured: Mapping[str, str] | None = None,
+    ) -> None:
         self.profile = profile
         self.by_label = by_label
         self.trained = trained
+        self.not_measured = dict(not_measured or {})
+        """Labels that have no runs, and why."""
 
     def __getitem__(self, label: str) -> list[Run]:
         return self.by_label[label]
@@ -91,6 +120,11 @@ class Runs(Mapping[str, list[Run]]):
 
     def __len__(self) -> int:
         return len(self.by_label)
+
+    def values_of(self, label: str, image_set: str, metric: str = "psnr_y") -> list[list[float]] | None:
+        """The metric of each image, for each seed: (seeds, images). None where it was not measured."""
+        values = [run.values(image_set, metric) for run in self[label]]
+        return None if not values or None in values else values  # type: ignore[return-value]
 
     def all(self) -> dict[str, Run]:
         """Each distinct run once, by key."""
@@ -116,16 +150,24 @@ def ensure(
 ) -> Runs:
     """The runs of all experiments: recorded ones are loaded, the others trained, measured and recorded.
 
+    An experiment whose loss needs a backbone that is not at hand has no runs, and is said to be not measured.
     retrain: train all of them afresh. A damaged record is never used: it is reported and trained again. Two
     processes that need the same run train it once; a killed run goes on from its checkpoint.
     """
-    check_profile(profile)
+    if profile != SHIPPED:
+        check_profile(profile)
     store = reports_root() / profile / "runs"
-    keys = {label: [run_key(e) for e in group] for label, group in experiments.items()}
+    not_measured: dict[str, str] = {}
+    keys: dict[str, list[str]] = {}
+    for label, group in experiments.items():
+        try:
+            keys[label] = [run_key(e) for e in group]
+        except BackboneUnavailable as reason:
+            not_measured[label], keys[label] = str(reason), []
     distinct: dict[str, tuple[str, Experiment]] = {}
     for label, group in experiments.items():
-        for key, e in zip(keys[label], group, strict=True):
-            distinct[key] = (f"{label}, seed {e.seed}", e)
+        for key, e in zip(keys[label], group, strict=label not in not_measured):
+            distinct[key] = (label, e)
     records = {key: None if retrain else load_record(store, key, e) for key, (_, e) in distinct.items()}
     missing = [key for key, record in records.items() if record is None]
     trained: set[str] = set()
@@ -137,13 +179,18 @@ def ensure(
             # another process may have made the record while this one waited
             record = None if retrain else load_record(store, key, e)
             if record is None:
-                name = f"run {number} of {len(missing)}: {label}"
-                record = _make_record(e, key, pick_device(device), name, progress, afresh=retrain)
+                name = f"run {number} of {len(missing)}: {label}, seed {e.seed}"
+                try:
+                    record = _make_record(e, key, pick_device(device), name, progress, afresh=retrain)
+                except BackboneUnavailable as reason:
+                    not_measured |= {label: str(reason) for label, group in keys.items() if key in group}
+                    continue
                 save_record(store, key, record)
                 trained.add(key)
         records[key] = record
     runs = {key: Run(key, record) for key, record in records.items() if record is not None}
-    return Runs(profile, {label: [runs[key] for key in group] for label, group in keys.items()}, trained)
+    by_label = {label: [] if label in not_measured else [runs[key] for key in group] for label, group in keys.items()}
+    return Runs(profile, by_label, trained, not_measured)
 
 
 def checkpoint_path(key: str) -> Path:
@@ -164,6 +211,7 @@ def _make_record(
             e,
             device=device,
             checkpoint=checkpoint,
+            start=start_weights(e),
             validate=lambda model: evaluate(model, e.data.evaluation[0], scale=scale, device=device).mean_psnr(),
             label=label,
             progress=progress,
@@ -178,6 +226,7 @@ def _make_record(
         "protocol": PROTOCOL,
         "settings": settings_of(e),
         "checksums": {set_label(name): set_checksum(name) for name in (e.data.train, *e.data.evaluation)},
+        **({"backbone_sha256": backbone} if (backbone := backbone_checksum(e)) else {}),
         "parameters": parameters(trained.model),
         "multi_adds": multi_adds(trained.model, scale),
         "evaluation": evaluation,
@@ -198,8 +247,31 @@ def bicubic_baseline(image_set: str, scale: int, lpips: bool) -> Evaluation:
     return evaluate_bicubic(image_set, scale=scale, lpips=lpips)
 
 
+def start_weights(e: Experiment) -> dict[str, torch.Tensor] | None:
+    """The weights of the run that training.start names, from its checkpoint or from a network of the package.
+
+    None where it names none. Raises FileNotFoundError where neither is there.
+    """
+    if not e.training.start:
+        return None
+    path = checkpoint_path(e.training.start)
+    if state := load_checkpoint(path):
+        return state["model"]
+    for scale in SCALES:
+        file = pretrained_path(scale)
+        if file.is_file() and settings_of_file(file)["record"] == e.training.start:
+            return load_pretrained(file).state_dict()
+    raise FileNotFoundError(
+        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path} and is no network of "
+        "the package: train it first"
+    )
+
+
 def trained_model(experiment: Experiment) -> torch.nn.Module:
-    """The network of a run from its checkpoint in the cache. Raises FileNotFoundError if it was trained elsewhere."""
+    """The network of a run, in evaluation mode, from its checkpoint in the cache.
+
+    Raises FileNotFoundError if it was trained elsewhere.
+    """
     path = checkpoint_path(run_key(experiment))
     state = load_checkpoint(path)
     if state is None or state["step"] < experiment.training.steps:
