@@ -1,4 +1,4 @@
-"""Command line: `python -m prffn reports`, `python -m prffn data`."""
+"""Command line: `python -m prffn reports`, `overview`, `html`, `plan`, `bench`, `data`, `ship`, `upscale`."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from prffn.config import PROFILES, unknown
-from prffn.paths import TEXT_PROGRESS_VARIABLE, checkout, data_root, reports_root
+from prffn.paths import RECORDED, TEXT_PROGRESS_VARIABLE, checkout, data_root, reports_root
 
 BENCHMARKS = ("contrast", "inference")
 
@@ -23,6 +23,21 @@ def main(arguments: list[str] | None = None) -> int:
     reports.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
     reports.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     reports.add_argument("--retrain", action="store_true", help="train all runs afresh")
+
+    plan = commands.add_parser("plan", help="a dry run: the runs of a profile, and what they take on this device")
+    plan.add_argument("notebooks", nargs="*", help="names such as table5_region_size; all of them if none is given")
+    plan.add_argument("--profile", default="quick", choices=sorted(PROFILES))
+    plan.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
+    plan.add_argument("--device", default="auto", help="auto, cpu, cuda or mps: where a few steps are measured")
+    plan.add_argument("--gpus", type=int, default=1, help="on how many such devices the runs are trained")
+    plan.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+
+    for name, what in {
+        "overview": "write the page of all claims: reports/README.md, or reports/<profile>/README.md",
+        "html": "write the reports as web pages that need no network: reports/<profile>/html/",
+    }.items():
+        command = commands.add_parser(name, help=what)
+        command.add_argument("--profile", default=RECORDED, choices=sorted(PROFILES))
 
     bench = commands.add_parser("bench", help="time and memory, written to reports/bench/")
     bench.add_argument("only", nargs="?", choices=BENCHMARKS, help="the cost of L_contr, or PRFFN's forward; else both")
@@ -40,16 +55,51 @@ def main(arguments: list[str] | None = None) -> int:
     get = data_commands.add_parser("get", help="download official archives, check and unpack them")
     get.add_argument("sets", nargs="+", metavar="SET")
 
+    ship = commands.add_parser("ship", help="train the small networks of the package, and put them into it")
+    ship.add_argument("scales", type=int, nargs="*", default=[2, 3, 4], help="2, 3, 4; all of them if none is given")
+    ship.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    ship.add_argument("--retrain", action="store_true", help="train them afresh")
+
+    upscale = commands.add_parser("upscale", help="upscale photographs, from files or whole folders, into files")
+    upscale.add_argument("sources", nargs="+", type=Path, metavar="IMAGE", help="an image, or a folder of images")
+    upscale.add_argument("--scale", type=int, choices=(2, 3, 4), help="3 if not given, or what the weights are for")
+    upscale.add_argument("-o", "--output", type=Path, help="a file for one image, or a folder; else beside the input")
+    upscale.add_argument("--weights", type=Path, help="of another network; else the small PRFFN of this package")
+    upscale.add_argument("--tile", type=int, help="side of a tile in pixels of the input, 256 if not given: a "
+                         "smaller one needs less memory and more time")  # fmt: skip
+    upscale.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    upscale.add_argument("--overwrite", action="store_true", help="replace outputs that are there already")
+
     options = parser.parse_args(arguments)
     try:
         if options.command == "reports":
             return run_notebooks(options)
+        if options.command == "plan":
+            return plan_runs(options)
+        if options.command in ("overview", "html"):
+            return write_pages(options.profile, only=options.command)
         if options.command == "bench":
             return run_benchmarks(options)
+        if options.command == "ship":
+            return train_shipped(options)
+        if options.command == "upscale":
+            from prffn import upscaling
+
+            return upscaling.run(options)
         return list_sets() if options.data_command == "list" else get_sets(options.sets)
     except (ValueError, OSError) as error:
         print(f"prffn: {error}", file=sys.stderr)
         return 1
+
+
+def train_shipped(options: argparse.Namespace) -> int:
+    """Trains the networks of the package, and prints their figures."""
+    from prffn.shipping import ship
+
+    for scale, record, path in ship(options.scales, device=options.device, retrain=options.retrain):
+        means = (f"{sum(e['psnr_y']) / len(e['psnr_y']):.2f} dB on {name}" for name, e in record["evaluation"].items())
+        print(f"x{scale}: {', '.join(means)}; {path}", flush=True)
+    return 0
 
 
 def run_benchmarks(options: argparse.Namespace) -> int:
@@ -69,27 +119,60 @@ def run_notebooks(options: argparse.Namespace) -> int:
     """Runs notebooks headlessly; the executed copies go beside the reports."""
     import papermill
 
-    available = {path.stem: path for path in sorted((checkout() / "notebooks").glob("*.ipynb"))}
-    for name in options.notebooks:
-        if name not in available:
-            raise ValueError(unknown("notebook", name, available))
+    notebooks = find_notebooks(options.notebooks)
     parameters = {"profile": options.profile, "device": options.device, "retrain": options.retrain}
     if options.seeds is not None:
         parameters["seeds"] = options.seeds
     folder = reports_root() / options.profile
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[TEXT_PROGRESS_VARIABLE] = "1"  # the notebooks' kernels inherit it: their bars reach this terminal
-    for name in options.notebooks or available:
+    for name, path in notebooks.items():
         began = time.perf_counter()
         print(f"{name}: profile {options.profile}", flush=True)
         try:
             papermill.execute_notebook(
-                str(available[name]), str(folder / f"{name}.ipynb"), parameters=parameters, kernel_name="python3",
+                str(path), str(folder / f"{name}.ipynb"), parameters=parameters, kernel_name="python3",
                 progress_bar=False, stderr_file=sys.stderr,
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error
-        print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {folder / name}.md", flush=True)
+        written = next(path for suffix in ("md", "ipynb") if (path := folder / f"{name}.{suffix}").is_file())
+        print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)
+    return write_pages(options.profile)
+
+
+def find_notebooks(names: list[str]) -> dict[str, Path]:
+    """The notebooks of these names, all if there are none. Raises ValueError for a name that no notebook has."""
+    available = {path.stem: path for path in sorted((checkout() / "notebooks").glob("*.ipynb"))}
+    for name in names:
+        if name not in available:
+            raise ValueError(unknown("notebook", name, available))
+    return {name: available[name] for name in names or available}
+
+
+def plan_runs(options: argparse.Namespace) -> int:
+    """Prints what the runs of the notebooks take, and writes it to reports/<profile>/plan.md."""
+    from prffn.plan import make_plan
+    from prffn.plan_report import save_plan
+
+    if options.gpus < 1:
+        raise ValueError(f"--gpus must be a whole number from 1 on, got {options.gpus}")
+    notebooks = find_notebooks(options.notebooks)
+    os.environ[TEXT_PROGRESS_VARIABLE] = "1"
+    plan = make_plan(notebooks, options.profile, device=options.device, seeds=options.seeds, fresh=options.fresh)
+    print(save_plan(plan, options.gpus) if plan.runs else f"{', '.join(notebooks)}: trains nothing")
+    return 0
+
+
+def write_pages(profile: str, only: str | None = None) -> int:
+    """Writes the overview of a profile's reports and the web pages, or only one of them: "overview" or "html"."""
+    from prffn.overview import write_overview
+    from prffn.site import write_site
+
+    if only != "html":
+        print(f"overview: {write_overview(profile)}")
+    if only != "overview":
+        print(f"web pages: {write_site(profile)}")
     return 0
 
 
