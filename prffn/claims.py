@@ -18,36 +18,59 @@ LABELS = {
 """What a number of each profile may be called. Numbers of the paper are called "printed"."""
 
 
-def claims_greater(runs: Runs, claims: Mapping[str, tuple[str, str]], *, metric: str = "psnr_y") -> pd.DataFrame:
+def claims_greater(
+    runs: Runs,
+    claims: Mapping[str, tuple[str, str]],
+    *,
+    metric: str = "psnr_y",
+    printed: Mapping[str, float] | None = None,
+    digits: int = 3,
+) -> pd.DataFrame:
     """Each claim "the first label's figure is greater than the second's": the verdict on each set, with its interval.
 
-    A claim holds, or does not hold, only if the paired 95 % interval over the seeds excludes zero.
+    A claim holds, or does not hold, only if the paired 95 % interval over seeds and images excludes zero.
+    printed: the paper's figures by label; the column "printed" is then their difference.
     """
-    return _judged(runs, claims, metric, verdict_greater)
+    return _judged(runs, claims, metric, printed or {}, digits, verdict_greater)
 
 
 def claims_not_smaller(
-    runs: Runs, claims: Mapping[str, tuple[str, str]], *, margin: float, metric: str = "psnr_y"
+    runs: Runs,
+    claims: Mapping[str, tuple[str, str]],
+    *,
+    margin: float,
+    metric: str = "psnr_y",
+    printed: Mapping[str, float] | None = None,
+    digits: int = 3,
 ) -> pd.DataFrame:
     """As `claims_greater`, for "the first label's figure is not smaller than the second's by more than `margin`"."""
-    return _judged(runs, claims, metric, lambda difference: verdict_not_smaller(difference, margin))
+    return _judged(
+        runs, claims, metric, printed or {}, digits, lambda difference: verdict_not_smaller(difference, margin)
+    )
 
 
 def _judged(
-    runs: Runs, claims: Mapping[str, tuple[str, str]], metric: str, verdict: Callable[[Interval], Verdict]
+    runs: Runs,
+    claims: Mapping[str, tuple[str, str]],
+    metric: str,
+    printed: Mapping[str, float],
+    digits: int,
+    verdict: Callable[[Interval], Verdict],
 ) -> pd.DataFrame:
     rows = []
-    for text, labels in claims.items():
+    for text, (first, second) in claims.items():
         for image_set in image_sets(runs):
-            a, b = ([run.mean(image_set, metric) for run in runs[label]] for label in labels)
             row: dict[str, Any] = {"claim": text, "set": image_set}
-            if None in a or None in b:
+            if first in printed and second in printed:
+                row["printed"] = round(printed[first] - printed[second], digits)
+            a, b = (runs.values_of(label, image_set, metric) for label in (first, second))
+            if a is None or b is None:
                 rows.append({**row, "verdict": NOT_MEASURED})
                 continue
-            difference = paired_interval(a, b)  # type: ignore[arg-type]
-            row["difference"] = round(difference.mean, 3)
+            difference = paired_interval(a, b)
+            row["difference"] = round(difference.mean, digits)
             if len(a) > 1:
-                row |= {"low": round(difference.low, 3), "high": round(difference.high, 3)}
+                row |= {"low": round(difference.low, digits), "high": round(difference.high, digits)}
             rows.append({**row, "verdict": verdict(difference)})
     return pd.DataFrame(rows).set_index(["claim", "set"])
 

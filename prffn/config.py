@@ -21,7 +21,11 @@ from prffn.losses.contrast import (
     Similarity,
     check_arguments,
 )
+Backbone = Literal["vgg19", "vgg16_caffe"]
 from prffn.models.prffn import Variant
+
+Network = Literal["PRFFN", "EDSR", "SwinIR-light", "RCAN"]
+"""The networks to which Table 4 adds L_contr, and PRFFN."""
 
 
 # fmt: off
@@ -37,6 +41,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
+    network: Network = "PRFFN"                      # printed (Table 4: with the others too, see models.reduced)
     variant: Variant = "PRFFN3"                     # printed (Table 1); with L_contr it is PRFFN
     channels: int = 64                              # inferred from the printed parameters
     groups: int = 10                                # N, printed
@@ -54,6 +59,9 @@ class LossConfig:
     temperature: float = TEMPERATURE                # tau of the form infonce
     epsilon: float = EPSILON                        # of the form ratio
     negatives: Negatives = NEGATIVES
+    perceptual_weight: float = 0.0                  # of L_perc (Table 2); its weight is not printed
+    csd_weight: float = 0.0                         # of L_CSD (Table 2); its weight is not printed
+    backbone: Backbone = "vgg19"                    # of both, our choice: that of their published definitions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,7 @@ class TrainingConfig:
     betas: tuple[float, float] = (0.9, 0.999)       # our choice: RCAN's
     bfloat16: bool = False                          # autocast of the network; the loss stays in float32
     channels_last: bool = False                     # memory format of the network
+    start: str = ""                                 # key of a run whose weights of the same shapes it starts from
 
 
 # fmt: on
@@ -83,12 +92,21 @@ class Experiment:
         """The same experiment with settings that have no effect at their defaults: equal trainings compare equal."""
         loss, model, training = self.loss, self.model, self.training
         if loss.contrast_weight == 0:
-            loss = LossConfig(contrast_weight=0.0)
+            loss = LossConfig(
+                contrast_weight=0.0,
+                perceptual_weight=loss.perceptual_weight,
+                csd_weight=loss.csd_weight,
+                backbone=loss.backbone,
+            )
         elif loss.form == "ratio":
             loss = dataclasses.replace(loss, similarity=LossConfig.similarity, temperature=LossConfig.temperature)
         else:
             loss = dataclasses.replace(loss, epsilon=LossConfig.epsilon)
-        if model.variant != "PRFFN3":
+        if not (loss.perceptual_weight or loss.csd_weight):
+            loss = dataclasses.replace(loss, backbone=LossConfig.backbone)
+        if model.network != "PRFFN":
+            model = ModelConfig(network=model.network, channels=model.channels, groups=model.groups)
+        elif model.variant != "PRFFN3":
             model = dataclasses.replace(model, dilation_rates=ModelConfig.dilation_rates)
         if training.schedule != "halving":
             training = dataclasses.replace(training, halve_every=TrainingConfig.halve_every)
@@ -223,8 +241,9 @@ def check(e: Experiment) -> None:
             raise ValueError(f"{name} must be positive, got {number!r}")
     if e.data.scale not in (2, 3, 4):
         raise ValueError(f"data.scale must be 2, 3 or 4, got {e.data.scale!r}")
-    if not 0 <= e.loss.contrast_weight < float("inf"):
-        raise ValueError(f"loss.contrast_weight must be 0 or more, got {e.loss.contrast_weight!r}")
+    for name in ("contrast_weight", "perceptual_weight", "csd_weight"):
+        if not 0 <= (weight := getattr(e.loss, name)) < float("inf"):
+            raise ValueError(f"loss.{name} must be 0 or more, got {weight!r}")
     if not e.data.evaluation:
         raise ValueError("data.evaluation must name at least one image set")
     loss = e.loss

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -19,20 +20,21 @@ def compare(
 ) -> pd.DataFrame:
     """One row for each image set and label: printed value, the mean over the seeds, each seed, and differences.
 
-    `gain` is the mean difference to `baseline`, paired by seed, `low` and `high` its 95 % interval over the seeds
+    `gain` is the mean difference to `baseline`, paired by seed and image, `low` and `high` its 95 % interval over both
     (None with one seed, which has no interval); `printed gain` is the printed difference. Values are rounded.
     """
     rows = []
     for image_set in image_sets(runs):
-        values = {label: [run.mean(image_set, metric) for run in group] for label, group in runs.items()}
-        for label, seeds in values.items():
+        for label in runs:
+            values = runs.values_of(label, image_set, metric)
             row: dict[str, Any] = {"set": image_set, "label": label, "printed": printed.get(label)}
-            if any(value is None for value in seeds):
+            if values is None:
                 rows.append({**row, "mean": NOT_MEASURED})
                 continue
-            row |= {"mean": sum(seeds) / len(seeds)}  # type: ignore[arg-type]
-            if label != baseline:
-                difference = paired_interval(seeds, values[baseline])  # type: ignore[arg-type]
+            seeds = [float(np.mean(of_images)) for of_images in values]
+            row |= {"mean": sum(seeds) / len(seeds)}
+            if label != baseline and (others := runs.values_of(baseline, image_set, metric)) is not None:
+                difference = paired_interval(values, others)
                 row |= {"gain": difference.mean}
                 if len(seeds) > 1:
                     row |= {"low": difference.low, "high": difference.high}
@@ -68,12 +70,11 @@ def summary(runs: Runs) -> pd.DataFrame:
     metrics = {"PSNR-Y": ("psnr_y", 3), "SSIM-Y": ("ssim_y", 4), "LPIPS": ("lpips", 4)}
     rows = []
     for image_set in image_sets(runs):
-        for label, group in runs.items():
+        for label in runs:
             row: dict[str, Any] = {"set": image_set, "label": label}
             for name, (metric, digits) in metrics.items():
-                values = [run.mean(image_set, metric) for run in group]
-                missing = any(value is None for value in values)
-                row[name] = NOT_MEASURED if missing else f"{sum(values) / len(values):.{digits}f}"  # type: ignore[arg-type]
+                values = runs.values_of(label, image_set, metric)
+                row[name] = NOT_MEASURED if values is None else f"{np.mean(values):.{digits}f}"
             rows.append(row)
     return pd.DataFrame(rows).set_index(["set", "label"])
 

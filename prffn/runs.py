@@ -92,6 +92,11 @@ class Runs(Mapping[str, list[Run]]):
     def __len__(self) -> int:
         return len(self.by_label)
 
+    def values_of(self, label: str, image_set: str, metric: str = "psnr_y") -> list[list[float]] | None:
+        """The metric of each image, for each seed: (seeds, images). None where it was not measured."""
+        values = [run.values(image_set, metric) for run in self[label]]
+        return None if not values or None in values else values  # type: ignore[return-value]
+
     def all(self) -> dict[str, Run]:
         """Each distinct run once, by key."""
         return {run.key: run for runs in self.by_label.values() for run in runs}
@@ -164,6 +169,7 @@ def _make_record(
             e,
             device=device,
             checkpoint=checkpoint,
+            start=start_weights(e),
             validate=lambda model: evaluate(model, e.data.evaluation[0], scale=scale, device=device).mean_psnr(),
             label=label,
             progress=progress,
@@ -196,6 +202,17 @@ def _make_record(
 def bicubic_baseline(image_set: str, scale: int, lpips: bool) -> Evaluation:
     """Figures of bicubic upscaling, measured once a process."""
     return evaluate_bicubic(image_set, scale=scale, lpips=lpips)
+
+
+def start_weights(e: Experiment) -> dict[str, torch.Tensor] | None:
+    """The weights of the run that training.start names, from its checkpoint. Raises FileNotFoundError without one."""
+    if not e.training.start:
+        return None
+    path = checkpoint_path(e.training.start)
+    state = load_checkpoint(path)
+    if state is None:
+        raise FileNotFoundError(f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path}")
+    return state["model"]
 
 
 def trained_model(experiment: Experiment) -> torch.nn.Module:

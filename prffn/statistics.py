@@ -1,10 +1,10 @@
-"""Paired comparison over seeds, and the verdict that follows from it."""
+"""Paired comparison over seeds and images, and the verdict that follows from it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 Verdict = Literal["holds", "does not hold", "not decided"]
@@ -23,19 +23,41 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-def paired_interval(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Interval of the mean of a - b, paired by seed: both runs of a seed share first weights and patches.
+def paired_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Interval of the mean of a - b over seeds and images, paired: both runs of a seed share first weights and patches.
 
-    Raises ValueError if the lengths differ or are zero.
+    a, b: (seeds, images), or (seeds,) for one value each. Seeds and images are both taken as drawn at random: the
+    interval is of what another seed would give on other images of the kind (two-way random effects without replication:
+    the mean squares of seeds and images less the residual one, degrees of freedom after Satterthwaite; where the residual
+    exceeds the smaller of the two, the larger one alone). One image says nothing of others: it is then over seeds alone.
+    Raises ValueError if the shapes differ or there is nothing.
     """
-    if len(a) != len(b) or not len(a):
-        raise ValueError(f"paired values must be as many as each other and at least one, got {len(a)} and {len(b)}")
-    differences = np.asarray(a, float) - np.asarray(b, float)
-    n, mean = len(differences), float(differences.mean())
-    if n == 1:
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if a.shape != b.shape or a.ndim not in (1, 2) or not a.size:
+        raise ValueError(f"paired values must be as many as each other and at least one, got {a.shape} and {b.shape}")
+    d = (a - b).reshape(len(a), -1)
+    (seeds, images), mean = d.shape, float(d.mean())
+    if seeds == 1:
         return Interval(mean, -np.inf, np.inf)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * differences.std(ddof=1) / np.sqrt(n))
+    square, freedom = images * d.mean(axis=1).var(ddof=1), float(seeds - 1)
+    if images > 1:
+        square, freedom = _crossed(d, square)
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(square / d.size))
     return Interval(mean, mean - half, mean + half)
+
+
+def _crossed(d: NDArray[np.float64], of_seeds: float) -> tuple[float, float]:
+    """Mean square of which the mean's variance is a (seeds x images)-th, and its degrees of freedom."""
+    seeds, images = d.shape
+    of_images = seeds * d.mean(axis=0).var(ddof=1)
+    rest = d - d.mean(axis=1, keepdims=True) - d.mean(axis=0) + d.mean()
+    freedoms = (seeds - 1, images - 1, (seeds - 1) * (images - 1))
+    residual = (rest**2).sum() / freedoms[2]
+    square = of_seeds + of_images - residual
+    if square <= max(of_seeds, of_images):
+        return (of_seeds, freedoms[0]) if of_seeds > of_images else (of_images, freedoms[1])
+    squares = zip((of_seeds, of_images, residual), freedoms, strict=True)
+    return square, square**2 / sum(part**2 / freedom for part, freedom in squares)
 
 
 def verdict_greater(difference: Interval) -> Verdict:

@@ -6,20 +6,20 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import tqdm.auto
-from torch import nn
+from torch import Tensor, nn
 
 from prffn.config import Experiment, TrainingConfig
 from prffn.data import PatchSampler, image_set, lr_images
 from prffn.losses.total import loss_terms, weighted_sum
 from prffn.machine import peak_memory_mb, reset_peak_memory
-from prffn.models import PRFFN
+from prffn.models import PRFFN, reduced
 from prffn.paths import TEXT_PROGRESS_VARIABLE, atomic_write
 
 CURVE_POINTS = 50
@@ -39,15 +39,19 @@ class NonFiniteLoss(FloatingPointError):
 class Trained:
     """A trained network and what training it took."""
 
-    model: PRFFN
+    model: nn.Module
     curve: list[dict[str, float]]
     seconds: float
     peak_memory_mb: float
 
 
-def build_model(experiment: Experiment) -> PRFFN:
+def build_model(experiment: Experiment) -> nn.Module:
     """The untrained network of an experiment; the same seed gives the same weights."""
     m = experiment.model
+    generator = torch.Generator().manual_seed(experiment.seed)
+    if m.network != "PRFFN":
+        scale = experiment.data.scale
+        return reduced(m.network, scale, channels=m.channels, groups=m.groups, generator=generator)
     return PRFFN(
         experiment.data.scale,
         variant=m.variant,
@@ -56,8 +60,22 @@ def build_model(experiment: Experiment) -> PRFFN:
         blocks=m.blocks,
         reduction=m.reduction,
         dilation_rates=m.dilation_rates,
-        generator=torch.Generator().manual_seed(experiment.seed),
+        generator=generator,
     )
+
+
+def take_over(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """Puts into the network the weights that have its names and shapes; returns the names that had none.
+
+    RCAN's habit: x3 and x4 start from the body trained at x2, only the upsampler's weights differ in shape.
+    Raises ValueError if nothing fits.
+    """
+    state = model.state_dict()
+    fitting = {name: value for name, value in weights.items() if name in state and state[name].shape == value.shape}
+    if not fitting:
+        raise ValueError("the weights to start from fit no layer of the network; is training.start of another network?")
+    model.load_state_dict({**state, **fitting})
+    return [name for name in state if name not in fitting]
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -78,7 +96,8 @@ def train(
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     checkpoint_every: float = 60.0,
-    validate: Callable[[PRFFN], float] | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    validate: Callable[[nn.Module], float] | None = None,
     label: str = "training",
     progress: bool = True,
 ) -> Trained:
@@ -87,6 +106,7 @@ def train(
     checkpoint: file for the whole state, written every `checkpoint_every` seconds and at the end. A run that was
         killed goes on from it and ends with the same weights as one that was not (bit for bit on the CPU, with the
         same number of threads). A damaged one, or one of another experiment, is not used.
+    start: weights to start from, see `take_over`: those of the run that training.start names.
     validate: gives the PSNR in dB of the network; the curve then holds it as `psnr_y` at some ten points and the end.
     Raises NonFiniteLoss naming the step and the term, ValueError or FileNotFoundError if the images cannot be used.
     """
@@ -94,6 +114,10 @@ def train(
     reset_peak_memory(device)
 
     model = build_model(e)
+    if bool(config.start) != (start is not None):
+        raise ValueError(f"training.start is {config.start!r}: its weights must be given as `start`, and only then")
+    if start is not None:
+        take_over(model, start)
     hr = image_set(e.data.train)
     sampler = PatchSampler(
         hr.images,
@@ -134,7 +158,7 @@ def train(
             group["lr"] = learning_rate(config, step)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
             sr = model(lr)
-        terms = loss_terms(sr.float(), target, e.loss)
+        terms = loss_terms(sr.float(), target, lr, e.loss)
         values = dict(zip(terms, torch.stack(list(terms.values())).detach().tolist(), strict=True))
         check_finite(values, step)
         optimizer.zero_grad(set_to_none=True)

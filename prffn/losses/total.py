@@ -1,14 +1,18 @@
-"""The total loss L = L_1 + lambda_c L_contr: each term by its name, weighted once."""
+"""The total loss, L = L_1 + lambda_c L_contr and the other terms of Table 2: each by its name, weighted once."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from prffn.config import LossConfig
 from prffn.losses.contrast import pixel_contrast
+csd_loss = perceptual_loss = None
 
 
-def loss_terms(sr: Tensor, hr: Tensor, config: LossConfig) -> dict[str, Tensor]:
-    """The terms in use, unweighted, by name. sr, hr: (N, 3, H, W), RGB in [0, 1]."""
+def loss_terms(sr: Tensor, hr: Tensor, lr: Tensor, config: LossConfig) -> dict[str, Tensor]:
+    """The terms in use, unweighted, by name.
+
+    sr, hr: (N, 3, H, W), RGB in [0, 1]. lr: (N, 3, h, w), of which L_CSD makes its negatives.
+    """
     terms = {"l1": F.l1_loss(sr, hr)}
     if config.contrast_weight:
         terms["contrast"] = pixel_contrast(
@@ -21,10 +25,19 @@ def loss_terms(sr: Tensor, hr: Tensor, config: LossConfig) -> dict[str, Tensor]:
             epsilon=config.epsilon,
             negatives=config.negatives,
         )
+    if config.perceptual_weight:
+        terms["perceptual"] = perceptual_loss(sr, hr, config.backbone)
+    if config.csd_weight:
+        terms["csd"] = csd_loss(sr, hr, lr, config.backbone)
     return terms
 
 
 def weighted_sum(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
-    """L = L_1 + lambda_c L_contr (printed)."""
-    weights = {"l1": 1.0, "contrast": config.contrast_weight}
+    """L = L_1 + lambda_c L_contr (printed), and with L_perc and L_CSD, weighted too, where they are in use."""
+    weights = {
+        "l1": 1.0,
+        "contrast": config.contrast_weight,
+        "perceptual": config.perceptual_weight,
+        "csd": config.csd_weight,
+    }
     return sum((weights[name] * term for name, term in list(terms.items())[1:]), weights["l1"] * terms["l1"])

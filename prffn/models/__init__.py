@@ -55,4 +55,27 @@ def build(name: str, scale: int, *, generator: torch.Generator | None = None) ->
     return NETWORKS[name](scale, generator=generator)
 
 
-__all__ = ["NETWORKS", "PRFFN", "build"]
+def reduced(
+    name: str, scale: int, *, channels: int, groups: int, generator: torch.Generator | None = None
+) -> nn.Module:
+    """EDSR, RCAN or SwinIR-light made smaller as PRFFN is by `channels` (of 64) and `groups` (of 10): our choice.
+
+    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB. With 64 and 10 the published sizes. The width follows the channels
+    (SwinIR-light: heads of 10 channels, 6 of them at 64), the depth the groups: 16 blocks of EDSR, 20 blocks of each
+    group of RCAN, 4 groups of SwinIR-light at 10; at least one each. SwinIR-light leaves out no layers in training: that
+    noise comes from global state, and a killed run could not go on bit for bit.
+    Raises ValueError for another name.
+    """
+    width, depth = channels / 64, groups / 10
+    if name == "EDSR":
+        return EDSR(scale, channels=channels, blocks=max(1, round(16 * depth)), generator=generator)
+    if name == "RCAN":
+        blocks = max(1, round(20 * depth))
+        return RCAN(scale, channels=channels, groups=groups, blocks=blocks, generator=generator)
+    if name == "SwinIR-light":
+        heads, swin_groups = max(1, round(6 * width)), max(1, round(4 * depth))
+        return SwinIRLight(scale, heads=heads, groups=swin_groups, drop_path=0.0, generator=generator)
+    raise ValueError(f"only EDSR, RCAN and SwinIR-light (Table 4) can be reduced, got {name!r}")
+
+
+__all__ = ["NETWORKS", "PRFFN", "build", "reduced"]

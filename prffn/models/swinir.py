@@ -12,6 +12,7 @@ class SwinIRLight(nn.Module):
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]. 4 groups of 6 layers of 60 channels and 6 heads,
     windows of 8 x 8, one sub-pixel conv as the upsampler: as published. 910,152 / 918,267 / 929,628 parameters at
     x2 / x3 / x4; its paper prints 878 / 886 / 897 K, which is without the position tables (32,400).
+    groups, heads: fewer make it smaller; each head has 10 channels.
     The input is padded to whole windows by reflection, so each side must be at least 5 pixels long.
     drop_path: how often a layer is left out in training, increasing with the depth up to this (0.1 as published); the
     noise is from PyTorch's global state. Weights are drawn from `generator`: linear layers and position tables as
@@ -19,14 +20,23 @@ class SwinIRLight(nn.Module):
     Raises ValueError for a scale other than 2, 3, 4.
     """
 
-    def __init__(self, scale: int = 2, *, drop_path: float = 0.1, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        scale: int = 2,
+        *,
+        groups: int = 4,
+        heads: int = 6,
+        drop_path: float = 0.1,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         from spandrel.architectures.SwinIR import SwinIR  # takes a second to import: only where it is used
 
         check_scale(scale)
         self.scale = scale
         self.network = SwinIR(
-            upscale=scale, img_size=64, window_size=8, depths=[6] * 4, num_heads=[6] * 4, embed_dim=60, mlp_ratio=2,
+            upscale=scale, img_size=64, window_size=8, depths=[6] * groups, num_heads=[heads] * groups,
+            embed_dim=10 * heads, mlp_ratio=2,
             upsampler="pixelshuffledirect", drop_path_rate=drop_path,
         )  # fmt: skip
         if generator is not None:
