@@ -135,14 +135,14 @@ def backbone_sha256(backbone: BackboneName) -> str:
 def _known(backbone: str) -> Backbone:
     if backbone not in BACKBONES:
         raise ValueError(f"backbone must be one of {', '.join(get_args(BackboneName))}, got {backbone!r}")
-    return BACKBONES[backbone]  # type: ignore[index]
+    return BACKBONES[backbone]
 
 
 def _file(backbone: BackboneName) -> Path:
     """The file of a backbone's weights, downloaded if need be; raises BackboneUnavailable."""
     names, folder = BACKBONES[backbone].files, weights_root()
-    for name in names if folder else ():
-        if (folder / name).is_file():
+    for name in names:
+        if folder and (folder / name).is_file():
             return folder / name
     missing = f"PRFFN_WEIGHTS names no folder with {' or '.join(names)}"
     if backbone == "vgg19":
