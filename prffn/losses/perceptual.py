@@ -1,0 +1,81 @@
+"""The other losses of Table 2, in the space of VGG features: L_perc and L_CSD. Only their names are printed.
+
+The paper's text on them is not at hand; they are what their own papers publish, and which variant is our choice:
+
+    L_perc    Johnson et al., ECCV 2016, as for super-resolution: features of relu2_2, squared error / (C H W)
+    L_CSD     Wang et al., IJCAI 2021 (and github.com/Booooooooooo/CSD): at five layers, the distance to the positive
+              over the distances to K negatives, with the HR image in the place of their teacher's
+"""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prffn.losses.backbone import BackboneName, features
+
+Convention = Literal["johnson", "esrgan"]
+
+CSD_WEIGHTS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0}
+"""Layers of L_CSD and their weights (published)."""
+
+CSD_NEGATIVES = 10
+"""K, the number of negatives for batches of 16 (published, in the command of the authors' code)."""
+
+CSD_EPSILON = 1e-7
+"""Added to the distances to the negatives (published)."""
+
+
+def perceptual_loss(sr: Tensor, hr: Tensor, backbone: BackboneName, *, convention: Convention = "johnson") -> Tensor:
+    """L_perc between SR and HR images (Table 2). Returns a scalar; no gradient flows to `hr`.
+
+    sr, hr: (N, 3, H, W), RGB in [0, 1].
+    backbone: our choice; Johnson et al. have vgg16_caffe, ESRGAN vgg19. The features have the unit of its input, 255
+        for white or standard deviations, and the loss the square of it: a weight for one does not fit the other.
+    convention: "johnson", the mean squared error at relu2_2, or "esrgan" (Wang et al., 2018), the mean absolute error
+        at conv5_4 before the ReLU, which only vgg19 has. Our choice: the former, under whose name the loss is known.
+    Raises ValueError for shapes that differ or names that are unknown, BackboneUnavailable without weights.
+    """
+    _check_shapes(sr, hr)
+    if convention not in get_args(Convention):
+        raise ValueError(f"convention must be one of {', '.join(get_args(Convention))}, got {convention!r}")
+    layer = "relu2_2" if convention == "johnson" else "conv5_4"
+    with torch.no_grad():
+        target = features(hr.to(sr.dtype), backbone, [layer])[layer]
+    output = features(sr, backbone, [layer])[layer]
+    return F.mse_loss(output, target) if convention == "johnson" else F.l1_loss(output, target)
+
+
+def csd_loss(sr: Tensor, hr: Tensor, lr: Tensor, backbone: BackboneName, *, negatives: int = CSD_NEGATIVES) -> Tensor:
+    """L_CSD of a batch of SR images (Table 2). Returns a scalar; no gradient flows to `hr` and `lr`.
+
+        sum over layers l of  w_l mean|phi_l(HR) - phi_l(SR)| / ( sum over k of mean|phi_l(N_k) - phi_l(SR)| + eps )
+
+    Means are over the batch, channels and places, before they are divided (as published).
+    sr, hr: (N, 3, H, W), RGB in [0, 1]. lr: (N, 3, h, w), the patches that they come from.
+    backbone: VGG-19 is published; its normalisation of the input is our choice, the authors' code has none.
+    negatives: K; the first K patches of `lr`, enlarged by the interpolation of the authors' code (bicubic, a = -0.75),
+        are the negatives of every image, its own patch among them (as published). A batch of fewer has no more.
+    Raises ValueError for shapes that do not fit, an unknown backbone or K below 1, BackboneUnavailable without weights.
+    """
+    _check_shapes(sr, hr)
+    if lr.ndim != 4 or lr.shape[:2] != sr.shape[:2]:
+        raise ValueError(f"lr must hold the {len(sr)} patches (N, 3, h, w) of sr, got {tuple(lr.shape)}")
+    if isinstance(negatives, bool) or not isinstance(negatives, int) or negatives < 1:
+        raise ValueError(f"negatives must be a whole number from 1 on, got {negatives!r}")
+    with torch.no_grad():
+        first = lr[:negatives].to(torch.promote_types(sr.dtype, torch.float32))
+        enlarged = F.interpolate(first, size=sr.shape[2:], mode="bicubic", align_corners=False)
+        others = features(torch.cat((hr.to(first.dtype), enlarged)), backbone, CSD_WEIGHTS)  # one pass for all
+    losses = []
+    for layer, x in features(sr, backbone, CSD_WEIGHTS).items():
+        positive, *away = others[layer].split((len(sr), *[1] * len(enlarged)))  # K negatives of (1, C, h, w)
+        distances = torch.stack([F.l1_loss(x, negative.expand_as(x)) for negative in away])
+        losses.append(CSD_WEIGHTS[layer] * F.l1_loss(x, positive) / (distances.sum() + CSD_EPSILON))
+    return torch.stack(losses).sum()
+
+
+def _check_shapes(sr: Tensor, hr: Tensor) -> None:
+    if sr.shape != hr.shape or sr.ndim != 4 or sr.shape[1] != 3:
+        raise ValueError(f"sr and hr must both be (N, 3, H, W), got {tuple(sr.shape)} and {tuple(hr.shape)}")
