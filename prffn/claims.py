@@ -75,7 +75,7 @@ def _judged(
     return pd.DataFrame(rows).set_index(["claim", "set"])
 
 
-def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB") -> str:
+def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB", digits: int = 3) -> str:
     """A sentence for each claim, from the verdicts, and what the seeds could not have shown.
 
     verdicts: from `claims_greater` or `claims_not_smaller`.
@@ -85,12 +85,13 @@ def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB") -> str:
     for claim, rows in verdicts.groupby(level="claim", sort=False):
         found = ", ".join(f"{verdict} on {image_set}" for (_, image_set), verdict in rows["verdict"].items())
         lines.append(f"- {claim}: {found}.")
+    lines += [f"- {label}: not measured: {reason}." for label, reason in runs.not_measured.items()]
     lines.append("")
     if seeds == 1:
         lines.append("One seed has no interval: nothing can be decided with it.")
     elif "high" in verdicts:  # something was measured
         half_width = ((verdicts["high"] - verdicts["low"]) / 2).groupby(level="set", sort=False).median()
-        reach = ", ".join(f"{width:.3f} {unit} on {image_set}" for image_set, width in half_width.items())
+        reach = ", ".join(f"{width:.{digits}f} {unit} on {image_set}" for image_set, width in half_width.items())
         lines.append(
             f"With these seeds and steps a difference must be about {reach} (the median of the intervals' half-widths) "
             "to be told from none."

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from prffn.losses.backbone import BackboneName
 from prffn.losses.contrast import (
     EPSILON,
     FORM,
@@ -21,7 +22,6 @@ from prffn.losses.contrast import (
     Similarity,
     check_arguments,
 )
-Backbone = Literal["vgg19", "vgg16_caffe"]
 from prffn.models.prffn import Variant
 
 Network = Literal["PRFFN", "EDSR", "SwinIR-light", "RCAN"]
@@ -61,7 +61,7 @@ class LossConfig:
     negatives: Negatives = NEGATIVES
     perceptual_weight: float = 0.0                  # of L_perc (Table 2); its weight is not printed
     csd_weight: float = 0.0                         # of L_CSD (Table 2); its weight is not printed
-    backbone: Backbone = "vgg19"                    # of both, our choice: that of their published definitions
+    backbone: BackboneName = "vgg19"                # of both, our choice: that of their published definitions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,7 @@ class TrainingConfig:
     betas: tuple[float, float] = (0.9, 0.999)       # our choice: RCAN's
     bfloat16: bool = False                          # autocast of the network; the loss stays in float32
     channels_last: bool = False                     # memory format of the network
+    initial: Literal["drawn", "interpolating"] = "drawn"  # our choice: RCAN's; the other: models/interpolating.py
     start: str = ""                                 # key of a run whose weights of the same shapes it starts from
 
 
@@ -126,6 +127,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "training.learning_rate": 2e-3,
         "training.schedule": "one_cycle",
         "training.channels_last": True,
+        "training.initial": "interpolating",
+        "loss.backbone": "vgg16_caffe",
     },
     "quick": {
         "data.train": "embedded_train",
@@ -139,12 +142,14 @@ PROFILES: dict[str, dict[str, Any]] = {
         "training.learning_rate": 8e-3,
         "training.schedule": "one_cycle",
         "training.channels_last": True,
+        "training.initial": "interpolating",
+        "loss.backbone": "vgg16_caffe",
     },
 }
 """A budget each: what it changes of the paper's settings. `quick` needs no download and trains in minutes; `cpu` is
 the recorded study on real benchmark images; `paper` is the paper's own protocol, for a GPU."""
 
-PROFILE_SEEDS = {"paper": 1, "cpu": 5, "quick": 3}
+PROFILE_SEEDS = {"paper": 1, "cpu": 3, "quick": 1}
 """Number of seeds of each setting. The paper prints one figure each and no seeds: one is our reading."""
 
 
@@ -204,19 +209,26 @@ def experiment(settings: Mapping[str, Any]) -> Experiment:
 
 
 def variants(
-    profile: str, vary: Mapping[str, Mapping[str, Any]], *, seeds: int | None = None
+    profile: str,
+    vary: Mapping[str, Mapping[str, Any]],
+    *,
+    seeds: int | None = None,
+    instead: tuple[str, ...] = (),
 ) -> dict[str, list[Experiment]]:
     """The experiments of a table: one list for each label of `vary`, with one experiment for each seed.
 
-    seeds: how many, 0 to seeds - 1; None for the profile's own number. Raises ValueError for an unknown profile or
-    setting, and for a setting that the profile sets and the table varies: they would contradict each other.
+    seeds: how many, 0 to seeds - 1; None for the profile's own number. instead: settings of the profile that this
+    table is about, and gives a value in every row. Raises ValueError for an unknown profile or setting, and for a
+    setting that the profile sets and the table varies: they would contradict each other.
     """
-    budget = PROFILES[check_profile(profile)]
+    budget = {name: value for name, value in PROFILES[check_profile(profile)].items() if name not in instead}
     count = PROFILE_SEEDS[profile] if seeds is None else seeds
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"seeds must be a whole number from 1 on, or None for the profile's own, got {seeds!r}")
     table: dict[str, list[Experiment]] = {}
     for label, changes in vary.items():
+        if missing := [name for name in instead if name not in changes]:
+            raise ValueError(f"{label!r} gives no value of {missing[0]}, which this table sets instead of the profile")
         for name in changes:
             if name in budget or name == "seed":
                 owner = "the number of seeds" if name == "seed" else f"profile {profile!r}"

@@ -4,6 +4,7 @@ Zhou, Liu, Liu: Pixel-wise contrastive learning for single image super-resolutio
 The tables are transcribed in paper/*.csv.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,3 +79,36 @@ def lambda_psnr() -> pd.Series:
     """Table 3: PSNR in dB on DIV2K_val5, x3, S = 64, by lambda_c."""
     printed = table(3)
     return pd.Series(printed.psnr_db.to_numpy(), index=[f"lambda_c = {value:g}" for value in printed.lambda_c])
+
+
+def ablation_psnr() -> dict[str, float]:
+    """Table 1: PSNR in dB on DIV2K_val5, x3, by model; "PRFFN" is PRFFN3 trained with L_contr."""
+    return _by_label(table(1).model, table(1).psnr_db)
+
+
+LOSSES = {"l1": "L_1", "l_perc": "L_perc", "l_csd": "L_CSD", "l_contr": "L_contr"}
+"""The losses of Table 2 by the names of its columns."""
+
+
+def losses(metric: str) -> dict[str, float]:
+    """Table 2 by label, such as "L_1 + L_contr": "psnr_db", dB on DIV2K_val5, x3, or "lpips", lower is better."""
+    printed = table(2)
+    labels = [" + ".join(name for column, name in LOSSES.items() if row[column]) for _, row in printed.iterrows()]
+    return _by_label(labels, printed[metric])
+
+
+def generality(metric: str) -> dict[str, float]:
+    """Table 4 by label, such as "RCAN" and "RCAN + L_contr": "psnr_db", dB on DIV2K_val5, x3, or "ssim"."""
+    printed = table(4)
+    labels = [f"{row.model} + L_contr" if row.l_contr else row.model for row in printed.itertuples()]
+    return _by_label(labels, printed[metric])
+
+
+def dilation_psnr() -> dict[str, float]:
+    """Table 7: PSNR in dB on DIV2K_val5, x3, by dilation rates, such as "rates 1, 2, 4"."""
+    printed = table(7)
+    return _by_label([f"rates {rates.replace(',', ', ')}" for rates in printed.dilation_rates], printed.psnr_db)
+
+
+def _by_label(labels: Iterable[str], values: Iterable[float]) -> dict[str, float]:
+    return {label: float(value) for label, value in zip(labels, values, strict=True)}

@@ -52,12 +52,14 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
                 error = [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
             ax.errorbar(x, rows["gain"], yerr=error, fmt="o", color=colours[n], capsize=3,
                         label=f"{name}, measured here")  # fmt: skip
-            baseline = table.loc[name].iloc[0]
+            everything = table.loc[name]
+            references = everything.loc[rows["over"]] if "over" in rows else everything.iloc[[0] * len(rows)]
             for seed in [c for c in table.columns if str(c).startswith("seed ")]:
-                ax.plot(x, rows[seed] - baseline[seed], ".", color=colours[n], alpha=0.35, markersize=4)
+                apart = rows[seed].to_numpy() - references[seed].to_numpy()
+                ax.plot(x, apart, ".", color=colours[n], alpha=0.35, markersize=4)
         ax.set_xticks(range(len(labels)), labels)
         ax.set_xlim(-0.5, len(labels) - 0.5)
-        ax.set_ylabel(f"gain over {table.index[0][1]} ({unit})")
+        ax.set_ylabel(f"gain ({unit})" if "over" in gains else f"gain over {table.index[0][1]} ({unit})")
         ax.legend(fontsize=8)
     return ax
 

@@ -16,13 +16,20 @@ from prffn.statistics import paired_interval
 
 
 def compare(
-    runs: Runs, printed: Mapping[str, float], *, baseline: str, metric: str = "psnr_y", digits: int = 3
+    runs: Runs,
+    printed: Mapping[str, float],
+    *,
+    baseline: str | Mapping[str, str],
+    metric: str = "psnr_y",
+    digits: int = 3,
 ) -> pd.DataFrame:
     """One row for each image set and label: printed value, the mean over the seeds, each seed, and differences.
 
     `gain` is the mean difference to `baseline`, paired by seed and image, `low` and `high` its 95 % interval over both
     (None with one seed, which has no interval); `printed gain` is the printed difference. Values are rounded.
+    baseline: the label of all, or the label of each one's own, which then stands in the column `over`.
     """
+    own = baseline if isinstance(baseline, Mapping) else {label: baseline for label in runs if label != baseline}
     rows = []
     for image_set in image_sets(runs):
         for label in runs:
@@ -33,16 +40,19 @@ def compare(
                 continue
             seeds = [float(np.mean(of_images)) for of_images in values]
             row |= {"mean": sum(seeds) / len(seeds)}
-            if label != baseline and (others := runs.values_of(baseline, image_set, metric)) is not None:
+            others = runs.values_of(own[label], image_set, metric) if label in own else None
+            if others is not None:
                 difference = paired_interval(values, others)
+                if own is baseline:
+                    row |= {"over": own[label]}
                 row |= {"gain": difference.mean}
                 if len(seeds) > 1:
                     row |= {"low": difference.low, "high": difference.high}
-                if label in printed and baseline in printed:
-                    row |= {"printed gain": printed[label] - printed[baseline]}
+                if label in printed and own[label] in printed:
+                    row |= {"printed gain": printed[label] - printed[own[label]]}
             rows.append({**row, **{f"seed {n}": value for n, value in enumerate(seeds)}})
     table = pd.DataFrame(rows).set_index(["set", "label"])
-    first = ["printed", "mean", "printed gain", "gain", "low", "high"]
+    first = ["printed", "mean", "over", "printed gain", "gain", "low", "high"]
     seeds_last = [name for name in table.columns if name not in first]
     columns = [name for name in first if name in table.columns]
     return table[columns + seeds_last].round(digits)
@@ -177,13 +187,13 @@ def save(
     return f"{reports_root().name}/{runs.profile}/{name}.md"
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as people read it: three decimals, and nothing where there is no value."""
+def shown(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """The table as people read it: so many decimals, and nothing where there is no value."""
 
     def cell(value: Any) -> str:
         if value is None or (isinstance(value, float) and pd.isna(value)):
             return ""
-        return f"{value:.3f}" if isinstance(value, float) else str(value)
+        return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
     return table.astype(object).map(cell)
 

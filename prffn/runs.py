@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from prffn.config import Experiment, check_profile, fields_of, setting
 from prffn.data import set_checksum, set_label
+from prffn.losses.backbone import BackboneUnavailable, backbone_sha256
 from prffn.machine import pick_device, provenance, threads_for
 from prffn.metrics import Evaluation, evaluate, evaluate_bicubic
 from prffn.models.complexity import multi_adds, parameters
@@ -27,6 +28,10 @@ from prffn.training import build_model, load_checkpoint, train, weights_sha256
 
 PROTOCOL = 2
 """Raised by hand whenever the same experiment would give other numbers; a golden run in the tests notices."""
+
+
+RECORDED_BACKBONES = {"vgg16_caffe": "89f1142ff90b2311bc6ac4c4280781b61d080356f18e5aa1c9a53829b47c4e07"}
+"""Checksums of the backbones that the recorded study used, so that its records are found where their files are not."""
 
 
 def run_key(experiment: Experiment) -> str:
@@ -42,7 +47,22 @@ def run_key(experiment: Experiment) -> str:
         "settings": {name: value for name, value in settings.items() if value != paper[name]},
         "checksums": [set_checksum(name) for name in (e.train, *e.evaluation)],
     }
+    if backbone := backbone_checksum(experiment):
+        identity["backbone"] = backbone
     return digest(identity)[:16]
+
+
+def backbone_checksum(experiment: Experiment) -> str | None:
+    """Checksum of the backbone of L_perc and L_CSD: of that at hand, else of the recorded one; None if none is used."""
+    loss = experiment.loss
+    if not (loss.perceptual_weight or loss.csd_weight):
+        return None
+    try:
+        return backbone_sha256(loss.backbone)
+    except BackboneUnavailable:
+        if loss.backbone not in RECORDED_BACKBONES:
+            raise
+        return RECORDED_BACKBONES[loss.backbone]
 
 
 def settings_of(experiment: Experiment) -> dict[str, Any]:
@@ -78,10 +98,18 @@ class Run:
 class Runs(Mapping[str, list[Run]]):
     """The runs of a table by label, one for each seed, and how they came about. Prints as one line."""
 
-    def __init__(self, profile: str, by_label: dict[str, list[Run]], trained: set[str]) -> None:
+    def __init__(
+        self,
+        profile: str,
+        by_label: dict[str, list[Run]],
+        trained: set[str],
+        not_measured: Mapping[str, str] | None = None,
+    ) -> None:
         self.profile = profile
         self.by_label = by_label
         self.trained = trained
+        self.not_measured = dict(not_measured or {})
+        """Labels that have no runs, and why."""
 
     def __getitem__(self, label: str) -> list[Run]:
         return self.by_label[label]
@@ -121,16 +149,23 @@ def ensure(
 ) -> Runs:
     """The runs of all experiments: recorded ones are loaded, the others trained, measured and recorded.
 
+    An experiment whose loss needs a backbone that is not at hand has no runs, and is said to be not measured.
     retrain: train all of them afresh. A damaged record is never used: it is reported and trained again. Two
     processes that need the same run train it once; a killed run goes on from its checkpoint.
     """
     check_profile(profile)
     store = reports_root() / profile / "runs"
-    keys = {label: [run_key(e) for e in group] for label, group in experiments.items()}
+    not_measured: dict[str, str] = {}
+    keys: dict[str, list[str]] = {}
+    for label, group in experiments.items():
+        try:
+            keys[label] = [run_key(e) for e in group]
+        except BackboneUnavailable as reason:
+            not_measured[label], keys[label] = str(reason), []
     distinct: dict[str, tuple[str, Experiment]] = {}
     for label, group in experiments.items():
-        for key, e in zip(keys[label], group, strict=True):
-            distinct[key] = (f"{label}, seed {e.seed}", e)
+        for key, e in zip(keys[label], group, strict=label not in not_measured):
+            distinct[key] = (label, e)
     records = {key: None if retrain else load_record(store, key, e) for key, (_, e) in distinct.items()}
     missing = [key for key, record in records.items() if record is None]
     trained: set[str] = set()
@@ -142,13 +177,18 @@ def ensure(
             # another process may have made the record while this one waited
             record = None if retrain else load_record(store, key, e)
             if record is None:
-                name = f"run {number} of {len(missing)}: {label}"
-                record = _make_record(e, key, pick_device(device), name, progress, afresh=retrain)
+                name = f"run {number} of {len(missing)}: {label}, seed {e.seed}"
+                try:
+                    record = _make_record(e, key, pick_device(device), name, progress, afresh=retrain)
+                except BackboneUnavailable as reason:
+                    not_measured |= {label: str(reason) for label, group in keys.items() if key in group}
+                    continue
                 save_record(store, key, record)
                 trained.add(key)
         records[key] = record
     runs = {key: Run(key, record) for key, record in records.items() if record is not None}
-    return Runs(profile, {label: [runs[key] for key in group] for label, group in keys.items()}, trained)
+    by_label = {label: [] if label in not_measured else [runs[key] for key in group] for label, group in keys.items()}
+    return Runs(profile, by_label, trained, not_measured)
 
 
 def checkpoint_path(key: str) -> Path:
@@ -184,6 +224,7 @@ def _make_record(
         "protocol": PROTOCOL,
         "settings": settings_of(e),
         "checksums": {set_label(name): set_checksum(name) for name in (e.data.train, *e.data.evaluation)},
+        **({"backbone_sha256": backbone} if (backbone := backbone_checksum(e)) else {}),
         "parameters": parameters(trained.model),
         "multi_adds": multi_adds(trained.model, scale),
         "evaluation": evaluation,

@@ -27,9 +27,10 @@ def paired_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Int
     """Interval of the mean of a - b over seeds and images, paired: both runs of a seed share first weights and patches.
 
     a, b: (seeds, images), or (seeds,) for one value each. Seeds and images are both taken as drawn at random: the
-    interval is of what another seed would give on other images of the kind (two-way random effects without replication:
-    the mean squares of seeds and images less the residual one, degrees of freedom after Satterthwaite; where the residual
-    exceeds the smaller of the two, the larger one alone). One image says nothing of others: it is then over seeds alone.
+    interval is of what other seeds would give on other images of the kind (two-way random effects without replication:
+    the mean squares of seeds and images less the residual one, degrees of freedom after Satterthwaite; where the
+    residual exceeds the smaller of the two, the larger one alone). One image says nothing of others: the interval is
+    then over seeds alone.
     Raises ValueError if the shapes differ or there is nothing.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)

@@ -20,6 +20,7 @@ from prffn.data import PatchSampler, image_set, lr_images
 from prffn.losses.total import loss_terms, weighted_sum
 from prffn.machine import peak_memory_mb, reset_peak_memory
 from prffn.models import PRFFN, reduced
+from prffn.models.interpolating import start_as_interpolation
 from prffn.paths import TEXT_PROGRESS_VARIABLE, atomic_write
 
 CURVE_POINTS = 50
@@ -47,21 +48,25 @@ class Trained:
 
 def build_model(experiment: Experiment) -> nn.Module:
     """The untrained network of an experiment; the same seed gives the same weights."""
-    m = experiment.model
+    m, scale = experiment.model, experiment.data.scale
     generator = torch.Generator().manual_seed(experiment.seed)
-    if m.network != "PRFFN":
-        scale = experiment.data.scale
-        return reduced(m.network, scale, channels=m.channels, groups=m.groups, generator=generator)
-    return PRFFN(
-        experiment.data.scale,
-        variant=m.variant,
-        channels=m.channels,
-        groups=m.groups,
-        blocks=m.blocks,
-        reduction=m.reduction,
-        dilation_rates=m.dilation_rates,
-        generator=generator,
-    )
+    model: nn.Module
+    if m.network == "PRFFN":
+        model = PRFFN(
+            scale,
+            variant=m.variant,
+            channels=m.channels,
+            groups=m.groups,
+            blocks=m.blocks,
+            reduction=m.reduction,
+            dilation_rates=m.dilation_rates,
+            generator=generator,
+        )
+    else:
+        model = reduced(m.network, scale, channels=m.channels, groups=m.groups, generator=generator)
+    if experiment.training.initial == "interpolating":
+        start_as_interpolation(model)
+    return model
 
 
 def take_over(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:

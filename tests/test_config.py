@@ -95,3 +95,26 @@ def test_bad_variants(arguments, message):
 def test_experiments_are_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Experiment().seed = 3
+
+
+def test_a_table_about_a_setting_of_the_profile():
+    vary = {"a": {"training.initial": "drawn"}, "b": {"training.initial": "interpolating"}}
+    with pytest.raises(ValueError, match="training.initial of 'a' is set by profile 'cpu'"):
+        variants("cpu", vary)
+    table = variants("cpu", vary, seeds=1, instead=("training.initial",))
+    assert [table[label][0].training.initial for label in table] == ["drawn", "interpolating"]
+    with pytest.raises(ValueError, match="'c' gives no value of training.initial"):
+        variants("cpu", {**vary, "c": {}}, instead=("training.initial",))
+
+
+def test_settings_without_effect_are_at_their_defaults():
+    """A backbone that no loss uses, the branches of a network that is not PRFFN: equal trainings compare equal."""
+    plain = experiment({}).canonical()
+    assert experiment({"loss.backbone": "vgg16_caffe"}).canonical() == plain
+    edsr = experiment({"model.network": "EDSR"}).canonical()
+    assert (
+        experiment({"model.network": "EDSR", "model.dilation_rates": (1,), "model.variant": "PRFFN0"}).canonical()
+        == edsr
+    )
+    used = experiment({"loss.backbone": "vgg16_caffe", "loss.csd_weight": 0.1, "loss.contrast_weight": 0.0}).canonical()
+    assert (used.loss.backbone, used.loss.csd_weight) == ("vgg16_caffe", 0.1)

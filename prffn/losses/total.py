@@ -5,7 +5,7 @@ from torch import Tensor
 
 from prffn.config import LossConfig
 from prffn.losses.contrast import pixel_contrast
-csd_loss = perceptual_loss = None
+from prffn.losses.perceptual import csd_loss, perceptual_loss
 
 
 def loss_terms(sr: Tensor, hr: Tensor, lr: Tensor, config: LossConfig) -> dict[str, Tensor]:

@@ -60,10 +60,10 @@ def reduced(
 ) -> nn.Module:
     """EDSR, RCAN or SwinIR-light made smaller as PRFFN is by `channels` (of 64) and `groups` (of 10): our choice.
 
-    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB. With 64 and 10 the published sizes. The width follows the channels
-    (SwinIR-light: heads of 10 channels, 6 of them at 64), the depth the groups: 16 blocks of EDSR, 20 blocks of each
-    group of RCAN, 4 groups of SwinIR-light at 10; at least one each. SwinIR-light leaves out no layers in training: that
-    noise comes from global state, and a killed run could not go on bit for bit.
+    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB. With 64 and 10 the published sizes. The width follows the
+    channels (SwinIR-light: heads of 10 channels, 6 of them at 64), the depth the groups: 16 blocks of EDSR, 20 blocks
+    of each group of RCAN, 4 groups of SwinIR-light at 10; at least one each. SwinIR-light leaves out no layers in
+    training: that noise comes from global state, and a killed run could not go on bit for bit.
     Raises ValueError for another name.
     """
     width, depth = channels / 64, groups / 10

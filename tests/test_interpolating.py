@@ -1,0 +1,79 @@
+"""Networks that start as an interpolation: the parabola by hand, and each network's first output."""
+
+import pytest
+import torch
+
+from prffn.degradation import downscale, mod_crop, upscale_bicubic
+from prffn.inference import upscale
+from prffn.metrics import psnr_y
+from prffn.models import PRFFN, build, reduced
+from prffn.models.interpolating import parabola, start_as_interpolation
+
+
+def test_the_parabola_by_hand():
+    """Two places a pixel, at -1/4 and 1/4: t (t - 1) / 2 = 0.15625, 1 - t^2 = 0.9375, t (t + 1) / 2 = -0.09375."""
+    assert parabola(2).tolist() == [[0.15625, 0.9375, -0.09375], [-0.09375, 0.9375, 0.15625]]
+    assert parabola(3)[1].tolist() == [0, 1, 0]
+
+
+def networks(scale):
+    generator = torch.Generator().manual_seed(0)
+    yield PRFFN(scale, channels=8, groups=1, generator=generator)
+    for name in ("EDSR", "RCAN", "SwinIR-light"):
+        yield reduced(name, scale, channels=8, groups=1, generator=generator)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_quadratic_image_is_interpolated_exactly(scale):
+    """Inside, values x^2 + y are those of the same parabola at finer places; two steps of x2 (x4) agree but for
+    1/16 of a pixel squared, since the first step's places are not the second's."""
+    for model in networks(scale):
+        start_as_interpolation(model)
+        y, x = torch.meshgrid(torch.arange(12.0), torch.arange(16.0), indexing="ij")
+        lr = (0.3 * (x / 16) ** 2 + 0.4 * (y / 12)).expand(1, 3, -1, -1)
+        place = (torch.arange(16 * scale) + 0.5) / scale - 0.5
+        down = (torch.arange(12 * scale) + 0.5) / scale - 0.5
+        expected = 0.3 * (place[None] / 16) ** 2 + 0.4 * (down[:, None] / 12)
+        inside = slice(4 * scale, -4 * scale)
+        with torch.no_grad():
+            found = model.eval()(lr)[0, :, inside, inside]
+        assert (found - expected[inside, inside]).abs().max() < (1e-5 if scale != 4 else 1e-3), type(model).__name__
+
+
+def test_a_photo_is_at_least_as_good_as_by_bicubic(photo):
+    hr = mod_crop(photo, 3)
+    lr = downscale(hr, 3)
+    bicubic = psnr_y(upscale_bicubic(lr, 3), hr, 3)
+    for model in networks(3):
+        start_as_interpolation(model)
+        assert psnr_y(upscale(model, lr, scale=3), hr, 3) > bicubic - 0.3
+
+
+def test_every_weight_is_trained():
+    """After two steps the gradient reaches every parameter, also those behind the convolution that starts at zero."""
+    for model in networks(2):
+        start_as_interpolation(model)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        lr, hr = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 32, 32)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (model(lr) - hr).abs().mean().backward()
+            optimizer.step()
+        still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+        assert not still, type(model).__name__
+
+
+def test_another_structure_is_refused():
+    with pytest.raises(ValueError, match="FSRCNN has no head, trunk, upsampler"):
+        start_as_interpolation(build("FSRCNN", 2))
+
+
+@pytest.mark.parametrize("name", ["EDSR", "RCAN", "SwinIR-light"])
+def test_at_full_size_the_reduced_network_is_the_published_one(name):
+    def count(model):
+        return sum(p.numel() for p in model.parameters())
+
+    assert count(reduced(name, 3, channels=64, groups=10)) == count(build(name, 3))
+    assert count(reduced(name, 3, channels=16, groups=2)) < 0.1 * count(build(name, 3))
+    with pytest.raises(ValueError, match="got 'CARN'"):
+        reduced("CARN", 3, channels=16, groups=2)
