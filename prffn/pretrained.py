@@ -81,6 +81,17 @@ def settings_of_file(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file says of itself what `save_pretrained` writes."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "settings" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def save_pretrained(model: PRFFN, path: Path, settings: dict[str, Any], record_key: str, sha: str) -> None:
     """Writes the weights of a run, atomically. Settings, key and `sha`, the weights' sum, are those of its record.
 
