@@ -23,8 +23,8 @@ FORMATS: dict[str, dict[str, Any]] = {
     ".png": {},
     ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    ".tif": {"format": "TIFF", "compression": "tiff_adobe_deflate"},
-    ".tiff": {"format": "TIFF", "compression": "tiff_adobe_deflate"},
+    ".tif": {"format": "TIFF"},  # uncompressed: libtiff, which compresses, does not take EXIF data from Pillow
+    ".tiff": {"format": "TIFF"},
     ".webp": {"format": "WEBP", "lossless": True},
 }
 """By suffix: what can be written, and how Pillow is told to."""

@@ -41,7 +41,7 @@ def write_png(
     if exif is not None:
         _chunk(file, b"eXIf", exif)
 
-    compressor = zlib.compressobj(LEVEL)
+    compressor = zlib.compressobj(LEVEL, strategy=zlib.Z_FILTERED)  # small differences: 2 % smaller than else
     above, done = np.zeros((1, width, channels), np.uint8), 0
     rows = max(1, _PART // (width * channels))
     for band in bands:
