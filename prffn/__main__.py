@@ -103,7 +103,8 @@ def run_notebooks(options: argparse.Namespace) -> int:
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error
-        print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {folder / name}.md", flush=True)
+        written = next(path for suffix in ("md", "ipynb") if (path := folder / f"{name}.{suffix}").is_file())
+        print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Files of trained weights: what they say of themselves is checked, damage is noticed, the shipped ones are recorded."""
+"""Files of trained weights: what they say of themselves is checked, damage noticed, the shipped ones have records."""
 
 import json
 from pathlib import Path
