@@ -1,4 +1,4 @@
-"""Command line: `python -m prffn reports`, `python -m prffn data`."""
+"""Command line: `python -m prffn reports`, `bench`, `data`, `upscale`."""
 
 import argparse
 import os
@@ -40,16 +40,47 @@ def main(arguments: list[str] | None = None) -> int:
     get = data_commands.add_parser("get", help="download official archives, check and unpack them")
     get.add_argument("sets", nargs="+", metavar="SET")
 
+    ship = commands.add_parser("ship", help="train the small networks of the package, and put them into it")
+    ship.add_argument("scales", type=int, nargs="*", default=[2, 3, 4], help="2, 3, 4; all of them if none is given")
+    ship.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    ship.add_argument("--retrain", action="store_true", help="train them afresh")
+
+    upscale = commands.add_parser("upscale", help="upscale photographs, from files or whole folders, into files")
+    upscale.add_argument("sources", nargs="+", type=Path, metavar="IMAGE", help="an image, or a folder of images")
+    upscale.add_argument("--scale", type=int, choices=(2, 3, 4), help="3 if not given, or what the weights are for")
+    upscale.add_argument("-o", "--output", type=Path, help="a file for one image, or a folder; else beside the input")
+    upscale.add_argument("--weights", type=Path, help="of another network; else the small PRFFN of this package")
+    upscale.add_argument("--tile", type=int, help="side of a tile in pixels of the input, 256 if not given: a "
+                         "smaller one needs less memory and more time")  # fmt: skip
+    upscale.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    upscale.add_argument("--overwrite", action="store_true", help="replace outputs that are there already")
+
     options = parser.parse_args(arguments)
     try:
         if options.command == "reports":
             return run_notebooks(options)
         if options.command == "bench":
             return run_benchmarks(options)
+        if options.command == "ship":
+            return train_shipped(options)
+        if options.command == "upscale":
+            from prffn import upscaling
+
+            return upscaling.run(options)
         return list_sets() if options.data_command == "list" else get_sets(options.sets)
     except (ValueError, OSError) as error:
         print(f"prffn: {error}", file=sys.stderr)
         return 1
+
+
+def train_shipped(options: argparse.Namespace) -> int:
+    """Trains the networks of the package, and prints their figures."""
+    from prffn.shipping import ship
+
+    for scale, record, path in ship(options.scales, device=options.device, retrain=options.retrain):
+        means = (f"{sum(e['psnr_y']) / len(e['psnr_y']):.2f} dB on {name}" for name, e in record["evaluation"].items())
+        print(f"x{scale}: {', '.join(means)}; {path}", flush=True)
+    return 0
 
 
 def run_benchmarks(options: argparse.Namespace) -> int:
@@ -89,7 +120,8 @@ def run_notebooks(options: argparse.Namespace) -> int:
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error
-        print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {folder / name}.md", flush=True)
+        written = next(path for suffix in ("md", "ipynb") if (path := folder / f"{name}.{suffix}").is_file())
+        print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)
     return 0
 
 

@@ -149,6 +149,9 @@ PROFILES: dict[str, dict[str, Any]] = {
 """A budget each: what it changes of the paper's settings. `quick` needs no download and trains in minutes; `cpu` is
 the recorded study on real benchmark images; `paper` is the paper's own protocol, for a GPU."""
 
+SHIPPED = "shipped"
+"""The folder of reports/ with the records of the networks that come with the package; no profile, see shipping.py."""
+
 PROFILE_SEEDS = {"paper": 1, "cpu": 3, "quick": 1}
 """Number of seeds of each setting. The paper prints one figure each and no seeds: one is our reading."""
 

@@ -1,6 +1,6 @@
 """Upscaling of whole images, or of tiles with bounded memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from prffn.degradation import ImageArray
 MEMORY_FORMAT = torch.channels_last
 """Layout of the LR image, which all feature maps then have: the fastest for convolutions on a CPU, most of all dilated
 ones. The network's own layout stays as it is; a convolution brings its weights along."""
+
+Tile = tuple[slice, slice, ImageArray]
+"""Rows and columns in the SR image, and the pixels there, (h, w, 3) uint8."""
 
 
 def upscale(
@@ -31,17 +34,41 @@ def upscale(
     at the whole input: with it the two differ slightly (PRFFN, RCAN; the default halo keeps seams invisible).
     Raises ValueError for a tile below 1, a halo below 0, or an output of another size than `scale` says.
     """
+    tiles = upscale_tiles(model, image, scale=scale, device=device, tile=tile, halo=halo)
+    output = np.empty((image.shape[0] * scale, image.shape[1] * scale, 3), np.uint8)
+    for rows, columns, sr in tiles:
+        output[rows, columns] = sr
+    return output
+
+
+def upscale_tiles(
+    model: nn.Module,
+    image: ImageArray,
+    *,
+    scale: int,
+    device: torch.device | str = "cpu",
+    tile: int | None = None,
+    halo: int = 16,
+) -> Iterator[Tile]:
+    """As `upscale`, one tile after the other, row by row: the SR image is never in memory as a whole."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"expected an RGB image (h, w, 3) of uint8, got {image.shape} {image.dtype}")
-    height, width = image.shape[:2]
-    output = np.empty((height * scale, width * scale, 3), np.uint8)
 
     def part(rows: slice, columns: slice) -> Tensor:
         return to_tensor(image[None, rows, columns]).to(device)
 
-    for rows, columns, sr in _tiles(model.to(device), part, (height, width), scale, tile, halo):
-        output[rows, columns] = to_image(sr)
-    return output
+    tiles = _tiles(model.to(device), part, image.shape[:2], scale, tile, halo)
+    return ((rows, columns, to_image(sr)) for rows, columns, sr in tiles)
+
+
+def in_bands(tiles: Iterable[Tile], width: int) -> Iterator[ImageArray]:
+    """Tiles put together to bands as high as a tile, from the top down: (h, width, 3) uint8. width: the SR image's."""
+    for rows, columns, sr in tiles:
+        if columns.start == 0:
+            band = np.empty((rows.stop - rows.start, width, 3), np.uint8)
+        band[:, columns] = sr
+        if columns.stop == width:
+            yield band
 
 
 def upscale_tensor(model: nn.Module, lr: Tensor, *, scale: int, tile: int | None = None, halo: int = 16) -> Tensor:

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from prffn.config import Experiment, check_profile, fields_of, setting
+from prffn.config import SHIPPED, Experiment, check_profile, fields_of, setting
 from prffn.data import set_checksum, set_label
 from prffn.losses.backbone import BackboneUnavailable, backbone_sha256
 from prffn.machine import pick_device, provenance, threads_for
 from prffn.metrics import Evaluation, evaluate, evaluate_bicubic
 from prffn.models.complexity import multi_adds, parameters
 from prffn.paths import cache_root, reports_root
+from prffn.pretrained import SCALES, load_pretrained, pretrained_path, settings_of_file
 from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.training import build_model, load_checkpoint, train, weights_sha256
 
@@ -153,7 +154,8 @@ def ensure(
     retrain: train all of them afresh. A damaged record is never used: it is reported and trained again. Two
     processes that need the same run train it once; a killed run goes on from its checkpoint.
     """
-    check_profile(profile)
+    if profile != SHIPPED:
+        check_profile(profile)
     store = reports_root() / profile / "runs"
     not_measured: dict[str, str] = {}
     keys: dict[str, list[str]] = {}
@@ -246,18 +248,27 @@ def bicubic_baseline(image_set: str, scale: int, lpips: bool) -> Evaluation:
 
 
 def start_weights(e: Experiment) -> dict[str, torch.Tensor] | None:
-    """The weights of the run that training.start names, from its checkpoint. Raises FileNotFoundError without one."""
+    """The weights of the run that training.start names, from its checkpoint or from a network of the package.
+
+    None where it names none. Raises FileNotFoundError where neither is there.
+    """
     if not e.training.start:
         return None
     path = checkpoint_path(e.training.start)
-    state = load_checkpoint(path)
-    if state is None:
-        raise FileNotFoundError(f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path}")
-    return state["model"]
+    if state := load_checkpoint(path):
+        return state["model"]
+    for scale in SCALES:
+        file = pretrained_path(scale)
+        if file.is_file() and settings_of_file(file)["record"] == e.training.start:
+            return load_pretrained(file).state_dict()
+    raise FileNotFoundError(
+        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path}, and is no network of the "
+        "package: train it first"
+    )
 
 
 def trained_model(experiment: Experiment) -> torch.nn.Module:
-    """The network of a run from its checkpoint in the cache. Raises FileNotFoundError if it was trained elsewhere."""
+    """The network of a run, in evaluation mode, from its checkpoint in the cache. Raises FileNotFoundError if it was trained elsewhere."""
     path = checkpoint_path(run_key(experiment))
     state = load_checkpoint(path)
     if state is None or state["step"] < experiment.training.steps:

@@ -1,0 +1,201 @@
+"""Photographs in files: pixels, transparency, colour profile and EXIF data, read whole and written band by band."""
+
+import struct
+import sys
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from prffn.data import IMAGE_SUFFIXES
+from prffn.degradation import ImageArray, upscale_bicubic
+from prffn.png import write_png
+
+WHOLE_PIXELS = 100_000_000
+"""Pixels of the largest SR image in a format other than PNG: 0.4 GB of memory, up to 1.2 GB for WebP (our choice)."""
+
+FORMATS: dict[str, dict[str, Any]] = {
+    ".png": {},
+    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".tif": {"format": "TIFF"},  # uncompressed: libtiff, which compresses, does not take EXIF data from Pillow
+    ".tiff": {"format": "TIFF"},
+    ".webp": {"format": "WEBP", "lossless": True},
+}
+"""By suffix: what can be written, and how Pillow is told to."""
+
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF orientation: how to set an image upright."""
+
+DESCRIPTIVE_TAGS = (
+    "ImageDescription", "Make", "Model", "XResolution", "YResolution", "ResolutionUnit", "Software", "DateTime",
+    "Artist", "Copyright",
+)  # fmt: skip
+"""Of a TIFF file's tags, those that say what a photograph is; the others say how the file is laid out."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph, upright, and what goes with it."""
+
+    rgb: ImageArray
+    """(h, w, 3); three equal channels if the file is gray."""
+    alpha: ImageArray | None
+    """(h, w), or None where the file has no transparency."""
+    gray: bool
+    icc: bytes | None
+    """Colour profile."""
+    exif: bytes | None
+    """EXIF data from their TIFF header on, as they were but for the orientation, which is 1."""
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name of the file's channels, which the SR image has too."""
+        return ("L" if self.gray else "RGB") + ("A" if self.alpha is not None else "")
+
+
+def read_photo(path: Path) -> Photo:
+    """Decodes a file of 8 bits a channel: gray, palette or RGB, with or without transparency.
+
+    An image that EXIF says is turned is turned here, and its orientation set to 1: viewers that heed it and viewers
+    that do not then show the same. (PNG files with 16 bits of RGB are read at 8: Pillow knows no others.)
+    Raises FileNotFoundError, or ValueError naming the file if it is damaged, no image, animated, or of another kind.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no image {path}")
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise ValueError(f"{path} is not an image that can be read here; its name must end in {listed(IMAGE_SUFFIXES)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large photograph is what this is for
+            file = Image.open(path)
+        with file:
+            if file.mode not in MODES:
+                raise _Unusable(
+                    f"has the mode {file.mode}, not 8 bits of gray or RGB; convert it first, for example with "
+                    f"ImageMagick: magick {path.name} -colorspace sRGB -depth 8 {path.stem}.png"
+                )
+            if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":  # MPO: a camera's JPEG with previews
+                raise _Unusable(f"holds {file.n_frames} images; save the one to be upscaled in a file of its own")  # type: ignore[attr-defined]
+            file.load()
+            gray, icc = file.mode in ("1", "L", "LA"), file.info.get("icc_profile") or None
+            exif, orientation = _exif(file)
+            image = file.convert("RGBA" if file.has_transparency_data else "RGB")
+        if orientation in TURNS:
+            image = image.transpose(TURNS[orientation])
+        pixels = np.asarray(image)
+    except _Unusable as error:
+        raise ValueError(f"{path} {error}") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} is too large to be read at once ({error}); cut it into parts") from error
+    except (OSError, SyntaxError, EOFError, ValueError, TypeError, struct.error, zlib.error) as error:
+        raise ValueError(f"{path} is damaged, or no image ({error}); replace the file") from error
+    return Photo(pixels[..., :3], pixels[..., 3] if pixels.shape[2] == 4 else None, gray, icc, exif)
+
+
+class _Unusable(ValueError):
+    """A sound file of a kind that is not upscaled; the message goes on from the file's name."""
+
+
+def _exif(file: Image.Image) -> tuple[bytes | None, int]:
+    """EXIF data with orientation 1, and the orientation that the pixels have. Unreadable data are dropped."""
+    try:
+        tags = file.getexif()
+        orientation = tags.get(ExifTags.Base.Orientation, 1)
+        if raw := file.info.get("exif", b"").removeprefix(b"Exif\0\0"):
+            return (set_upright(raw) if orientation in TURNS else raw), orientation
+        kept = Image.Exif()  # of a TIFF file, or of a PNG file that has them as text
+        for name in DESCRIPTIVE_TAGS:
+            if (tag := ExifTags.Base[name]) in tags:
+                kept[tag] = tags[tag]
+        for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            if inner := tags.get_ifd(ifd):
+                kept[ifd] = dict(inner)
+        return (kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None), orientation
+    except (SyntaxError, ValueError, TypeError, KeyError, IndexError, OSError, struct.error) as error:
+        print(f"prffn: EXIF data that cannot be read are left out ({error})", file=sys.stderr)
+        return None, 1
+
+
+def set_upright(exif: bytes) -> bytes:
+    """EXIF data from their TIFF header on, with orientation 1 and without the thumbnail, which is turned."""
+    order, changed = ("<" if exif[:2] == b"II" else ">"), bytearray(exif)
+    (start,) = struct.unpack_from(order + "I", exif, 4)
+    (count,) = struct.unpack_from(order + "H", exif, start)
+    entries = range(start + 2, start + 2 + 12 * count, 12)
+    for entry in entries:
+        if struct.unpack_from(order + "H", exif, entry) == (ExifTags.Base.Orientation,):
+            struct.pack_into(order + "HIHH", changed, entry + 2, 3, 1, 1, 0)  # SHORT, one value: 1
+    struct.pack_into(order + "I", changed, entries.stop, 0)  # no second directory
+    return bytes(changed)
+
+
+def sr_bands(photo: Photo, bands: Iterable[ImageArray], scale: int) -> Iterator[ImageArray]:
+    """RGB bands, (n, W, 3), with the channels of the photograph: (n, W, 1 to 4)."""
+    top, reach = 0, 2  # LR rows; bicubic interpolation sees two rows on each side
+    for rgb in bands:
+        band = np.asarray(Image.fromarray(rgb).convert("L"))[..., None] if photo.gray else rgb
+        if photo.alpha is not None:
+            bottom, seen = top + len(rgb) // scale, max(0, top - reach)
+            alpha = upscale_bicubic(photo.alpha[seen : bottom + reach], scale)[(top - seen) * scale :][: len(rgb)]
+            band, top = np.concatenate((band, alpha[..., None]), axis=2), bottom
+        yield band
+
+
+def write_photo(
+    file: IO[bytes], suffix: str, photo: Photo, bands: Iterable[ImageArray], width: int, height: int
+) -> None:
+    """Writes bands, (n, width, channels) uint8 from the top down, with the photograph's profile and EXIF data.
+
+    A PNG file takes each band as it comes; for the others Pillow is given the whole image. suffix: of `FORMATS`.
+    """
+    if suffix == ".png":
+        write_png(file, bands, width, height, len(photo.mode), icc=photo.icc, exif=photo.exif)
+        return
+    image, top = Image.new(photo.mode, (width, height)), 0
+    for band in bands:
+        image.paste(Image.fromarray(band[..., 0] if band.shape[2] == 1 else band), (0, top))
+        top += len(band)
+    options = dict(FORMATS[suffix])
+    if photo.icc:
+        options["icc_profile"] = photo.icc
+    if photo.exif:
+        options["exif"] = b"Exif\0\0" + photo.exif
+    image.save(file, **options)
+
+
+def check_format(target: Path, photo: Photo, width: int, height: int) -> None:
+    """Raises ValueError if the format cannot hold the SR image, or would need too much memory for it."""
+    suffix = target.suffix.lower()
+    if suffix == ".png":
+        return
+    way_out = f"write {target.stem}.png, which goes to the file in bands, and convert it"
+    if width * height > WHOLE_PIXELS:
+        raise ValueError(
+            f"{target} would have {width * height / 1e6:.0f} megapixels; {suffix} files, which are encoded as a whole, "
+            f"are written up to {WHOLE_PIXELS / 1e6:.0f}; {way_out}"
+        )
+    longest = {"JPEG": 65_535, "WEBP": 16_383}.get(FORMATS[suffix]["format"], 2**31)
+    if max(width, height) > longest:
+        raise ValueError(f"{target} would be {width} x {height}, and {suffix} allows {longest} on a side; {way_out}")
+    if photo.alpha is not None and FORMATS[suffix]["format"] == "JPEG":
+        raise ValueError(f"{target}: JPEG has no transparency, and the image has; write {target.stem}.png or .webp")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence."""
+    return ", ".join(names)

@@ -1,0 +1,148 @@
+"""What the quickstart shows: weights as in the loss, curves as in the training, widgets that answer."""
+
+import math
+
+import ipywidgets
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_settings
+from PIL import Image
+
+from prffn.config import LossConfig, experiment
+from prffn.data import to_tensor
+from prffn.degradation import downscale, upscale_bicubic
+from prffn.explore import Upscaled, hardest_pixel, load_photo, region_at, train_watched, upscaled
+from prffn.losses.contrast import pixel_contrast
+from prffn.metrics import psnr_y
+from prffn.models import PRFFN
+from prffn.panels import compare_slider, region_panel, train_live, training_panel
+
+
+@pytest.fixture
+def result(photo) -> Upscaled:
+    network = PRFFN(3, channels=4, groups=1, blocks=1, generator=torch.Generator().manual_seed(0))
+    return upscaled(photo[90:151, 120:206], network)  # 60 x 84 once it is cropped to a multiple of 3
+
+
+def test_a_photograph_is_downscaled_and_upscaled_again(photo, result):
+    hr = photo[90:150, 120:204]
+    assert np.array_equal(result.hr, hr)
+    assert np.array_equal(result.lr, downscale(hr, 3))
+    assert np.array_equal(result.bicubic, upscale_bicubic(result.lr, 3))
+    assert result.sr.shape == hr.shape
+    assert result.figures().loc["bicubic", "PSNR-Y (dB)"] == f"{psnr_y(result.bicubic, hr, 3):.2f}"
+
+
+@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("place", [(8, 16), (57, 81)])
+def test_the_weights_are_those_of_the_loss(result, size, place):
+    """The terms of all anchors of a region, also of one cut short at the corner, have L_contr of the region as mean."""
+    side = math.isqrt(size)
+    top, left = (at - at % side for at in place)
+    loss = LossConfig(region_size=size)
+    h, w = region_at(result, *place, loss).weights.shape
+    assert (h, w) == (min(side, 60 - top), min(side, 84 - left))
+    regions = [region_at(result, top + i, left + j, loss) for i in range(h) for j in range(w)]
+    sr, hr = (to_tensor(image[None]).double() for image in (regions[0].sr, regions[0].hr))
+    expected = pixel_contrast(sr, hr, size, implementation="reference").item()
+    assert np.mean([region.loss for region in regions]) == pytest.approx(expected, rel=1e-5)
+    assert all(region.weights.sum() == pytest.approx(1) for region in regions)
+
+
+def test_weights_by_hand():
+    """The anchor's red is 0.2. Its positive's is 0 and one negative's 0.4, at a squared distance of 0.04; that of the
+    other 14 is 1, at 0.64. At tau = 0.04: e^-1, e^-1, 14 times e^-16; the positive's share is 1 / (2 + 14 e^-15).
+    """
+    hr = np.full((4, 4, 3), (255, 0, 0), np.uint8)
+    hr[0, 0], hr[3, 2] = 0, (102, 0, 0)
+    sr = np.zeros_like(hr)
+    sr[0, 0] = (51, 0, 0)
+    region = region_at(Upscaled(2, hr, sr, sr, sr), 0, 0, LossConfig(region_size=16, temperature=0.04))
+    assert region.weights[0, 0] == pytest.approx(1 / (2 + 14 * math.exp(-15)))
+    assert region.weights[3, 2] == region.weights[0, 0]
+    assert region.loss == pytest.approx(math.log(2), abs=1e-5)
+    assert list(region.figures()["what L_contr sees"]) == ["0.50", "0.50", "1", "0.7"]
+
+
+def test_the_hardest_pixel_is_the_hardest(result):
+    """Of all pixels in whole regions, by how far the positive's weight is behind the largest, as a logarithm."""
+    behind = {}
+    for row in range(56):
+        for column in range(80):
+            region = region_at(result, row, column, LossConfig(temperature=1.0))  # so that no weight underflows
+            behind[row, column] = math.log(region.weights.max() / region.weights[region.anchor])
+    assert behind[hardest_pixel(result)] == pytest.approx(max(behind.values()))
+
+
+def test_pixels_and_photographs_that_are_not_there(result, photo_folder):
+    with pytest.raises(ValueError, match="no pixel in row 60, column 0: the image has 60 rows and 84 columns"):
+        region_at(result, 60, 0)
+    with pytest.raises(ValueError, match="unknown image 'chelsae'. Did you mean 'chelsea'"):
+        load_photo("chelsae")
+    assert np.array_equal(load_photo(str(photo_folder / "0.png")), np.asarray(Image.open(photo_folder / "0.png")))
+    assert load_photo("chelsea").shape == (300, 451, 3)
+
+
+def settings(folder) -> dict[str, object]:
+    return {**tiny_settings(folder), "training.steps": 50}
+
+
+def test_a_training_is_watched(result, photo_folder):
+    """Ten times, with the steps and figures of its curve; a second call takes the same network from the cache."""
+    seen: list[list[dict[str, float]]] = []
+    e = experiment(settings(photo_folder))
+    first = train_watched(e, result, lambda points: seen.append(list(points)))
+    assert [len(points) for points in seen] == list(range(1, 11))
+    of_the_curve = [{"step": p["step"], "psnr_y": p["psnr_y"]} for p in first.curve if "psnr_y" in p]
+    assert seen[-1] == of_the_curve
+    assert [p["step"] for p in of_the_curve] == list(range(5, 51, 5))
+
+    second = train_watched(e, result, lambda points: pytest.fail("trained again"))
+    assert second.curve == first.curve
+    third = train_watched(e, result, lambda points: seen.append(list(points)), retrain=True)
+    assert third.curve == first.curve
+    assert len(seen) == 20
+
+
+def test_live_training_gives_a_curve_for_each_seed(result, photo_folder, capsys):
+    curves = train_live(settings(photo_folder), result, seeds=2, retrain=False)
+    assert list(curves) == ["seed 0", "seed 1"]
+    assert curves["seed 0"][-1]["psnr_y"] != curves["seed 1"][-1]["psnr_y"]
+
+
+def find(panel: ipywidgets.Widget, kind: type) -> list:
+    inside = [found for child in getattr(panel, "children", ()) for found in find(child, kind)]
+    return [panel, *inside] if isinstance(panel, kind) else inside
+
+
+def test_the_slider_moves_the_line(result):
+    panel = compare_slider(result, 30, 40, zoom=1)
+    (slider,), (picture,) = find(panel, ipywidgets.IntSlider), find(panel, ipywidgets.Image)
+    shown = {}
+    for slider.value in (0, 50, 100):
+        shown[slider.value] = picture.value
+    assert len(set(shown.values())) == 3
+
+
+def test_a_click_on_a_pixel_makes_it_the_anchor(result):
+    panel = region_panel(result, 30, 40)
+    buttons, (text,) = find(panel, ipywidgets.Button), find(panel, ipywidgets.HTML)
+    assert len(buttons) == 64
+    assert text.value == region_at(result, 30, 40).figures().to_html(border=0)
+    assert [n for n, button in enumerate(buttons) if button.icon] == [6 * 8]  # row 30 = 24 + 6, column 40 = 40 + 0
+    buttons[8 + 3].click()
+    assert text.value == region_at(result, 24 + 1, 40 + 3).figures().to_html(border=0)
+    colour = "rgb({}, {}, {})".format(*result.sr[24, 40])
+    assert buttons[0].style.button_color == colour
+    find(panel, ipywidgets.IntSlider)[1].value = 0
+    assert text.value == region_at(result, 24 + 1, 3).figures().to_html(border=0)
+
+
+def test_the_button_trains(result, photo_folder):
+    panel = training_panel(settings(photo_folder), result)
+    (button,), (picture,) = find(panel, ipywidgets.Button), find(panel, ipywidgets.Image)
+    before = picture.value
+    button.click()
+    assert picture.value != before
+    assert not button.disabled

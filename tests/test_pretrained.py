@@ -1,0 +1,94 @@
+"""Files of trained weights: what they say of themselves is checked, damage noticed, the shipped ones have records."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CHECKOUT
+
+from prffn.models import PRFFN
+from prffn.pretrained import (
+    SCALES,
+    DamagedWeights,
+    load_pretrained,
+    pretrained,
+    pretrained_path,
+    save_pretrained,
+    settings_of_file,
+)
+from prffn.training import weights_sha256
+
+SETTINGS = {"data.scale": 2, "model.channels": 4, "model.groups": 1, "model.blocks": 2, "model.dilation_rates": [1, 3]}
+
+
+@pytest.fixture
+def model() -> PRFFN:
+    generator = torch.Generator().manual_seed(0)
+    return PRFFN(2, channels=4, groups=1, blocks=2, dilation_rates=(1, 3), generator=generator)
+
+
+@pytest.fixture
+def weights(model, tmp_path) -> Path:
+    path = tmp_path / "weights.safetensors"
+    save_pretrained(model, path, SETTINGS, "0123456789abcdef", weights_sha256(model))
+    return path
+
+
+def test_a_network_comes_back_as_it_was(model, weights):
+    loaded, lr = load_pretrained(weights), torch.rand(1, 3, 9, 8)
+    assert not loaded.training
+    with torch.inference_mode():
+        assert torch.equal(loaded(lr), model(lr))
+    assert settings_of_file(weights) == {
+        "settings": SETTINGS, "record": "0123456789abcdef", "weights_sha256": weights_sha256(model)
+    }  # fmt: skip
+
+
+def test_any_changed_byte_of_the_weights_is_noticed(weights):
+    whole = weights.read_bytes()
+    first = 8 + int.from_bytes(whole[:8], "little")  # the format: the header's length, the header, the tensors
+    for place in (first, (first + len(whole)) // 2, len(whole) - 1):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        weights.write_bytes(damaged)
+        with pytest.raises(DamagedWeights, match="is damaged: its weights sum to"):
+            load_pretrained(weights)
+
+
+@pytest.mark.parametrize("length", [0, 5, 60, -1])
+def test_a_cut_file_is_noticed(weights, length):
+    weights.write_bytes(weights.read_bytes()[:length])
+    with pytest.raises(DamagedWeights, match="git checkout prffn/weights"):
+        load_pretrained(weights)
+
+
+def test_settings_of_another_network_are_noticed(model, weights):
+    save_pretrained(model, weights, {**SETTINGS, "model.channels": 8}, "0", weights_sha256(model))
+    with pytest.raises(DamagedWeights, match="does not hold the network that its settings name"):
+        load_pretrained(weights)
+
+
+def test_weights_of_another_run_are_not_saved(model, tmp_path):
+    with pytest.raises(ValueError, match="of another run"):
+        save_pretrained(model, tmp_path / "weights.safetensors", SETTINGS, "0", "f" * 64)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_what_is_missing_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr("prffn.pretrained.WEIGHTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"prffn_x3.safetensors; `git checkout"):
+        pretrained(3)
+    with pytest.raises(ValueError, match="scale must be 2, 3 or 4, got 5"):
+        pretrained(5)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_shipped_networks_are_those_of_their_records(scale):
+    """Scale, settings and weights are those of a committed record."""
+    said = settings_of_file(pretrained_path(scale))
+    (path,) = (CHECKOUT / "reports").glob(f"*/runs/{said['record']}.json")
+    record = json.loads(path.read_text())
+    assert pretrained(scale).scale == said["settings"]["data.scale"] == scale
+    assert weights_sha256(pretrained(scale)) == record["weights_sha256"]
+    assert {name: record["settings"][name] for name in said["settings"]} == said["settings"]

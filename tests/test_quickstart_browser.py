@@ -1,0 +1,201 @@
+"""The quickstart as people see it: JupyterLab in headless Chromium, all cells run, widgets that answer.
+
+Chromium is driven by its own protocol over a websocket (a dependency of JupyterLab brings the client): nothing has to
+be installed but Chromium itself, and where it is not, the test is skipped.
+"""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from conftest import CHECKOUT
+
+from prffn.pretrained import pretrained_path
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+TOKEN = "quickstart"
+WIDGETS = "jupyterapp.shell.currentWidget.content.node"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt install chromium)")
+
+
+class Page:
+    """A tab of a running Chromium, by the DevTools protocol."""
+
+    def __init__(self, address: str) -> None:
+        from websocket import create_connection
+
+        self.socket = create_connection(address, timeout=60, suppress_origin=True)
+        self.sent = 0
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self.sent += 1
+        self.socket.send(json.dumps({"id": self.sent, "method": method, "params": parameters}))
+        while True:  # events come in between
+            answer = json.loads(self.socket.recv())
+            if answer.get("id") == self.sent:
+                assert "error" not in answer, answer
+                return answer["result"]
+
+    def evaluate(self, script: str) -> Any:
+        result = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The first true value of the condition."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.2)
+    raise AssertionError(f"waited {seconds:.0f} s for {what}")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def started(command: list[object], log: Path, **environment: str) -> subprocess.Popen[bytes]:
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [str(part) for part in command], stdout=out, stderr=out, env={**os.environ, **environment},
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and those that it started."""
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """The address of a JupyterLab with the quickstart, its outputs removed, as its only notebook."""
+    if not pretrained_path(3).is_file():
+        pytest.skip(f"the trained network is not at hand: no {pretrained_path(3)}")
+    folder, config = tmp_path / "notebooks", tmp_path / "config"
+    folder.mkdir()
+    notebook = nbformat.read(CHECKOUT / "notebooks" / "00_quickstart.ipynb", 4)
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, folder / "00_quickstart.ipynb")
+    settings = tmp_path / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    for file, content in {
+        config / "labconfig" / "page_config.json": {
+            "disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}
+        },
+        settings: {"windowingMode": "none"},  # cells out of sight stay in the page, where the test looks for them
+    }.items():
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(content))
+    port = free_port()
+    command = [
+        sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={TOKEN}",
+        "--LabApp.expose_app_in_browser=True",
+    ]  # fmt: skip
+    process = started(
+        command, tmp_path / "lab.log", JUPYTER_CONFIG_DIR=str(config), JUPYTERLAB_SETTINGS_DIR=str(settings.parents[2]),
+        JUPYTERLAB_WORKSPACES_DIR=str(tmp_path / "workspaces"), JUPYTER_RUNTIME_DIR=str(tmp_path / "runtime"),
+    )  # fmt: skip
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(process)
+
+
+def answer(address: str) -> Any:
+    """The JSON at an address; None while nobody answers."""
+    try:
+        with urllib.request.urlopen(address, timeout=10) as reply:
+            return json.load(reply)
+    except OSError:
+        return None
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    profile = tmp_path / "chromium"
+    process = started(
+        [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+         "--remote-debugging-port=0", f"--user-data-dir={profile}", "--window-size=1280,1600", "about:blank"],
+        tmp_path / "chromium.log",
+    )  # fmt: skip
+    try:
+        port_file = profile / "DevToolsActivePort"
+        until(lambda: port_file.is_file() and port_file.read_text().count("\n"), 60, "Chromium to start")
+        port = port_file.read_text().split()[0]
+        tabs = until(lambda: answer(f"http://127.0.0.1:{port}/json/list"), 30, "Chromium's tab")
+        yield Page(next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page"))
+    finally:
+        stop(process)
+
+
+def test_the_quickstart_runs_and_its_widgets_answer(server, page, tmp_path):
+    until(lambda: answer(f"{server}/api/status?token={TOKEN}"), 60, "JupyterLab to start")
+    page.call("Page.navigate", url=f"{server}/lab/tree/00_quickstart.ipynb?token={TOKEN}")
+
+    def kernel() -> dict[str, Any]:
+        kernels = answer(f"{server}/api/kernels?token={TOKEN}")
+        return kernels[0] if kernels else {}
+
+    until(lambda: kernel().get("connections") and kernel()["execution_state"] == "idle", 90, "a connected kernel")
+    until(lambda: page.evaluate("!!jupyterapp.shell.currentWidget?.content?.model"), 30, "the notebook")
+    page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
+
+    def code_cells() -> list[dict[str, Any]]:
+        cells = page.evaluate("JSON.parse(JSON.stringify(jupyterapp.shell.currentWidget.content.model.toJSON().cells))")
+        return [cell for cell in cells if cell["cell_type"] == "code"]
+
+    def done() -> bool:
+        cells = code_cells()
+        failed = [out for cell in cells for out in cell["outputs"] if out["output_type"] == "error"]
+        assert not failed, failed
+        return all(cell["execution_count"] for cell in cells) and kernel()["execution_state"] == "idle"
+
+    try:
+        until(done, 240, "all cells to run")
+        outputs = [out for cell in code_cells() for out in cell["outputs"]]
+        assert not [out for out in outputs if out.get("name") == "stderr"]
+        assert sum("image/png" in out.get("data", {}) for out in outputs) == 3
+        assert sum("application/vnd.jupyter.widget-view+json" in out.get("data", {}) for out in outputs) == 3
+
+        pictures = f"[...{WIDGETS}.querySelectorAll('img.widget-image')]"
+        until(lambda: page.evaluate(f"{pictures}.filter(i => i.naturalWidth > 100).length") == 4, 30, "four pictures")
+        assert page.evaluate(f"{WIDGETS}.querySelectorAll('.widget-gridbox button').length") == 64
+        compared, _, region, _ = page.evaluate(f"{pictures}.map(i => i.src)")
+
+        page.evaluate(f"{WIDGETS}.querySelectorAll('.widget-gridbox button')[27].click()")
+        until(lambda: page.evaluate(f"{pictures}[2].src") != region, 30, "the figure of another pixel")
+        handle = f"{WIDGETS}.querySelector('.noUi-handle')"
+        page.evaluate(f"{handle}.dispatchEvent(new KeyboardEvent('keydown', {{key: 'ArrowRight', bubbles: true}}))")
+        until(lambda: page.evaluate(f"{pictures}[0].src") != compared, 30, "the line to move")
+    finally:
+        page.screenshot(tmp_path / "quickstart.png")
+    assert (tmp_path / "quickstart.png").stat().st_size > 20_000
