@@ -262,13 +262,16 @@ def start_weights(e: Experiment) -> dict[str, torch.Tensor] | None:
         if file.is_file() and settings_of_file(file)["record"] == e.training.start:
             return load_pretrained(file).state_dict()
     raise FileNotFoundError(
-        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path}, and is no network of the "
-        "package: train it first"
+        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path} and is no network of "
+        "the package: train it first"
     )
 
 
 def trained_model(experiment: Experiment) -> torch.nn.Module:
-    """The network of a run, in evaluation mode, from its checkpoint in the cache. Raises FileNotFoundError if it was trained elsewhere."""
+    """The network of a run, in evaluation mode, from its checkpoint in the cache.
+
+    Raises FileNotFoundError if it was trained elsewhere.
+    """
     path = checkpoint_path(run_key(experiment))
     state = load_checkpoint(path)
     if state is None or state["step"] < experiment.training.steps:

@@ -1,4 +1,4 @@
-"""The small networks of the package, trained: `python -m prffn ship`. Small enough for a CPU, and in need of hours there.
+"""The small networks of the package, trained: `python -m prffn ship`, for hours on a CPU.
 
 x2 comes first; x3 and x4 start from its body (RCAN's habit). Their records are in reports/shipped/runs/.
 """
@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "training.channels_last": True,
     "training.initial": "interpolating",
 }
-"""What differs from the paper's settings: L_1 + L_contr as printed, a network and a training for two cores (our choice)."""
+"""What differs from the paper's settings: network and training are for two cores (our choice), with L_1 + L_contr."""
 
 STEPS = {2: 5000, 3: 3000, 4: 3000}
 """Of the training at each scale."""
