@@ -19,8 +19,6 @@ SCALES = (2, 3, 4)
 
 PRINTED_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 
-SEEDS = {"paper": 1, "cpu": 3, "quick": 1}
-"""Trainings of PRFFN at each scale."""
 
 SMALL = "small PRFFN"
 """The row of the network that a profile smaller than the paper's trains."""
