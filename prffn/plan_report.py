@@ -107,7 +107,7 @@ def totals(plan: Plan, gpus: int) -> dict[str, str]:
     left, after, runs = plan.left(), plan.after(), plan.runs
     recorded = [run for run in runs if run.record]
     unknown = [run for run in runs if math.isnan(run.seconds)]
-    known = [run for run in runs if run not in unknown]
+    known = [run for run in runs if not math.isnan(run.seconds)]
     where = device_label(plan)
     rows = {
         "device that was measured": where,
