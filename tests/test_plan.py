@@ -387,7 +387,7 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["table55"], "unknown notebook 'table55'. Did you mean 'table5_region_size'?"),
+            (["table55"], "unknown notebook 'table55'. Choose one of: architecture, "),
             (["--gpus", "0"], "--gpus must be a whole number from 1 on, got 0"),
             (["--seeds", "0"], "seeds must be a whole number from 1 on"),
             (["--device", "gpu"], "device 'gpu' cannot be used here"),
