@@ -6,6 +6,7 @@ distinct cost on the device at hand, and multiplies. Nothing is trained for a re
 
 import dataclasses
 import math
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ PHOTOGRAPHS = {"data.train": "embedded_train", "data.evaluation": ("embedded_val
 SECONDS = 3.0
 """How long the steps of a cost are measured, about."""
 
+BUSY = 0.7
+"""Share of its cores' time below which a measurement on a CPU is said to have been disturbed by other programs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCase:
@@ -44,8 +48,8 @@ class TrainingCase:
 
     On a CPU, where a batch takes long, with as many of its patches as let three steps fit into `seconds`, two at least;
     elsewhere with the whole batch, as a GPU does not take half the time for half of it. Gives "seconds" of a step with
-    "batch" patches, the mean of "steps" of them after a call that does not count, "peak_mb" as a record has it, and
-    "one_mb", the peak with one patch.
+    "batch" patches, the mean of "steps" of them after a call that does not count, "peak_mb" as a record has it,
+    "one_mb", the peak with one patch, and "share", how much of the time of its cores the process got (1 for a GPU).
     """
 
     settings: Mapping[str, Any]
@@ -60,20 +64,23 @@ class TrainingCase:
             short = dataclasses.replace(e, data=data, training=dataclasses.replace(e.training, steps=count))
             return train(short, device=device, validate=lambda _: _finished(device), progress=False)
 
-        with threads_for(parameters(build_model(e))):
+        with threads_for(parameters(build_model(e))) as threads:
             steps(1, 1)  # compiles, and touches memory for the first time
             one = steps(1, 1)
             fitting = max(2, int(self.seconds / 3 / one.seconds))
             batch = whole if device.type != "cpu" else min(whole, fitting)
             first = steps(1, batch)
             count = min(200, max(3, int(self.seconds / first.seconds)))
+            began, worked = time.perf_counter(), time.process_time()
             found = steps(count, batch)
+            share = (time.process_time() - worked) / (time.perf_counter() - began) / threads
         return {
             "seconds": found.seconds / count,
             "batch": batch,
             "steps": count,
             "peak_mb": found.peak_memory_mb,
             "one_mb": one.peak_memory_mb,
+            "share": share if device.type == "cpu" else 1.0,
         }
 
 
@@ -105,39 +112,50 @@ def start_of(e: Experiment) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a training step takes with the whole batch; NaN, and the `error`, where it could not be measured."""
+    """What a training step takes with the whole batch; NaN, and the `error`, where it could not be measured.
+
+    busy: other programs took the cores while it was measured, so that it is less certain.
+    """
 
     seconds: float
     memory_mb: float
     measured_with: str
+    busy: bool = False
     error: str = ""
 
 
 def estimate(found: Mapping[str, Any], whole: int) -> Estimate:
-    """What a step with `whole` patches takes, from what `TrainingCase` found: time in proportion to the patches; memory
-    from the peak with one patch, in a straight line through that with the batch that was measured."""
+    """What a step with `whole` patches takes, from what `TrainingCase` found.
+
+    Time in proportion to the patches; memory in a straight line through the peaks with one patch and with the batch
+    that was measured. Where other programs took the cores meanwhile, the time that the process had of them: the clock
+    on the wall says nothing then.
+    """
     if "error" in found:
-        return Estimate(math.nan, math.nan, "", found["error"])
-    batch, memory = found["batch"], found["peak_mb"]
+        return Estimate(math.nan, math.nan, "", error=found["error"])
+    batch, seconds, memory = found["batch"], found["seconds"], found["peak_mb"]
     text = f"{found['steps']} steps of {batch}"
     if batch < whole:
         memory += max(0.0, memory - found["one_mb"]) / (batch - 1) * (whole - batch)
         text += f" of {whole} patches, scaled up"
     else:
         text += " patches"
-    return Estimate(found["seconds"] * whole / batch, memory, text)
+    if busy := found["share"] < BUSY:
+        seconds *= found["share"]
+        text += f"; had {found['share']:.0%} of its cores, counted without the rest"
+    return Estimate(seconds * whole / batch, memory, text, busy)
 
 
 @dataclass(frozen=True)
 class PlannedRun:
     """A distinct run: who asks for it, what there is of it, what it takes.
 
-    askers: "notebook: label" of each. key: None where it was not needed or the images are not at hand. done: steps in
+    askers: notebook and label of each. key: None where it was not needed or the images are not at hand. done: steps in
     its checkpoint.
     """
 
     experiment: Experiment
-    askers: tuple[str, ...]
+    askers: tuple[tuple[str, str], ...]
     key: str | None
     record: Mapping[str, Any] | None
     done: int
@@ -145,7 +163,8 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        return f"{self.askers[0]}, seed {self.experiment.seed}"
+        notebook, label = self.askers[0]
+        return f"{notebook}: {label}, seed {self.experiment.seed}"
 
     @property
     def seconds(self) -> float:
@@ -190,14 +209,16 @@ class Plan:
         return {run: first for run, first in waits.items() if run in left and first in left}
 
 
-def asked_runs(notebooks: Mapping[str, Path], profile: str, seeds: int | None) -> dict[Experiment, list[str]]:
-    """Each distinct experiment that the notebooks ask for, and "notebook: label" of each that does."""
+def asked_runs(
+    notebooks: Mapping[str, Path], profile: str, seeds: int | None
+) -> dict[Experiment, list[tuple[str, str]]]:
+    """Each distinct experiment that the notebooks ask for, and notebook and label of each that does."""
     given = {"profile": check_profile(profile), "seeds": seeds}
-    askers: dict[Experiment, list[str]] = {}
+    askers: dict[Experiment, list[tuple[str, str]]] = {}
     for name, path in notebooks.items():
         for label, group in experiments_of(path, **given).items():
             for e in group:
-                askers.setdefault(e.canonical(), []).append(f"{name}: {label}")
+                askers.setdefault(e.canonical(), []).append((name, label))
     return askers
 
 
@@ -267,7 +288,7 @@ def make_plan(
     kept = any(store.glob("*.json")) or any(checkpoint_path("*").parent.glob("*.ckpt"))
     names: dict[Experiment, str] = {}
     for e, who in askers.items():
-        names.setdefault(cost(e), who[0])
+        names.setdefault(cost(e), ": ".join(who[0]))
     found = measured_costs(names, picked, fresh=fresh, seconds=seconds)
     runs = []
     for e, who in askers.items():
@@ -276,7 +297,7 @@ def make_plan(
         done = 0 if record or not key else _steps_done(e, key)
         took = estimate(found[cost(e)], e.data.batch_size)
         runs.append(PlannedRun(e, tuple(dict.fromkeys(who)), key, record, done, took))
-    asking = {asker.partition(": ")[0] for who in askers.values() for asker in who}
+    asking = {name for who in askers.values() for name, _ in who}
     idle = tuple(name for name in notebooks if name not in asking)
     return Plan(profile, picked, tuple(runs), sum(map(len, askers.values())), idle)
 

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from prffn.data import KNOWN_SETS
 from prffn.machine import device_name, provenance
@@ -25,7 +26,7 @@ GPUS = tuple(range(1, 65))
 
 ASSUMED = (
     "A run takes its steps times the time of one, measured over a few steps of the training loop itself on this "
-    "device, with whatever else ran on it. On another device it takes another time: plan there.",
+    "device. On another device it takes another time: plan there. A CPU is taken to have nothing else to do.",
     "Where fewer patches than a batch were measured (on CPUs), time is taken to grow in proportion to the patches, "
     "memory in a straight line.",
     "Runs cost the same if they differ only in seed, images, steps, learning rate, or the weight of a loss term.",
@@ -55,13 +56,13 @@ def duration(seconds: float) -> str:
 
 def runs_table(plan: Plan) -> pd.DataFrame:
     """One row for each distinct run, times in seconds; `took`: the training time in its record, wherever made."""
-    names = {run.key: run.name for run in plan.runs if run.key}
     rows = [
         {
             "run": run.name,
-            "asked for by": "; ".join(run.askers),
+            "asked for by": "; ".join(map(": ".join, run.askers)),
             "state": run.state,
-            "starts from": names.get(start_of(run.experiment), start_of(run.experiment)),
+            "key": run.key,
+            "starts from": start_of(run.experiment),
             "steps": run.experiment.training.steps,
             "s/step": run.estimate.seconds,
             "estimated (s)": run.seconds,
@@ -75,14 +76,20 @@ def runs_table(plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("run")
 
 
-def readable_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """`runs_table` with times in units that people use; columns in which nothing stands are left out."""
-    times = {name: name.removesuffix(" (s)") for name in ("estimated (s)", "left (s)", "took (s)")}
-    shown = table.drop(columns=["s/step", "measured with"]).rename(columns=times)
-    for name in times.values():
-        shown[name] = [("" if name == "took" and math.isnan(value) else duration(value)) for value in shown[name]]
-    shown["memory (MB)"] = [_megabytes(value) for value in shown["memory (MB)"]]
-    return shown.drop(columns=[name for name in ("starts from", "took") if not shown[name].any()])
+def readable_runs(plan: Plan) -> pd.DataFrame:
+    """The runs by label, the notebooks that ask for them, times in units that people use; no empty columns."""
+    rows = []
+    for run in plan.runs:
+        names = dict.fromkeys(notebook for notebook, _ in run.askers)
+        rows.append({
+            "run": f"{run.askers[0][1]}, seed {run.experiment.seed}", "asked for by": ", ".join(names),
+            "state": run.state, "starts from": start_of(run.experiment), "steps": run.experiment.training.steps,
+            "estimated": duration(run.seconds), "left": duration(run.left),
+            "took": duration(run.record["train_seconds"]) if run.record else "",
+            "memory (MB)": _megabytes(run.estimate.memory_mb),
+        })  # fmt: skip
+    table = pd.DataFrame(rows).set_index("run")
+    return table.drop(columns=[name for name in ("starts from", "took") if not table[name].any()])
 
 
 def costs_table(plan: Plan) -> pd.DataFrame:
@@ -90,7 +97,7 @@ def costs_table(plan: Plan) -> pd.DataFrame:
     rows: dict[Any, dict[str, Any]] = {}
     for run in plan.runs:
         row = rows.setdefault(cost(run.experiment), {
-            "as": run.askers[0], "runs": 0, "s/step": f"{run.estimate.seconds:.3g}",
+            "as": ": ".join(run.askers[0]), "runs": 0, "s/step": f"{run.estimate.seconds:.3g}",
             "memory (MB)": _megabytes(run.estimate.memory_mb),
             "measured with": run.estimate.measured_with or f"failed: {run.estimate.error}",
         })  # fmt: skip
@@ -122,6 +129,11 @@ def totals(plan: Plan, gpus: int) -> dict[str, str]:
     }  # fmt: skip
     if unknown:
         rows["without an estimate, in no sum"] = f"{len(unknown)} runs: their step failed here"
+    if busy := {cost(run.experiment) for run in runs if run.estimate.busy}:
+        every = {cost(run.experiment) for run in runs}
+        rows["measured while other programs took the cores"] = (
+            f"{len(busy)} of {len(every)} costs, which are less certain: plan again with --fresh when nothing else runs"
+        )
     if near := [ratio for run in recorded if (ratio := _over_recorded(run, plan))]:
         rows["estimated / taken, of recorded runs made on such a device"] = (
             f"{statistics.median(near):.2f}, median of {len(near)} ({min(near):.2f} to {max(near):.2f})"
@@ -175,15 +187,16 @@ def plot_makespan(ax: Axes, table: pd.DataFrame, device: str) -> Axes:
     with plt.style.context(STYLE):
         ax.plot(table.index, table["makespan (s)"] / length, "o-", color="C0", markersize=3, label="longest run first")
         ax.plot(table.index, table["bound (s)"] / length, "--", color="0.55",
-                label="lower bound: the longest run, or all runs / GPUs")  # fmt: skip
+                label="lower bound: the longest run, or an equal share for each")  # fmt: skip
         ax.set_xscale("log", base=2)
         ticks = [n for n in table.index if n & (n - 1) == 0]
         ax.set_xticks(ticks, [str(n) for n in ticks])
         if table["makespan (s)"].min() > 0:
             ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
-            ax.yaxis.set_minor_formatter("")
-        ax.set_xlabel(f"devices: {device}")
+            ax.minorticks_off()
+        ax.set_xlabel(f"number of devices: {device}")
         ax.set_ylabel(f"until all runs are trained ({unit})")
         ax.legend(fontsize=8)
     return ax
@@ -225,11 +238,11 @@ def save_plan(plan: Plan, gpus: int) -> str:
         f"A dry run: nothing was trained. All times are estimates for {device_label(plan)}, from a short measurement.",
         markdown(pd.DataFrame({"value": summary})),
         "## On several devices",
-        f"![Time until all runs are trained, against the number of devices]({'plan.png'})",
+        "![Time until all runs are trained, against the number of devices](plan.png)",
         "## What a step takes",
         markdown(costs),
         "## Runs",
-        markdown(readable_runs(table)),
+        markdown(readable_runs(plan)),
         "## What is assumed",
         assumed,
         "## Where it was measured",
@@ -240,6 +253,6 @@ def save_plan(plan: Plan, gpus: int) -> str:
         file.write("\n\n".join(sections) + "\n")
     total = "\n".join(f"{name}: {value}" for name, value in summary.items())
     return "\n\n".join([
-        readable_runs(table).to_string(), costs.to_string(), total, f"Assumed:\n{assumed}",
+        readable_runs(plan).to_string(), costs.to_string(), total, f"Assumed:\n{assumed}",
         f"see {folder / 'plan.md'}",
     ])  # fmt: skip

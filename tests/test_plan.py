@@ -55,7 +55,7 @@ def measured(monkeypatch) -> list[dict]:
         asked.append(dict(case.settings))
         seconds = 2.0 if case.settings["loss.contrast_weight"] else 1.0
         batch = case.settings["data.batch_size"]
-        return {"seconds": seconds, "batch": batch, "steps": 3, "peak_mb": 500.0, "one_mb": 400.0}
+        return {"seconds": seconds, "batch": batch, "steps": 3, "peak_mb": 500.0, "one_mb": 400.0, "share": 1.0}
 
     monkeypatch.setattr(timing, "_in_its_own_process", found)
     return asked
@@ -221,18 +221,22 @@ class TestMeasurement:
     def test_scaled_up_by_hand(self):
         """A step with 2 patches takes 3 s, so with 16 it takes 24 s; the second patch adds 200 MB to 500, so 15 more
         than one add 3000."""
-        found = {"seconds": 3.0, "batch": 2, "steps": 5, "peak_mb": 700.0, "one_mb": 500.0}
+        found = {"seconds": 3.0, "batch": 2, "steps": 5, "peak_mb": 700.0, "one_mb": 500.0, "share": 0.9}
         assert estimate(found, 16) == Estimate(24.0, 3500.0, "5 steps of 2 of 16 patches, scaled up")
         assert estimate(found, 2) == Estimate(3.0, 700.0, "5 steps of 2 patches")
+        text = "5 steps of 2 patches; had 25% of its cores, counted without the rest"
+        assert estimate({**found, "share": 0.25}, 2) == Estimate(0.75, 700.0, text, busy=True)
 
     def test_of_a_real_training(self, photo_folder):
-        """A training of 60 steps takes what its estimate says, within a factor of three: clocks and neighbours vary."""
+        """A training of 60 steps takes what its estimate says, within a factor of two: compared in time of the core,
+        as what else runs changes from one to the other."""
         settings = tiny_settings(photo_folder, **{"model.channels": 16, "training.steps": 60})
         found = TrainingCase(settings=settings, seconds=0.3).measure(CPU)
         took = estimate(found, 2)
-        began = time.perf_counter()
+        began = time.process_time()
         train(experiment(settings), progress=False)
-        assert 1 / 3 < 60 * took.seconds / (time.perf_counter() - began) < 3
+        core = took.seconds if took.busy else took.seconds * found["share"]
+        assert 1 / 2 < 60 * core / (time.process_time() - began) < 2
         assert found["batch"] == 2
         assert 100 < took.memory_mb < 20_000
 
@@ -240,8 +244,9 @@ class TestMeasurement:
         settings = tiny_settings(photo_folder, **{"data.batch_size": 40})
         found = TrainingCase(settings=settings, seconds=1e-6).measure(CPU)
         assert (found["batch"], found["steps"]) == (2, 3)
-        assert estimate(found, 40).measured_with == "3 steps of 2 of 40 patches, scaled up"
-        assert estimate(found, 40).seconds == pytest.approx(20 * found["seconds"])
+        assert estimate(found, 40).measured_with.startswith("3 steps of 2 of 40 patches, scaled up")
+        assert 0 < found["share"] < 1.2
+        assert estimate({**found, "share": 1.0}, 40).seconds == pytest.approx(20 * found["seconds"])
 
     def test_in_a_process_of_its_own_and_kept(self, tmp_path, monkeypatch):
         """For real: one cost at profile quick; a second plan takes it from the cache."""
@@ -273,7 +278,7 @@ class TestPlan:
         take 2 x 600 + 4 x 1200 = 6000 s; on two devices 2 x 1200 + 600 each."""
         plan = make_plan(two_tables, "quick", device="cpu", seeds=2)
         assert (plan.asked, len(plan.runs), plan.idle) == (8, 6, ("idle",))
-        assert plan.runs[0].askers == ("first: L1", "second: L1")
+        assert plan.runs[0].askers == (("first", "L1"), ("second", "L1"))
         assert [run.left for run in plan.runs] == [600, 600, 1200, 1200, 1200, 1200]
         assert len(measured) == 3
         summary = totals(plan, 2)
@@ -313,7 +318,7 @@ class TestPlan:
         first, second, third = (experiment({"seed": n, "training.steps": 600}) for n in range(3))
         took = Estimate(1.0, 500.0, "3 steps of 16 patches")
         runs = tuple(
-            PlannedRun(e, (f"n: {k}",), k, None, 0, took) for e, k in zip((first, second, third), "abc", strict=True)
+            PlannedRun(e, (("n", k),), k, None, 0, took) for e, k in zip((first, second, third), "abc", strict=True)
         )
         monkeypatch.setattr(planning, "start_of", lambda e: {1: "a", 2: "elsewhere"}.get(e.seed, ""))
         plan = Plan("paper", CPU, runs, 3, ())
@@ -337,7 +342,7 @@ class TestPlan:
         def found(case, device):
             if case.settings["loss.contrast_weight"]:
                 return {"error": "OutOfMemoryError: 80 GB"}
-            return {"seconds": 1.0, "batch": 4, "steps": 3, "peak_mb": 500.0, "one_mb": 400.0}
+            return {"seconds": 1.0, "batch": 4, "steps": 3, "peak_mb": 500.0, "one_mb": 400.0, "share": 1.0}
 
         monkeypatch.setattr(timing, "_in_its_own_process", found)
         plan = make_plan(two_tables, "quick", device="cpu", seeds=1)
