@@ -1,4 +1,4 @@
-"""Command line: `python -m prffn reports`, `bench`, `data`, `upscale`."""
+"""Command line: `python -m prffn reports`, `plan`, `bench`, `data`, `ship`, `upscale`."""
 
 import argparse
 import os
@@ -23,6 +23,14 @@ def main(arguments: list[str] | None = None) -> int:
     reports.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
     reports.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     reports.add_argument("--retrain", action="store_true", help="train all runs afresh")
+
+    plan = commands.add_parser("plan", help="a dry run: the runs of a profile, and what they take on this device")
+    plan.add_argument("notebooks", nargs="*", help="names such as table5_region_size; all of them if none is given")
+    plan.add_argument("--profile", default="quick", choices=sorted(PROFILES))
+    plan.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
+    plan.add_argument("--device", default="auto", help="auto, cpu, cuda or mps: where a few steps are measured")
+    plan.add_argument("--gpus", type=int, default=1, help="on how many such devices the runs are trained")
+    plan.add_argument("--fresh", action="store_true", help="measure again what was measured before")
 
     bench = commands.add_parser("bench", help="time and memory, written to reports/bench/")
     bench.add_argument("only", nargs="?", choices=BENCHMARKS, help="the cost of L_contr, or PRFFN's forward; else both")
@@ -59,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "reports":
             return run_notebooks(options)
+        if options.command == "plan":
+            return plan_runs(options)
         if options.command == "bench":
             return run_benchmarks(options)
         if options.command == "ship":
@@ -100,28 +110,48 @@ def run_notebooks(options: argparse.Namespace) -> int:
     """Runs notebooks headlessly; the executed copies go beside the reports."""
     import papermill
 
-    available = {path.stem: path for path in sorted((checkout() / "notebooks").glob("*.ipynb"))}
-    for name in options.notebooks:
-        if name not in available:
-            raise ValueError(unknown("notebook", name, available))
+    notebooks = find_notebooks(options.notebooks)
     parameters = {"profile": options.profile, "device": options.device, "retrain": options.retrain}
     if options.seeds is not None:
         parameters["seeds"] = options.seeds
     folder = reports_root() / options.profile
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[TEXT_PROGRESS_VARIABLE] = "1"  # the notebooks' kernels inherit it: their bars reach this terminal
-    for name in options.notebooks or available:
+    for name, path in notebooks.items():
         began = time.perf_counter()
         print(f"{name}: profile {options.profile}", flush=True)
         try:
             papermill.execute_notebook(
-                str(available[name]), str(folder / f"{name}.ipynb"), parameters=parameters, kernel_name="python3",
+                str(path), str(folder / f"{name}.ipynb"), parameters=parameters, kernel_name="python3",
                 progress_bar=False, stderr_file=sys.stderr,
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error
         written = next(path for suffix in ("md", "ipynb") if (path := folder / f"{name}.{suffix}").is_file())
         print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)
+    return 0
+
+
+def find_notebooks(names: list[str]) -> dict[str, Path]:
+    """The notebooks of these names, all if there are none. Raises ValueError for a name that no notebook has."""
+    available = {path.stem: path for path in sorted((checkout() / "notebooks").glob("*.ipynb"))}
+    for name in names:
+        if name not in available:
+            raise ValueError(unknown("notebook", name, available))
+    return {name: available[name] for name in names or available}
+
+
+def plan_runs(options: argparse.Namespace) -> int:
+    """Prints what the runs of the notebooks take, and writes it to reports/<profile>/plan.md."""
+    from prffn.plan import make_plan
+    from prffn.plan_report import save_plan
+
+    if options.gpus < 1:
+        raise ValueError(f"--gpus must be a whole number from 1 on, got {options.gpus}")
+    notebooks = find_notebooks(options.notebooks)
+    os.environ[TEXT_PROGRESS_VARIABLE] = "1"
+    plan = make_plan(notebooks, options.profile, device=options.device, seeds=options.seeds, fresh=options.fresh)
+    print(save_plan(plan, options.gpus) if plan.runs else f"{', '.join(notebooks)}: trains nothing")
     return 0
 
 

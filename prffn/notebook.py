@@ -1,9 +1,12 @@
-"""What a notebook needs beside its science: its parameters checked."""
+"""What a notebook needs beside its science: its parameters checked, its experiments listed without training them."""
 
 import ast
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from prffn.config import check_profile, unknown
+from prffn.config import Experiment, check_profile, unknown
 from prffn.machine import pick_device
 
 
@@ -45,3 +48,84 @@ def _injected_names() -> list[str]:
                 if isinstance(statement, ast.Assign):
                     names += [target.id for target in statement.targets if isinstance(target, ast.Name)]
     return names
+
+
+EXPERIMENTS = "experiments"
+"""The name under which a notebook keeps what it hands to `ensure`."""
+
+
+def experiments_of(path: Path, **parameters: Any) -> dict[str, list[Experiment]]:
+    """The experiments of a notebook by label, as it would hand them to `ensure`; none is trained. {} if it has none.
+
+    The convention: a notebook assigns the name `experiments` at the top level of a cell, before it trains anything, and
+    calls `ensure(experiments, ...)`. Here its code cells up to the one that assigns it (the last, if there are several)
+    are executed in a namespace of their own, and no cell after that. parameters: take the place of those in the cell
+    tagged "parameters", as papermill's do.
+    Raises ValueError, naming the notebook and the cell, if the convention is not kept or a cell stops with an error.
+    """
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    trees = [_parsed(path, number, "".join(cell["source"])) for number, cell in enumerate(cells, start=1)]
+    assigning = [number for number, tree in enumerate(trees) if EXPERIMENTS in _assigned(tree)]
+    last = assigning[-1] if assigning else -1
+    for number, tree in enumerate(trees):
+        for call in _calls_of_ensure(tree):
+            where = f"{path.stem}, code cell {number + 1}"
+            if number <= last:
+                raise ValueError(f"{where}: trains or measures before its `{EXPERIMENTS}` are complete; do so after")
+            if _called(call) == "ensure" and (last < 0 or not _is_experiments(call)):
+                raise ValueError(
+                    f"{where}: name what is trained `{EXPERIMENTS}` and call ensure({EXPERIMENTS}, ...): a plan finds "
+                    "the runs of a notebook by that name"
+                )
+    if last < 0:
+        return {}
+    names: dict[str, Any] = {}
+    for number in range(last + 1):
+        try:
+            exec(compile(trees[number], f"{path.name}, code cell {number + 1}", "exec"), names)
+        except Exception as error:
+            raise ValueError(f"{path.stem}, code cell {number + 1}: {type(error).__name__}: {error}") from error
+        if "parameters" in cells[number]["metadata"].get("tags", []):
+            for name in parameters:
+                if name not in names:
+                    raise ValueError(f"{path.stem}: " + unknown("notebook parameter", name, _assigned(trees[number])))
+            names |= parameters
+    found = names[EXPERIMENTS]
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path.stem}: `{EXPERIMENTS}` must be what variants() gives, got {type(found).__name__}")
+    return dict(found)
+
+
+def _parsed(path: Path, number: int, source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise ValueError(f"{path.stem}, code cell {number} is not plain Python: {error}") from error
+
+
+def _assigned(tree: ast.Module) -> list[str]:
+    """Names that a cell assigns at its top level, by `=`, `|=` or with an annotation."""
+    targets: list[ast.expr] = []
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign):
+            targets += statement.targets
+        elif isinstance(statement, ast.AugAssign | ast.AnnAssign):
+            targets.append(statement.target)
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _calls_of_ensure(tree: ast.Module) -> list[ast.Call]:
+    """Calls of `ensure` and of its kin, such as `ensure_timings`."""
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node).startswith("ensure")]
+
+
+def _called(call: ast.Call) -> str:
+    """The name of the function, of a module or not."""
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def _is_experiments(call: ast.Call) -> bool:
+    given = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == EXPERIMENTS)]
+    return any(isinstance(value, ast.Name) and value.id == EXPERIMENTS for value in given)
