@@ -405,7 +405,7 @@ class TestPlot:
         return ax, np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
 
     def test_the_frame_and_the_crop_show_the_same_region(self):
-        """Blue in the region and nowhere else: of the drawn image exactly what the frame encloses is blue, and HR's crop
+        """Blue in the region and nowhere else: of the drawn image exactly what is framed is blue, and HR's crop
         is blue to its edges."""
         hr = np.full((90, 120, 3), 200, np.uint8)
         hr[40:56, 70:94] = (0, 0, 255)
