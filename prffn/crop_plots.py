@@ -24,8 +24,11 @@ TILE = 60.0
 GAP, CAPTION, BELOW = 2.0, 8.0, 4.0
 """Between neighbours; under a crop, two lines of text; between two pictures."""
 
-DPI = 300
+DPI = 250
 """For print."""
+
+POINTS = 7.5
+"""Size of the text, where there is room."""
 
 MARK = "#E8112D"
 """The frame of the region, with a white edge so that it shows on any image."""
@@ -97,9 +100,7 @@ def _draw(ax: Axes, crops: Crops, shown: Mapping[str, str], top: float) -> tuple
     y, x, height, width = (mm * value for value in picture.region)
     _frame(ax, x, top + y, width, height)
     w, h = layout.tile
-    points = min(7.5, w / 2.9)  # "28.42 / 0.8312" is 8 em wide, an em of one point 0.35 mm
-    ax.text(wide / 2, top + high + 1, f"{picture.name}, x{picture.scale}", ha="center", va="top", weight="bold",
-            fontsize=max(points, 6))  # fmt: skip
+    _bold(ax, wide / 2, top + high + 1, f"{picture.name}, x{picture.scale}", wide)
     figures = {method: crops[method]["figures"]["crop"] for method in shown}
     best = {metric: max(f[metric] for f in figures.values()) for metric in DIGITS}
     tiles = [("HR", "PSNR / SSIM", picture.crop(picture.hr))]
@@ -112,8 +113,8 @@ def _draw(ax: Axes, crops: Crops, shown: Mapping[str, str], top: float) -> tuple
         ax.imshow(_enlarged(image), extent=(x, x + w, y + h, y), interpolation="antialiased", gid=f"crop {caption}")
         if n == 0:
             _frame(ax, x, y, w, h)
-        ax.text(x + w / 2, y + h + 1, _bold_name(caption), ha="center", va="top", weight="bold", fontsize=points)
-        ax.text(x + w / 2, y + h + 4.2, values, ha="center", va="top", fontsize=points)
+        _bold(ax, x + w / 2, y + h + 1, caption, w)
+        ax.text(x + w / 2, y + h + 4.2, values, ha="center", va="top", fontsize=min(POINTS, w / 2.9))  # 8 em wide
     return layout.size
 
 
@@ -133,6 +134,8 @@ def _figure(value: float, best: float, digits: int) -> str:
     return rf"$\mathbf{{{text}}}$" if text == f"{best:.{digits}f}" else text
 
 
-def _bold_name(name: str) -> str:
-    """L_contr and the like as mathematics."""
-    return re.sub(r"L_(\w+)", r"$\\mathbf{L_{\1}}$", name)
+def _bold(ax: Axes, x: float, y: float, name: str, width: float) -> None:
+    """A name within that width, L_contr and the like as mathematics; an em of one point is 0.35 mm."""
+    text = re.sub(r"L_(\w+)", r"$\\mathbf{L_{\1}}$", name)
+    points = min(POINTS, width / (0.25 * len(name)))
+    ax.text(x, y, text, ha="center", va="top", weight="bold", fontsize=points)

@@ -22,13 +22,11 @@ LABEL = (
 )
 """What the numbers of Figures 8 to 10 may be called."""
 
-PARTS = {"crop": "of the crop", "image": "of the whole image"}
-
 
 def crop_table(pictures: Sequence[Crops]) -> pd.DataFrame:
     """A row for each image and method: whose weights, parameters (K), PSNR-Y (dB) and SSIM-Y of crop and whole image.
 
-    `gain` is the crop's PSNR-Y less bicubic's. Values are rounded; see `readable`.
+    `gain` is the crop's PSNR-Y less bicubic's.
     """
     rows = []
     for crops in pictures:
@@ -37,10 +35,9 @@ def crop_table(pictures: Sequence[Crops]) -> pd.DataFrame:
             crop, image = record["figures"]["crop"], record["figures"]["image"]
             rows.append({
                 "image": f"{crops.picture.name} x{crops.picture.scale}", "method": method,
-                "weights": record["origin"], "parameters (K)": round(record["parameters"] / 1e3, 3),
-                "crop PSNR": round(crop["psnr_y"], 3), "gain": round(crop["psnr_y"] - bicubic, 3),
-                "crop SSIM": round(crop["ssim_y"], 4),
-                "image PSNR": round(image["psnr_y"], 3), "image SSIM": round(image["ssim_y"], 4),
+                "weights": record["origin"], "parameters (K)": record["parameters"] / 1e3,
+                "crop PSNR": crop["psnr_y"], "gain": crop["psnr_y"] - bicubic, "crop SSIM": crop["ssim_y"],
+                "image PSNR": image["psnr_y"], "image SSIM": image["ssim_y"],
             })  # fmt: skip
     return pd.DataFrame(rows).set_index(["image", "method"])
 
@@ -62,7 +59,8 @@ def crop_conclusion(pictures: Sequence[Crops]) -> str:
         shown = crops.picture
         top, left, height, width = shown.region
         lines.append(
-            f"{shown.name} x{shown.scale}, {height} x {width} pixels from row {top}, column {left}: {_best(crops)}. "
+            f"{shown.name} x{shown.scale}, {height} x {width} pixels from row {top}, column {left}. "
+            f"Of the crop: {_best(crops, 'crop')}. Of the whole image: {_best(crops, 'image')}. "
             f"That PRFFN is nearest to HR: {_prffn(crops)}."
         )
     lines.append(
@@ -71,19 +69,13 @@ def crop_conclusion(pictures: Sequence[Crops]) -> str:
     return "\n\n".join(lines)
 
 
-def _best(crops: Crops) -> str:
-    parts = []
-    for part, where in PARTS.items():
-        found = {
-            metric: {method: record["figures"][part][metric] for method, record in crops.items()}
-            for metric in ("psnr_y", "ssim_y")
-        }
-        psnr, ssim = (max(values, key=lambda method: values[method]) for values in found.values())
-        gain = found["psnr_y"][psnr] - found["psnr_y"][BICUBIC]
-        text = f"the highest PSNR-Y {where} is {psnr}'s, {found['psnr_y'][psnr]:.2f} dB"
-        text += f", {gain:.2f} dB above bicubic" if psnr != BICUBIC else ""
-        parts.append(text + f"; the highest SSIM-Y {ssim}'s, {found['ssim_y'][ssim]:.4f}")
-    return "; ".join(parts)
+def _best(crops: Crops, part: str) -> str:
+    psnr, ssim = (
+        {method: record["figures"][part][metric] for method, record in crops.items()} for metric in ("psnr_y", "ssim_y")
+    )
+    first, second = (max(values, key=lambda method: values[method]) for values in (psnr, ssim))
+    above = "" if first == BICUBIC else f", {psnr[first] - psnr[BICUBIC]:.2f} dB above bicubic"
+    return f"highest PSNR-Y {first}, {psnr[first]:.2f} dB{above}; highest SSIM-Y {second}, {ssim[second]:.4f}"
 
 
 def _prffn(crops: Crops) -> str:
@@ -158,14 +150,15 @@ def save_crops(
     profile = pictures[0].profile
     folder = reports_root() / profile
     table, provenance = crop_table(pictures), crop_provenance(pictures, runs)
+    rounded = table.round(4)
     with atomic_write(folder / f"{name}.csv", "w") as file:
-        table.to_csv(file, lineterminator="\n")
-    save_figure(figure, folder / f"{name}.png", dpi=DPI)
+        rounded.to_csv(file, lineterminator="\n")
+    save_figure(figure, folder / f"{name}.png", dpi=DPI, pil_kwargs={"optimize": True})
     content: dict[str, Any] = {
         "title": title,
         "profile": profile,
         "label": LABEL if runs is None else LABELS[profile],
-        "table": json.loads(table.reset_index().to_json(orient="records")),
+        "table": json.loads(rounded.reset_index().to_json(orient="records")),
         "crops": [record["key"] for crops in pictures for record in crops.values()],
         "not at hand": {crops.picture.name: crops.missing for crops in pictures},
         "provenance": provenance.to_dict(),
