@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import SymLogNorm
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 from torch import nn
 
 from prffn.config import Experiment, LossConfig, unknown
@@ -108,10 +110,8 @@ class Region:
     anchor: tuple[int, int]
     weights: NDArray[np.float64]
 
-    @property
-    def loss(self) -> float:
-        """The anchor's term of L_contr, -log of the positive's weight."""
-        return -math.log(max(self.weights[self.anchor], 1e-300))
+    loss: float
+    """The anchor's term of L_contr, -log of the positive's weight."""
 
     def figures(self) -> pd.DataFrame:
         """The positive's weight, the largest of a negative, and the term of the loss."""
@@ -140,24 +140,32 @@ def region_at(result: Upscaled, row: int, column: int, loss: LossConfig | None =
     top, left = row - row % side, column - column % side
     sr, hr = (image[top : top + side, left : left + side] for image in (result.sr, result.hr))
     anchor = row - top, column - left
-    distances = ((sr[anchor] / 255 - hr / 255) ** 2).sum(axis=2)  # squared, in RGB from 0 to 1
-    weights = np.exp((distances.min() - distances) / loss.temperature)
-    return Region(sr, hr, anchor, weights / weights.sum())
+    scores = -((sr[anchor] / 255 - hr / 255) ** 2).sum(axis=2) / loss.temperature
+    logarithms = scores - logsumexp(scores)
+    return Region(sr, hr, anchor, np.exp(logarithms), -float(logarithms[anchor]))
 
 
-def hardest_pixel(result: Upscaled) -> tuple[int, int]:
-    """Row and column of the pixel whose positive is furthest behind its nearest negative."""
-    side = math.isqrt(LossConfig.region_size)
-    worst, place = -1.0, (0, 0)
-    for top in range(0, result.hr.shape[0] - side + 1, side):
-        for left in range(0, result.hr.shape[1] - side + 1, side):
+def contrast_map(result: Upscaled, loss: LossConfig | None = None) -> NDArray[np.float64]:
+    """Each SR pixel's term of L_contr, (H, W): as `Region.loss`, 0 at the borders where no whole region fits."""
+    loss = LossConfig() if loss is None else loss
+    side = math.isqrt(loss.region_size)
+    height, width = result.hr.shape[:2]
+    terms = np.zeros((height, width))
+    for top in range(0, height - side + 1, side):
+        for left in range(0, width - side + 1, side):
             x, y = (i[top : top + side, left : left + side].reshape(-1, 3) / 255 for i in (result.sr, result.hr))
-            distances = ((x[:, None] - y) ** 2).sum(axis=2)
-            behind = distances.diagonal() - distances.min(axis=1)
-            if behind.max() > worst:
-                worst, at = behind.max(), int(behind.argmax())
-                place = top + at // side, left + at % side
-    return place
+            scores = -((x[:, None] - y) ** 2).sum(axis=2) / loss.temperature  # (S, S)
+            here = logsumexp(scores, axis=1) - scores.diagonal()
+            terms[top : top + side, left : left + side] = here.reshape(side, side)
+    return terms
+
+
+def plot_contrast_map(ax: Axes, terms: NDArray[np.float64]) -> Axes:
+    """The terms of all anchors as an image, on a scale that is linear up to 1 and logarithmic beyond."""
+    shown = ax.imshow(terms, cmap="Greys", norm=SymLogNorm(1, vmin=0))
+    _show(ax, None, "each pixel's term of L_contr")
+    ax.figure.colorbar(shown, ax=ax, shrink=0.8, ticks=[0, 1, 10, 100], format="%g")
+    return ax
 
 
 def plot_region(axes: Sequence[Axes], region: Region) -> Sequence[Axes]:

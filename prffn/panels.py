@@ -11,7 +11,7 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 import torch
-from IPython.display import display
+from IPython.display import DisplayHandle
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -106,7 +106,8 @@ def train_live(
     """Trains a network for each seed; the figure in the cell's output grows with it. Returns the curves by label."""
     curves: dict[str, list[dict[str, float]]] = {}
     steps = experiment(settings).training.steps
-    handle = display(_curves_figure(curves, result, steps), display_id=True)
+    handle = DisplayHandle()
+    handle.display(_curves_figure(curves, result, steps))
     for seed in range(seeds):
         label = f"seed {seed}"
 
