@@ -1,4 +1,4 @@
-"""Command line: `python -m prffn reports`, `python -m prffn data`."""
+"""Command line: `python -m prffn reports`, `overview`, `html`, `bench`, `data`."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from prffn.config import PROFILES, unknown
-from prffn.paths import TEXT_PROGRESS_VARIABLE, checkout, data_root, reports_root
+from prffn.paths import RECORDED, TEXT_PROGRESS_VARIABLE, checkout, data_root, reports_root
 
 BENCHMARKS = ("contrast", "inference")
 
@@ -23,6 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
     reports.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
     reports.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     reports.add_argument("--retrain", action="store_true", help="train all runs afresh")
+
+    for name, what in {
+        "overview": "write the page of all claims: reports/README.md, or reports/<profile>/README.md",
+        "html": "write the reports as web pages that need no network: reports/<profile>/html/",
+    }.items():
+        command = commands.add_parser(name, help=what)
+        command.add_argument("--profile", default=RECORDED, choices=sorted(PROFILES))
 
     bench = commands.add_parser("bench", help="time and memory, written to reports/bench/")
     bench.add_argument("only", nargs="?", choices=BENCHMARKS, help="the cost of L_contr, or PRFFN's forward; else both")
@@ -44,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "reports":
             return run_notebooks(options)
+        if options.command in ("overview", "html"):
+            return write_pages(options.profile, only=options.command)
         if options.command == "bench":
             return run_benchmarks(options)
         return list_sets() if options.data_command == "list" else get_sets(options.sets)
@@ -90,6 +99,18 @@ def run_notebooks(options: argparse.Namespace) -> int:
         except papermill.PapermillExecutionError as error:
             raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error
         print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {folder / name}.md", flush=True)
+    return write_pages(options.profile)
+
+
+def write_pages(profile: str, only: str | None = None) -> int:
+    """Writes the overview of a profile's reports and the web pages, or only one of them: "overview" or "html"."""
+    from prffn.overview import write_overview
+    from prffn.site import write_site
+
+    if only != "html":
+        print(f"overview: {write_overview(profile)}")
+    if only != "overview":
+        print(f"web pages: {write_site(profile)}")
     return 0
 
 

@@ -1,0 +1,269 @@
+"""The web pages: well-formed, whole in themselves, linked, and with the numbers of the reports."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CHECKOUT
+from PIL import Image
+
+from prffn.__main__ import main
+from prffn.paths import REPORTS_VARIABLE, write_json
+from prffn.site import slider, write_site
+
+VOID = {"meta", "img", "input", "br", "hr", "link"}
+
+
+@dataclass
+class Element:
+    tag: str
+    attributes: dict[str, str | None]
+    children: list["Element"] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    def all(self, tag: str) -> list["Element"]:
+        return [found for child in self.children for found in ([child] if child.tag == tag else []) + child.all(tag)]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+
+class Parser(HTMLParser):
+    """A tree of elements; a tag that is not closed, or closed out of turn, is an error."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open = [Element("", {})]
+        self.feed(html)
+        self.close()
+        assert len(self.open) == 1, f"<{self.open[-1].tag}> is not closed"
+
+    def handle_starttag(self, tag, attrs):
+        assert len(attrs) == len(dict(attrs)), f"an attribute stands twice in <{tag}>"
+        element = Element(tag, dict(attrs))
+        self.open[-1].children.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop().tag == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        for element in self.open:
+            element.words.append(data)
+
+
+def parsed(html: str) -> Element:
+    return Parser(html).open[0]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the recorded study's reports."""
+    folder = tmp_path_factory.mktemp("study") / "reports"
+    shutil.copytree(CHECKOUT / "reports", folder, ignore=shutil.ignore_patterns("quick", "paper", "html"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(study: Path) -> dict[str, Element]:
+    """All pages of the recorded study, by file name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(REPORTS_VARIABLE, str(study))
+        index = write_site("cpu")
+    return {path.name: parsed(path.read_text(encoding="utf-8")) for path in index.parent.iterdir()}
+
+
+def test_every_report_has_a_page_and_every_page_is_linked(study, pages):
+    names = {f"{path.stem}.html" for path in (study / "cpu").glob("*.json")}
+    names |= {f"bench_{path.stem}.html" for path in (study / "bench").glob("*.md")}
+    assert names | {"index.html"} <= set(pages)
+    linked = {a.attributes["href"] for a in pages["index.html"].all("main")[0].all("a")}
+    assert names <= {link.partition("#")[0] for link in linked}
+    for page in pages.values():
+        (nav,) = page.all("nav")
+        assert {a.attributes["href"] for a in nav.all("a")} == set(pages)
+
+
+def test_links_and_anchors_lead_somewhere(study, pages):
+    ids = {name: [e.attributes["id"] for e in everything(page) if "id" in e.attributes] for name, page in pages.items()}
+    for name, page in pages.items():
+        assert len(ids[name]) == len(set(ids[name])), "an id stands twice"
+        for a in page.all("a"):
+            path, _, anchor = a.attributes["href"].partition("#")
+            assert (study / "cpu" / "html" / path).exists(), (name, path)
+            assert not anchor or anchor in ids[path or name], (name, anchor)
+
+
+def everything(element: Element) -> Iterator[Element]:
+    for child in element.children:
+        yield child
+        yield from everything(child)
+
+
+def test_nothing_is_loaded_from_anywhere(pages):
+    """Only links may lead out; images are inside, and the page itself forbids a browser to load anything."""
+    for name, page in pages.items():
+        for element in everything(page):
+            assert element.tag not in {"link", "iframe", "object", "embed", "base", "source", "video", "audio"}
+            src = element.attributes.get("src")
+            assert element.tag == "img" or src is None
+            assert src is None or src.startswith("data:image/png;base64,")
+            assert not {key for key in element.attributes if key.startswith("on")}, name
+        (style,), (script,) = page.all("style"), page.all("script")
+        assert not re.search(r"url\(|@import|https?:", style.text + script.text)
+        (policy,) = [m for m in page.all("meta") if m.attributes.get("http-equiv") == "Content-Security-Policy"]
+        assert policy.attributes["content"].startswith("default-src 'none'; img-src data:;")
+
+
+def test_the_figures_are_the_reports_figures(study, pages):
+    for path in (study / "cpu").glob("*.json"):
+        images = pages[f"{path.stem}.html"].all("img")
+        figure = path.with_suffix(".png").read_bytes()
+        (image,) = [i for i in images if base64.b64decode(i.attributes["src"].partition(",")[2]) == figure]
+        assert image.attributes["alt"]
+        assert (int(image.attributes["width"]), int(image.attributes["height"])) == Image.open(io.BytesIO(figure)).size
+
+
+def cells(table: Element) -> list[list[str]]:
+    return [[cell.text.strip() for cell in row.children] for row in table.all("tr")]
+
+
+def shown(value: object) -> str:
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def test_tables_hold_the_numbers_of_the_reports(study, pages):
+    """The first table of each report that compares runs, and its table of verdicts, cell by cell."""
+    compared = 0
+    for path in (study / "cpu").glob("*.json"):
+        content = json.loads(path.read_text())
+        if "verdicts" not in content:
+            continue
+        tables = [cells(table) for table in pages[f"{path.stem}.html"].all("table")]
+        for rows in (content["table"], content["verdicts"]):
+            expected = [list(rows[0]), *([shown(value) for value in row.values()] for row in rows)]
+            assert expected in tables
+            compared += len(rows)
+    assert compared > 20
+
+
+def test_the_first_page_gives_each_verdict_of_table_5(study, pages):
+    found = {row[0]: row[1:] for table in pages["index.html"].all("table") for row in cells(table)[1:]}
+    for row in json.loads((study / "cpu" / "table5_region_size.json").read_text())["verdicts"]:
+        cell = f"{row['verdict']} {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        assert cell in found[row["claim"]]
+    marks = [e for e in pages["index.html"].all("strong") if e.attributes.get("class") == "holds"]
+    assert {mark.text for mark in marks} == {"holds"}
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Path:
+    """A report of profile quick that would be harmful if it were not escaped."""
+    folder = tmp_path / "reports" / "quick"
+    evil = "<script>alert(1)</script> & \"<b>\" <img src='http://example.org/x.png'>"
+    claim = {"claim": evil, "set": "<i>s</i>", "difference": 0.1, "verdict": "holds"}
+    write_json(folder / "table1_a.json", {"title": evil, "profile": "quick", "label": evil, "verdicts": [claim]})
+    (folder / "table1_a.md").write_text(
+        f"# {evil}\n\n{evil}\n\n| {evil} |\n| --- |\n| {evil} |\n\n[x](javascript:alert(1))\n\n![{evil}](a.png)\n"
+    )
+    (folder / "a.png").write_bytes(png(4, 4))
+    return folder
+
+
+def test_text_stays_text(quick):
+    for path in write_site("quick").parent.glob("*.html"):
+        page = parsed(path.read_text())
+        assert len(page.all("script")) == 1
+        assert not page.all("b")
+        assert not page.all("i")
+        assert "<script>alert(1)</script>" in page.text
+        assert all(image.attributes["src"].startswith("data:") for image in page.all("img"))
+        assert not [a for a in page.all("a") if "javascript" in (a.attributes["href"] or "")]
+    (image,) = parsed((quick / "html" / "table1_a.html").read_text()).all("img")
+    assert "<b>" in image.attributes["alt"]
+
+
+def test_pages_of_reports_that_are_gone_are_removed(quick):
+    write_site("quick")
+    (quick / "table2_b.json").write_text((quick / "table1_a.json").read_text())
+    (quick / "table2_b.md").write_text("# B\n")
+    write_site("quick")
+    assert {path.name for path in (quick / "html").iterdir()} == {"index.html", "table1_a.html", "table2_b.html"}
+    (quick / "table1_a.json").unlink()
+    write_site("quick")
+    assert {path.name for path in (quick / "html").iterdir()} == {"index.html", "table2_b.html"}
+
+
+def test_the_pages_are_the_same_each_time(quick):
+    first = {path: path.read_bytes() for path in write_site("quick").parent.iterdir()}
+    assert {path: path.read_bytes() for path in write_site("quick").parent.iterdir()} == first
+
+
+def test_the_command(quick, capsys):
+    assert main(["html", "--profile", "quick"]) == 0
+    assert capsys.readouterr().out == f"web pages: {quick / 'html' / 'index.html'}\n"
+    shutil.rmtree(quick)
+    assert main(["html", "--profile", "quick"]) == 1
+    assert "no reports in" in capsys.readouterr().err
+
+
+def png(height: int, width: int, grey: int = 128) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((height, width, 3), grey, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+CROPS = {"bicubic": png(8, 12, 10), "L_contr <b>": png(8, 12, 20), "HR": png(8, 12, 30)}
+
+
+def test_the_slider_shows_all_crops_without_scripts():
+    """What the script needs is hidden until it runs; the crops themselves are there, each with its name."""
+    page = parsed(slider(CROPS, title='"img_004" & x3', left="bicubic", right="L_contr <b>"))
+    (section,) = page.all("section")
+    assert section.attributes["aria-label"] == '"img_004" & x3'
+    (strip,) = [d for d in page.all("div") if d.attributes.get("class") == "strip"]
+    figures = strip.all("figure")
+    assert [f.all("figcaption")[0].text for f in figures] == list(CROPS)
+    for figure, crop in zip(figures, CROPS.values(), strict=True):
+        (image,) = figure.all("img")
+        assert base64.b64decode(image.attributes["src"].partition(",")[2]) == crop
+        assert (image.attributes["width"], image.attributes["height"]) == ("12", "8")
+    hidden = [element for element in everything(page) if "hidden" in element.attributes]
+    assert [element.attributes["class"] for element in hidden] == ["slider"]
+    assert "hidden" not in strip.attributes
+
+
+def test_the_slider_can_be_moved_by_keyboard():
+    """A range input, which arrow keys move, and the two crops that it begins with."""
+    (box,) = [
+        d for d in parsed(slider(CROPS, title="t", left="bicubic", right="HR")).all("div") if "hidden" in d.attributes
+    ]
+    (range_input,) = box.all("input")
+    assert range_input.attributes["type"] == "range"
+    assert range_input.attributes["aria-label"]
+    for choice, name in zip(box.all("select"), ("bicubic", "HR"), strict=True):
+        assert [option.text for option in choice.all("option")] == list(CROPS)
+        assert [option.text for option in choice.all("option") if "selected" in option.attributes] == [name]
+
+
+@pytest.mark.parametrize(
+    ("images", "left", "message"),
+    [
+        (CROPS, "bilinear", "no crop 'bilinear', there are bicubic, L_contr"),
+        ({**CROPS, "SR": png(8, 11)}, "bicubic", "must be of one size"),
+        ({**CROPS, "SR": b"GIF89a"}, "bicubic", "expected the bytes of a PNG"),
+    ],
+)
+def test_crops_that_cannot_be_compared(images, left, message):
+    with pytest.raises(ValueError, match=message):
+        slider(images, title="t", left=left, right="HR")
