@@ -58,6 +58,12 @@ class Report:
         """Keys of the runs' records by label, one for each seed."""
         return self.content.get("runs", {})
 
+    @property
+    def made(self) -> dict[str, Any]:
+        """How its runs were trained; of a report that has columns of provenance, the one of the trainings."""
+        made = self.content.get("provenance", {})
+        return made.get("training", made)
+
     @cached_property
     def seeds(self) -> str:
         """How many seeds each row of the table has: "5", or "3 to 5"."""
@@ -181,7 +187,6 @@ def glance(judging: Sequence[Report]) -> pd.DataFrame:
     rows = []
     for report in judging:
         counts = _counts([row["verdict"] for row in report.verdicts])
-        made = report.content.get("provenance", {})
         rows.append({
             "report": f"[{report.title}](#{slug(report.title)})",
             "claims": str(len({row["claim"] for row in report.verdicts})),
@@ -189,7 +194,7 @@ def glance(judging: Sequence[Report]) -> pd.DataFrame:
             "smallest difference": smallest_difference(report.verdicts),
             "seeds": report.seeds,
             "runs": str(len({key for group in report.runs.values() for key in group})),
-            "training": made.get("training time in all"),
+            "training": report.made.get("training time in all"),
         })  # fmt: skip
     table = pd.DataFrame(rows).set_index("report").fillna("")
     return table.drop(columns=NOT_MEASURED) if (table[NOT_MEASURED] == "0").all() else table
@@ -241,12 +246,14 @@ def signed(value: float) -> str:
 
 def _claims(report: Report, base: Path) -> str:
     """A report's section: its claims, what they rest on, and the way to its files."""
-    made = report.content.get("provenance", {})
     facts = {
         "profile": report.content["profile"],
         "seeds": report.seeds,
         "smallest difference": smallest_difference(report.verdicts) or "none, there is no interval",
-        **{name: made.get(name) for name in ("scale", "network", "parameters", "training images", "steps", "device")},
+        **{
+            name: report.made.get(name)
+            for name in ("scale", "network", "parameters", "training images", "steps", "device")
+        },
     }
     basis = "; ".join(f"{name}: {value}" for name, value in facts.items() if value)
     table = markdown(claim_table(report.verdicts))
@@ -268,8 +275,9 @@ def files(report: Report, base: Path, page: str = "") -> str:
     folder = report.path.parent
     if "timings" in report.content:
         paths["record of timings"] = folder / "timings" / f"{report.content['timings']}.json"
-    if report.content.get("evaluations"):
-        paths["records of evaluations"] = folder / "evaluations"
+    for kind in ("evaluations", "crops"):
+        if report.content.get(kind):
+            paths[f"records of {kind}"] = folder / kind
     links = [_link(text, path, base) for text, path in paths.items() if path.exists()]
     if report.runs:
         links.append(f"[records of runs]({page}#{slug(_records_heading(report))})")

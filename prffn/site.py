@@ -3,8 +3,6 @@
 Markdown becomes HTML by mistune; text is always escaped, and a browser is told to load nothing from anywhere.
 """
 
-import base64
-import io
 import os
 import re
 from collections.abc import Mapping
@@ -13,11 +11,11 @@ from html import escape
 from pathlib import Path
 
 import mistune
-from PIL import Image
 
 from prffn.config import check_profile
 from prffn.overview import VERDICTS, benchmarks, files, heading_of, overview, page_path, reports_of, slug
 from prffn.paths import atomic_write, reports_root
+from prffn.slider import image_html, sliders
 
 STYLE = Path(__file__).parent / "site.css"
 SCRIPT = Path(__file__).parent / "site.js"
@@ -31,6 +29,7 @@ class Page:
     title: str
     source: Path  # the Markdown file: what its links are relative to
     markdown: str
+    crops: str = ""  # HTML, shown before the first section
 
 
 def site_folder(profile: str) -> Path:
@@ -59,7 +58,7 @@ def pages_of(profile: str) -> list[Page]:
         if source.is_file():
             links = files(report, source.parent, page=os.path.relpath(index, source.parent))
             text = f"{source.read_text(encoding='utf-8')}\n## Files\n\n{links}\n"
-            pages.append(Page(f"{report.name}.html", report.title, source, text))
+            pages.append(Page(f"{report.name}.html", report.title, source, text, sliders(report)))
     for source in benchmarks():
         pages.append(Page(f"bench_{source.stem}.html", heading_of(source), source, source.read_text(encoding="utf-8")))
     return pages
@@ -113,7 +112,8 @@ def to_html(page: Page, names: Mapping[Path, str], folder: Path) -> str:
     names: of the HTML files, by the Markdown files that they are made of. folder: where the HTML files lie.
     """
     render = mistune.create_markdown(renderer=Html(page.source.parent, names, folder), plugins=["table"])
-    return str(render(page.markdown))
+    first, heading, rest = page.markdown.partition("\n## ")
+    return f"{render(first)}{page.crops}{render(heading + rest)}"
 
 
 class Html(mistune.HTMLRenderer):
@@ -162,58 +162,3 @@ NUMBER = re.compile(r"[+-]?[\d,]+(\.\d+)?")
 def css_class(verdict: str) -> str:
     """ "does not hold" is "does-not-hold"."""
     return verdict.replace(" ", "-")
-
-
-def image_html(png: bytes, alt: str) -> str:
-    """An image that is inside the page. Raises ValueError if it is not a PNG."""
-    width, height = png_size(png)
-    data = base64.b64encode(png).decode("ascii")
-    return f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}" width="{width}" height="{height}">'
-
-
-def png_size(png: bytes) -> tuple[int, int]:
-    """Width and height in pixels. Raises ValueError if the bytes are not a PNG."""
-    try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            return image.size
-    except OSError as error:
-        raise ValueError(f"expected the bytes of a PNG, got {png[:8]!r}...") from error
-
-
-def slider(images: Mapping[str, bytes], *, title: str, left: str, right: str) -> str:
-    """Crops of one place side by side, and, where scripts run, two of them above each other with a divider to move.
-
-    images: PNGs by what they show, such as "bicubic", "L_contr", "HR". left, right: the two to begin with; a reader can
-    choose others. In print and without scripts the crops stand side by side. Raises ValueError if one is no PNG, if
-    their sizes differ, or if `left` or `right` is not among them.
-    """
-    for name in (left, right):
-        if name not in images:
-            raise ValueError(f"{title}: no crop {name!r}, there are {', '.join(images)}")
-    sizes = {name: png_size(png) for name, png in images.items()}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"{title}: the crops must be of one size to be compared, got {sizes}")
-    strip = "\n".join(
-        f"<figure>{image_html(png, f'{title}: {name}')}<figcaption>{escape(name)}</figcaption></figure>"
-        for name, png in images.items()
-    )
-    return f"""<section class="crops" aria-label="{escape(title)}">
-<h3>{escape(title)}</h3>
-<div class="slider" hidden>
-<div class="choice">
-<label>left {_choice(images, left)}</label>
-<label>right {_choice(images, right)}</label>
-</div>
-<div class="stack" aria-hidden="true"><div class="right"></div><div class="left"></div></div>
-<input type="range" min="0" max="100" value="50" step="1" aria-label="{escape(title)}: where the left image ends">
-</div>
-<div class="strip">
-{strip}
-</div>
-</section>
-"""
-
-
-def _choice(names: Mapping[str, bytes], chosen: str) -> str:
-    options = "".join(f"<option{' selected' if name == chosen else ''}>{escape(name)}</option>" for name in names)
-    return f"<select>{options}</select>"

@@ -161,6 +161,11 @@ def test_a_page_by_hand(folder):
         verdict("x is better", "s", "holds", 0.2, 0.1, 0.3), verdict("x is better", "t", "not decided", 0, -0.1, 0.1),
     ])  # fmt: skip
     report(folder, "beyond_b", runs={"x": ["k1"]}, verdicts=[verdict("y is better", "s", "not decided", 0.3)])
+    columns = {"crops": {"scale": "x2"}, "training": {"scale": "x4", "training time in all": "7 min"}}
+    report(folder, "fig7_d", crops=["c1"], runs={"x": ["k2"]}, provenance=columns, verdicts=[
+        verdict("z is better", "the crop", "does not hold", -0.2, -0.3, -0.1, printed=0.1),
+    ])  # fmt: skip
+    (folder / "crops").mkdir()
     report(folder, "table6_c", timings="t1")
     write_json(folder / "timings" / "t1.json", {})
     (folder.parent / "bench").mkdir()
@@ -168,7 +173,7 @@ def test_a_page_by_hand(folder):
     text = write_overview("quick").read_text()
     assert (folder / "README.md").read_text() == text
     for line in (
-        "- **Claims of the paper: 1.** Verdicts, one for each image set: holds 1, not decided 1.",
+        "- **Claims of the paper: 2.** Verdicts, one for each image set: holds 1, does not hold 1, not decided 1.",
         "- **Questions beyond the paper: 1.** Verdicts, one for each image set: not decided 1.",
         "- Behind them stand 4 training runs, 4.0 hours in all (without 1 whose records are not at hand); a run that "
         "several reports need counts once.",
@@ -177,6 +182,10 @@ def test_a_page_by_hand(folder):
         "| x is better | **holds** +0.200 [+0.100, +0.300] | *not decided* +0.000 [-0.100, +0.100] |",
         "profile: quick; seeds: 2; smallest difference: 0.100 dB on s, 0.100 dB on t; scale: x3; steps: 600.",
         "profile: quick; seeds: 1; smallest difference: none, there is no interval.",
+        "| [Title of fig7_d](#title-of-fig7_d) | 1 | 0 | 1 | 0 | 0.100 dB on the crop | 1 | 1 | 7 min |",
+        "| z is better | +0.100 | **does not hold** -0.200 [-0.300, -0.100] |",
+        "profile: quick; seeds: 1; smallest difference: 0.100 dB on the crop; scale: x4.",
+        "[JSON](fig7_d.json), [records of crops](crops), [records of runs](#records-of-fig7_d)",
         "| Title of table6_c | measured | [JSON](table6_c.json), [record of timings](timings/t1.json) |",
         "- [A benchmark](../bench/b.md)",
         "| y | [k3](runs/k3.json) | [gone](runs/gone.json) |",

@@ -17,7 +17,9 @@ from PIL import Image
 
 from prffn.__main__ import main
 from prffn.paths import REPORTS_VARIABLE, write_json
-from prffn.site import slider, write_site
+from prffn.records import save_record
+from prffn.site import write_site
+from prffn.slider import slider
 
 VOID = {"meta", "img", "input", "br", "hr", "link"}
 
@@ -228,12 +230,14 @@ CROPS = {"bicubic": png(8, 12, 10), "L_contr <b>": png(8, 12, 20), "HR": png(8, 
 
 def test_the_slider_shows_all_crops_without_scripts():
     """What the script needs is hidden until it runs; the crops themselves are there, each with its name."""
-    page = parsed(slider(CROPS, title='"img_004" & x3', left="bicubic", right="L_contr <b>"))
+    page = parsed(slider(CROPS, title='"img_004" & x3', left="bicubic", right="HR",
+                         notes={"L_contr <b>": "31.20 dB"}))  # fmt: skip
     (section,) = page.all("section")
     assert section.attributes["aria-label"] == '"img_004" & x3'
     (strip,) = [d for d in page.all("div") if d.attributes.get("class") == "strip"]
     figures = strip.all("figure")
-    assert [f.all("figcaption")[0].text for f in figures] == list(CROPS)
+    assert [f.all("figcaption")[0].all("b")[0].text for f in figures] == list(CROPS)
+    assert "31.20 dB" in figures[1].text
     for figure, crop in zip(figures, CROPS.values(), strict=True):
         (image,) = figure.all("img")
         assert base64.b64decode(image.attributes["src"].partition(",")[2]) == crop
@@ -267,3 +271,28 @@ def test_the_slider_can_be_moved_by_keyboard():
 def test_crops_that_cannot_be_compared(images, left, message):
     with pytest.raises(ValueError, match=message):
         slider(images, title="t", left=left, right="HR")
+
+
+def test_crops_of_a_report_come_from_their_records(quick):
+    """Two methods on one picture and one on another: two sliders, each before the report's first section."""
+    made = [("cat", "bicubic", 30.125), ("cat", "PRFFN", 31.5), ("page", "bicubic", 22.0)]
+    keys = []
+    for n, (image, method, psnr) in enumerate(made):
+        crop = base64.b64encode(png(11, 11, n)).decode()
+        save_record(quick / "crops", f"k{n}", {
+            "key": f"k{n}", "image": image, "scale": 3, "region": [3, 6, 11, 11], "method": method, "png": crop,
+            "figures": {"crop": {"psnr_y": psnr, "ssim_y": 0.9}},
+        })  # fmt: skip
+        keys.append(f"k{n}")
+    write_json(quick / "fig8_a.json", {"title": "Figure 8", "label": "measured", "profile": "quick", "crops": keys})
+    (quick / "fig8_a.md").write_text("# Figure 8\n\nText.\n\n## Conclusion\n")
+    write_site("quick")
+    page = parsed((quick / "html" / "fig8_a.html").read_text())
+    first, second = page.all("section")
+    assert first.attributes["aria-label"] == "cat, x3: 11 x 11 pixels from row 3, column 6"
+    assert [f.text.split() for f in first.all("figcaption")] == [
+        ["bicubic", "30.12", "dB", "/", "0.9000"], ["PRFFN", "31.50", "dB", "/", "0.9000"],
+    ]  # fmt: skip
+    for n, image in enumerate(first.all("img") + second.all("img")):
+        assert base64.b64decode(image.attributes["src"].partition(",")[2]) == png(11, 11, n)
+    assert [e.tag for e in page.all("main")[0].children] == ["h1", "p", "section", "section", "h2", "h2", "p"]
