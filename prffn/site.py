@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import mistune
+from mistune.core import BlockState
 
 from prffn.config import check_profile
 from prffn.overview import VERDICTS, benchmarks, files, heading_of, overview, page_path, reports_of, slug
@@ -117,7 +119,10 @@ def to_html(page: Page, names: Mapping[Path, str], folder: Path) -> str:
 
 
 class Html(mistune.HTMLRenderer):
-    """Links lead to the pages of the site, figures are inside, headings have GitHub's anchors, raw HTML is text."""
+    """Links lead to the pages of the site, figures are inside, headings have GitHub's anchors, raw HTML is text.
+
+    Columns of numbers are aligned to the right, verdicts marked.
+    """
 
     def __init__(self, base: Path, names: Mapping[Path, str], folder: Path) -> None:
         super().__init__(escape=True)
@@ -145,18 +150,35 @@ class Html(mistune.HTMLRenderer):
     def emphasis(self, text: str) -> str:
         return f'<em class="{css_class(text)}">{text}</em>' if text in VERDICTS else super().emphasis(text)
 
+    def render_token(self, token: dict[str, Any], state: BlockState) -> str:
+        if token["type"] == "table":
+            head, body = token["children"]
+            for column in zip(head["children"], *(row["children"] for row in body["children"]), strict=True):
+                filled = [
+                    text for cell in column[1:] if (text := "".join(part.get("raw", "?") for part in cell["children"]))
+                ]
+                if filled and all(NUMBER.fullmatch(text) for text in filled):
+                    for cell in column:
+                        cell["attrs"]["align"] = "right"
+        return super().render_token(token, state)
+
     def table(self, text: str) -> str:
         return f'<div class="scroll" role="region" aria-label="Table" tabindex="0">\n<table>\n{text}</table>\n</div>\n'
 
     def table_cell(self, text: str, align: str | None = None, head: bool = False) -> str:
+        kind = "number" if align == "right" else "short" if len(mistune.util.striptags(text)) <= SHORT else "long"
         if head:
-            return f'  <th scope="col">{text}</th>\n'
+            return f'  <th scope="col" class="{kind}">{text}</th>\n'
         if text in VERDICTS:
-            return f'  <td><span class="{css_class(text)}">{text}</span></td>\n'
-        return f'  <td class="number">{text}</td>\n' if NUMBER.fullmatch(text) else f"  <td>{text}</td>\n"
+            text = f'<span class="{css_class(text)}">{text}</span>'
+        return f'  <td class="{kind}">{text}</td>\n'
 
 
 NUMBER = re.compile(r"[+-]?[\d,]+(\.\d+)?")
+"""What fills a column that is aligned to the right."""
+
+SHORT = 40
+"""Characters of a cell that stay on one line: a verdict with its difference and interval is shorter."""
 
 
 def css_class(verdict: str) -> str:

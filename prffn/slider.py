@@ -39,17 +39,22 @@ def _note(record: Mapping[str, Any]) -> str:
 
 
 def image_html(png: bytes, alt: str) -> str:
-    """An image that is inside the page. Raises ValueError if it is not a PNG."""
-    width, height = png_size(png)
+    """An image that is inside the page, of the size in print that a figure asks for. ValueError if it is not a PNG."""
+    image = open_png(png)
+    dots = image.info.get("dpi", (CSS_DPI, CSS_DPI))[0]
+    width, height = (round(length * CSS_DPI / dots) for length in image.size)
     data = base64.b64encode(png).decode("ascii")
     return f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}" width="{width}" height="{height}">'
 
 
-def png_size(png: bytes) -> tuple[int, int]:
-    """Width and height in pixels. Raises ValueError if the bytes are not a PNG."""
+CSS_DPI = 96
+"""A pixel of CSS is 1/96 of an inch."""
+
+
+def open_png(png: bytes) -> Image.Image:
+    """The image, not yet decoded. Raises ValueError if the bytes are not a PNG."""
     try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            return image.size
+        return Image.open(io.BytesIO(png), formats=["PNG"])
     except OSError as error:
         raise ValueError(f"expected the bytes of a PNG, got {png[:8]!r}...") from error
 
@@ -66,7 +71,7 @@ def slider(
     for name in (left, right):
         if name not in images:
             raise ValueError(f"{title}: no crop {name!r}, there are {', '.join(images)}")
-    sizes = {name: png_size(png) for name, png in images.items()}
+    sizes = {name: open_png(png).size for name, png in images.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"{title}: the crops must be of one size to be compared, got {sizes}")
     strip = "\n".join(
