@@ -83,16 +83,17 @@ class Report:
 def reports_of(profile: str) -> list[Report]:
     """The reports of a profile: tables and figures in the paper's order, what goes beyond it, the rest, the structure.
 
-    Raises ValueError if there are none, or naming the file that cannot be read.
+    A report is a JSON file with a title, its profile, and the label of its numbers. Raises ValueError if there are none,
+    or naming the file that cannot be read.
     """
     reports = []
     for path in sorted((reports_root() / check_profile(profile)).glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            reports.append(Report(path, content | {"title": str(content["title"])}))
-        except (ValueError, TypeError, KeyError) as error:
-            problem = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{path} is not a report ({problem}): run its notebook again") from error
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read ({error}): run its notebook again") from error
+        if isinstance(content, dict) and {"title", "profile", "label"} <= set(content):
+            reports.append(Report(path, content))
     if not reports:
         raise ValueError(f"no reports in {reports_root() / profile}: python -m prffn reports --profile {profile}")
     return sorted(reports, key=lambda report: _place(report.name))
