@@ -83,7 +83,7 @@ class Report:
 def reports_of(profile: str) -> list[Report]:
     """The reports of a profile: tables and figures in the paper's order, what goes beyond it, the rest, the structure.
 
-    A report is a JSON file with a title, its profile, and the label of its numbers. Raises ValueError if there are none,
+    A report is a JSON file with a title, its profile and the label of its numbers. Raises ValueError if there are none,
     or naming the file that cannot be read.
     """
     reports = []
