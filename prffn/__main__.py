@@ -1,4 +1,4 @@
-"""Command line: `python -m prffn reports`, `plan`, `bench`, `data`, `ship`, `upscale`."""
+"""Command line: `python -m prffn reports`, `overview`, `html`, `plan`, `bench`, `data`, `ship`, `upscale`."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from prffn.config import PROFILES, unknown
-from prffn.paths import TEXT_PROGRESS_VARIABLE, checkout, data_root, reports_root
+from prffn.paths import RECORDED, TEXT_PROGRESS_VARIABLE, checkout, data_root, reports_root
 
 BENCHMARKS = ("contrast", "inference")
 
@@ -31,6 +31,13 @@ def main(arguments: list[str] | None = None) -> int:
     plan.add_argument("--device", default="auto", help="auto, cpu, cuda or mps: where a few steps are measured")
     plan.add_argument("--gpus", type=int, default=1, help="on how many such devices the runs are trained")
     plan.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+
+    for name, what in {
+        "overview": "write the page of all claims: reports/README.md, or reports/<profile>/README.md",
+        "html": "write the reports as web pages that need no network: reports/<profile>/html/",
+    }.items():
+        command = commands.add_parser(name, help=what)
+        command.add_argument("--profile", default=RECORDED, choices=sorted(PROFILES))
 
     bench = commands.add_parser("bench", help="time and memory, written to reports/bench/")
     bench.add_argument("only", nargs="?", choices=BENCHMARKS, help="the cost of L_contr, or PRFFN's forward; else both")
@@ -69,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
             return run_notebooks(options)
         if options.command == "plan":
             return plan_runs(options)
+        if options.command in ("overview", "html"):
+            return write_pages(options.profile, only=options.command)
         if options.command == "bench":
             return run_benchmarks(options)
         if options.command == "ship":
@@ -129,7 +138,7 @@ def run_notebooks(options: argparse.Namespace) -> int:
             raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error
         written = next(path for suffix in ("md", "ipynb") if (path := folder / f"{name}.{suffix}").is_file())
         print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)
-    return 0
+    return write_pages(options.profile)
 
 
 def find_notebooks(names: list[str]) -> dict[str, Path]:
@@ -152,6 +161,18 @@ def plan_runs(options: argparse.Namespace) -> int:
     os.environ[TEXT_PROGRESS_VARIABLE] = "1"
     plan = make_plan(notebooks, options.profile, device=options.device, seeds=options.seeds, fresh=options.fresh)
     print(save_plan(plan, options.gpus) if plan.runs else f"{', '.join(notebooks)}: trains nothing")
+    return 0
+
+
+def write_pages(profile: str, only: str | None = None) -> int:
+    """Writes the overview of a profile's reports and the web pages, or only one of them: "overview" or "html"."""
+    from prffn.overview import write_overview
+    from prffn.site import write_site
+
+    if only != "html":
+        print(f"overview: {write_overview(profile)}")
+    if only != "overview":
+        print(f"web pages: {write_site(profile)}")
     return 0
 
 

@@ -14,6 +14,9 @@ REPORTS_VARIABLE = "PRFFN_REPORTS"
 WEIGHTS_VARIABLE = "PRFFN_WEIGHTS"
 TEXT_PROGRESS_VARIABLE = "PRFFN_TEXT_PROGRESS"
 
+RECORDED = "cpu"
+"""The profile of the recorded study: its overview is reports/README.md, what a visitor of reports/ sees first."""
+
 
 def checkout() -> Path:
     """The folder that holds notebooks/ and reports/: the parent of the package (it is installed in editable mode)."""

@@ -1,0 +1,226 @@
+"""The page of all claims: as committed, and by hand from made-up reports."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import CHECKOUT
+
+from prffn.__main__ import main
+from prffn.overview import claim_table, overview, reports_of, signed, slug, smallest_difference, write_overview
+from prffn.paths import REPORTS_VARIABLE, write_json
+from prffn.records import save_record
+
+COMMITTED = CHECKOUT / "reports" / "README.md"
+STUDY = CHECKOUT / "reports" / "cpu"
+
+
+@pytest.fixture
+def committed(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The committed page; the recorded study is what the code reads."""
+    monkeypatch.setenv(REPORTS_VARIABLE, str(CHECKOUT / "reports"))
+    return COMMITTED.read_text(encoding="utf-8")
+
+
+def test_the_committed_page_says_what_the_reports_say(committed):
+    """If not: python -m prffn overview --profile cpu."""
+    assert overview("cpu") == committed
+
+
+def test_every_link_leads_somewhere(committed):
+    headings = {slug(line.lstrip("# ")) for line in committed.splitlines() if line.startswith("#")}
+    links = re.findall(r"\]\(([^)]+)\)", committed)
+    assert len(links) > 50
+    for link in links:
+        path, _, anchor = link.partition("#")
+        assert (COMMITTED.parent / path).exists(), link
+        assert path or anchor in headings, link
+
+
+def test_every_verdict_of_the_study_is_on_the_page(committed):
+    """Each cell with its numbers, found by claim and column in the section of its report; no report is left out."""
+    sections = dict(re.findall(r"^### (.+?)\n\n(\|.+?)\n\n", committed, re.M | re.S))
+    for path in STUDY.glob("*.json"):
+        content = json.loads(path.read_text())
+        assert content["title"] in committed
+        if "verdicts" not in content:
+            continue
+        head, _, *lines = [re.split(r" \| ", line.strip("| ")) for line in sections[content["title"]].splitlines()]
+        table = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+        assert len(table) == len({row["claim"] for row in content["verdicts"]})
+        for row in content["verdicts"]:
+            cell = table[row["claim"].replace("|", "\\|")][row["set"]]
+            verdict, numbers = re.fullmatch(r"\*+([a-z ]+)\*+ ?(.*)", cell).groups()
+            assert verdict == row["verdict"]
+            shown = [float(number) for number in re.findall(r"[+-][\d.]+", numbers)]
+            expected = [row[name] for name in ("difference", "low", "high") if row.get(name) is not None]
+            assert shown == pytest.approx(expected, abs=5e-5)
+
+
+def test_the_smallest_difference_is_the_one_of_the_reports(committed):
+    """The page and each report's conclusion work it out for themselves."""
+    for report in reports_of("cpu"):
+        said = re.search(r"a difference must be about (.+?) \(the median", report.file(".md").read_text())
+        assert (said[1] if said else "") == smallest_difference(report.verdicts)
+
+
+def verdict(claim: str, image_set: str, found: str, *interval: float, **more: object) -> dict[str, object]:
+    return {
+        "claim": claim,
+        "set": image_set,
+        "verdict": found,
+        **dict(zip(("difference", "low", "high"), interval, strict=False)),
+        **more,
+    }
+
+
+def test_claims_by_hand():
+    table = claim_table([
+        verdict("a|b", "Set5", "holds", 0.137, 0.049, 0.225, printed=32.451 - 32.364),
+        verdict("a|b", "B100", "not decided", -0.0004, -0.071, 0.042, printed=32.451 - 32.364),
+        verdict("c", "Set5", "does not hold", -0.043, -0.082, -0.003, printed=None),
+        verdict("d", "B100", "not measured"),
+    ])  # fmt: skip
+    assert table.to_dict("index") == {
+        "a|b": {"printed": "+0.087", "Set5": "**holds** +0.137 [+0.049, +0.225]",
+                "B100": "*not decided* -0.0004 [-0.071, +0.042]"},
+        "c": {"printed": "not printed", "Set5": "**does not hold** -0.043 [-0.082, -0.003]", "B100": ""},
+        "d": {"printed": "not printed", "Set5": "", "B100": "*not measured*"},
+    }  # fmt: skip
+
+
+def test_without_printed_differences_there_is_no_such_column():
+    table = claim_table([verdict("a", "s", "not decided", 0.1), verdict("b", "s", "not decided", 0.2, printed=None)])
+    assert list(table) == ["s"]
+    assert table["s"].tolist() == ["*not decided* +0.100", "*not decided* +0.200"]
+
+
+def test_the_smallest_difference_by_hand():
+    """Half-widths 0.1, 0.3 and 0.2 on s: the median is 0.2. One of 0.05 on t; one seed gives no interval."""
+    rows = [
+        verdict("a", "s", "holds", 0.2, 0.1, 0.3), verdict("b", "s", "holds", 0.4, 0.1, 0.7),
+        verdict("c", "s", "holds", 0.3, 0.1, 0.5), verdict("a", "t", "not decided", 0, -0.05, 0.05),
+        verdict("b", "t", "not decided", 0.7), verdict("c", "t", "not decided", 0, None, None),
+        verdict("d", "t", "not decided", 0, -0.01, 0.01, unit="LPIPS"),
+    ]  # fmt: skip
+    assert smallest_difference(rows) == "0.200 dB on s, 0.050 dB on t, 0.010 LPIPS on t"
+    assert smallest_difference(rows[4:6]) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.087, "+0.087"),
+        (-0.0001, "-0.0001"),
+        (-0.00001, "+0.000"),
+        (0, "+0.000"),
+        (12.5, "+12.500"),
+        (0.0205, "+0.0205"),
+    ],
+)
+def test_signed(value, text):
+    assert signed(value) == text
+
+
+def test_anchors_are_githubs():
+    assert slug("Which definition of L_contr: S = 64 (x3)?") == "which-definition-of-l_contr-s--64-x3"
+
+
+def report(folder: Path, name: str, **more: object) -> None:
+    write_json(folder / f"{name}.json", {"title": f"Title of {name}", "profile": "quick", "label": "measured", **more})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the made-up reports of profile quick lie."""
+    folder = tmp_path / "reports" / "quick"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_reports_stand_in_the_papers_order(folder):
+    names = ["architecture", "beyond_a", "extra", "fig10_b", "fig7_a", "table2_a", "table10_b", "table1_z"]
+    for name in names:
+        report(folder, name)
+    in_order = ["table1_z", "table2_a", "table10_b", "fig7_a", "fig10_b", "beyond_a", "extra", "architecture"]
+    assert [found.name for found in reports_of("quick")] == in_order
+    text = overview("quick")
+    assert [text.index(f"Title of {name}") for name in in_order] == sorted(
+        text.index(f"Title of {name}") for name in names
+    )
+    assert "verdict" not in text
+
+
+def test_a_page_by_hand(folder):
+    """Two reports share run k1: three distinct runs of 1800, 3600 and 9000 s are 4.0 hours. One record is not there."""
+    for key, seconds in {"k1": 1800, "k2": 3600, "k3": 9000}.items():
+        save_record(folder / "runs", key, {"key": key, "train_seconds": seconds})
+    made = {"training time in all": "5 min", "scale": "x3", "steps": "600"}
+    report(folder, "table1_a", runs={"x": ["k1", "k2"], "y": ["k3", "gone"]}, provenance=made, verdicts=[
+        verdict("x is better", "s", "holds", 0.2, 0.1, 0.3), verdict("x is better", "t", "not decided", 0, -0.1, 0.1),
+    ])  # fmt: skip
+    report(folder, "beyond_b", runs={"x": ["k1"]}, verdicts=[verdict("y is better", "s", "not decided", 0.3)])
+    columns = {"crops": {"scale": "x2"}, "training": {"scale": "x4", "training time in all": "7 min"}}
+    report(folder, "fig7_d", crops=["c1"], runs={"x": ["k2"]}, provenance=columns, verdicts=[
+        verdict("z is better", "the crop", "does not hold", -0.2, -0.3, -0.1, printed=0.1),
+    ])  # fmt: skip
+    (folder / "crops").mkdir()
+    report(folder, "table6_c", timings="t1")
+    write_json(folder / "timings" / "t1.json", {})
+    (folder.parent / "bench").mkdir()
+    (folder.parent / "bench" / "b.md").write_text("# A benchmark\n")
+    text = write_overview("quick").read_text()
+    assert (folder / "README.md").read_text() == text
+    for line in (
+        "- **Claims of the paper: 2.** Verdicts, one for each image set: holds 1, does not hold 1, not decided 1.",
+        "- **Questions beyond the paper: 1.** Verdicts, one for each image set: not decided 1.",
+        "- Behind them stand 4 training runs, 4.0 hours in all (without 1 whose records are not at hand); a run that "
+        "several reports need counts once.",
+        "| [Title of table1_a](#title-of-table1_a) | 1 | 1 | 0 | 1 | 0.100 dB on s, 0.100 dB on t | 2 | 4 | 5 min |",
+        "| [Title of beyond_b](#title-of-beyond_b) | 1 | 0 | 0 | 1 |  | 1 | 1 |  |",
+        "| x is better | **holds** +0.200 [+0.100, +0.300] | *not decided* +0.000 [-0.100, +0.100] |",
+        "profile: quick; seeds: 2; smallest difference: 0.100 dB on s, 0.100 dB on t; scale: x3; steps: 600.",
+        "profile: quick; seeds: 1; smallest difference: none, there is no interval.",
+        "| [Title of fig7_d](#title-of-fig7_d) | 1 | 0 | 1 | 0 | 0.100 dB on the crop | 1 | 1 | 7 min |",
+        "| z is better | +0.100 | **does not hold** -0.200 [-0.300, -0.100] |",
+        "profile: quick; seeds: 1; smallest difference: 0.100 dB on the crop; scale: x4.",
+        "[JSON](fig7_d.json), [records of crops](crops), [records of runs](#records-of-fig7_d)",
+        "| Title of table6_c | measured | [JSON](table6_c.json), [record of timings](timings/t1.json) |",
+        "- [A benchmark](../bench/b.md)",
+        "| y | [k3](runs/k3.json) | [gone](runs/gone.json) |",
+    ):
+        assert line in text.splitlines()
+
+
+def test_what_cannot_be_read_is_named(folder, capsys):
+    with pytest.raises(ValueError, match="no reports in .*quick: python -m prffn reports --profile quick"):
+        overview("quick")
+    with pytest.raises(ValueError, match="Did you mean 'quick'"):
+        overview("quik")
+    (folder / "table1_a.json").write_text('{"title": "A"')
+    assert main(["overview", "--profile", "quick"]) == 1
+    assert re.search(r"table1_a.json cannot be read .*: run its notebook again", capsys.readouterr().err)
+
+
+def test_other_json_files_are_no_reports(folder):
+    for name, content in {"list": [1], "settings": {"title": "A"}}.items():
+        write_json(folder / f"{name}.json", content)
+    report(folder, "table1_a")
+    assert [found.name for found in reports_of("quick")] == ["table1_a"]
+
+
+def test_the_command_writes_the_page(folder, capsys):
+    report(folder, "table1_a")
+    assert main(["overview", "--profile", "quick"]) == 0
+    assert capsys.readouterr().out == f"overview: {folder / 'README.md'}\n"
+    assert (folder / "README.md").read_text() == overview("quick")
+
+
+def test_reports_end_with_the_pages(folder, monkeypatch, capsys):
+    """`python -m prffn reports`: the notebook is stood in for, what comes after it is real."""
+    monkeypatch.setattr("papermill.execute_notebook", lambda *_, **__: report(folder, "architecture"))
+    assert main(["reports", "architecture"]) == 0
+    assert (folder / "README.md").read_text() == overview("quick")
+    assert "Title of architecture" in (folder / "html" / "index.html").read_text()
+    assert capsys.readouterr().out.endswith(f"web pages: {folder / 'html' / 'index.html'}\n")
