@@ -67,9 +67,10 @@ def _judged(
             if a is None or b is None:
                 rows.append({**row, "verdict": NOT_MEASURED})
                 continue
-            difference = paired_interval(a, b)
+            seeds = min(len(a), len(b))
+            difference = paired_interval(a[:seeds], b[:seeds])
             row["difference"] = round(difference.mean, digits)
-            if len(a) > 1:
+            if seeds > 1:
                 row |= {"low": round(difference.low, digits), "high": round(difference.high, digits)}
             rows.append({**row, "verdict": verdict(difference)})
     return pd.DataFrame(rows).set_index(["claim", "set"])

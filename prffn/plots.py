@@ -77,7 +77,7 @@ def plot_gain_grid(ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str
             rows = gains.loc[[grid[name][column] for name in names]]
             y = [k + 0.2 * (n - (len(columns) - 1) / 2) for k in range(len(names))]
             error = None
-            if "low" in rows and rows["low"].notna().all():
+            if "low" in rows and rows["low"].notna().any():  # one seed has no interval
                 error = [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
             ax.errorbar(rows["gain"], y, xerr=error, fmt="o", color=colours[n], capsize=3, label=column)
         ax.axvline(0, color="0.3", linewidth=0.8)

@@ -25,8 +25,9 @@ def compare(
 ) -> pd.DataFrame:
     """One row for each image set and label: printed value, the mean over the seeds, each seed, and differences.
 
-    `gain` is the mean difference to `baseline`, paired by seed and image, `low` and `high` its 95 % interval over both
-    (None with one seed, which has no interval); `printed gain` is the printed difference. Values are rounded.
+    `gain` is the mean difference to `baseline`, paired by seed (those of both rows) and image, `low` and `high` its
+    95 % interval over both (None with one seed, which has no interval); `printed gain` is the printed difference.
+    Values are rounded.
     baseline: the label of all, or the label of each one's own, which then stands in the column `over`.
     """
     own = baseline if isinstance(baseline, Mapping) else {label: baseline for label in runs if label != baseline}
@@ -42,11 +43,12 @@ def compare(
             row |= {"mean": sum(seeds) / len(seeds)}
             others = runs.values_of(own[label], image_set, metric) if label in own else None
             if others is not None:
-                difference = paired_interval(values, others)
+                seeds_of_both = min(len(values), len(others))
+                difference = paired_interval(values[:seeds_of_both], others[:seeds_of_both])
                 if own is baseline:
                     row |= {"over": own[label]}
                 row |= {"gain": difference.mean}
-                if len(seeds) > 1:
+                if seeds_of_both > 1:
                     row |= {"low": difference.low, "high": difference.high}
                 if label in printed and own[label] in printed:
                     row |= {"printed gain": printed[label] - printed[own[label]]}

@@ -133,6 +133,16 @@ def test_each_with_its_own_baseline():
     assert dots == [[1.0, 0.5], [1.0, 0.5]]
 
 
+def test_rows_of_fewer_seeds_are_paired_by_those_they_have():
+    """Seed 0 alone: 20.5 over 20, without an interval, though the baseline's second seed is 30."""
+    runs = made_up({"none": [[20.0], [30.0]], "one": [[20.5]], "two": [[21.0], [31.0]]})
+    rows = compare(runs, {}, baseline="none").loc["set"]
+    assert rows.loc["one", "gain"] == 0.5
+    assert pd.isna(rows.loc["one", "low"])
+    assert (rows.loc["two", "low"], rows.loc["two", "high"]) == (1.0, 1.0)
+    assert claims_greater(runs, {"c": ("one", "none")})["verdict"].item() == "not decided"
+
+
 def test_a_claim_beside_its_printed_difference():
     verdicts = claims_greater(made_up(RUNS), {"c": ("with", "none")}, printed={"with": 32.451, "none": 32.364})
     assert verdicts["printed"].item() == 0.087
