@@ -106,7 +106,7 @@ def _source_files(name: str) -> list[Path]:
         source = KNOWN_SETS[name]
         folder = data_root() / source.folder
         if not folder.is_dir():
-            raise FileNotFoundError(_how_to_get(name, folder))
+            raise FileNotFoundError(how_to_get(name, folder))
         files = [f for f in list_images(folder) if f.stem not in source.without][: source.first]
         if len(files) != source.count:
             raise FileNotFoundError(
@@ -128,7 +128,7 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
 
 
-def _how_to_get(name: str, folder: Path) -> str:
+def how_to_get(name: str, folder: Path) -> str:
     if name == "Manga109":
         return (
             f"image set Manga109 is not in {folder}. Its licence forbids redistribution: ask for it at manga109.org, "

@@ -22,10 +22,10 @@ def new_figure(**options: Any) -> tuple[Figure, Axes]:
     return figure, ax
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG atomically, the same bytes for the same figure."""
+def save_figure(figure: Figure, path: Path, **options: Any) -> None:
+    """Writes a PNG atomically, the same bytes for the same figure. options: of `savefig`."""
     with atomic_write(path) as file, plt.style.context(STYLE):
-        figure.savefig(file, format="png", metadata={"Software": None})
+        figure.savefig(file, format="png", metadata={"Software": None}, **options)
 
 
 def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:

@@ -17,7 +17,7 @@ from prffn.records import read_record
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 COUNTED = {"architecture"}
-"""Notebooks that only count: exact at once, so that no record of runs or timings stands behind them."""
+"""Notebooks that only count: exact at once, so that no record of runs, timings or crops stands behind them."""
 TABLE5 = CHECKOUT / "notebooks" / "table5_region_size.ipynb"
 BIN = Path(sys.executable).parent
 
@@ -75,11 +75,11 @@ class TestEachNotebook:
         assert str(CHECKOUT) not in json.dumps(outputs)
 
     def test_shows_the_recorded_study(self, path):
-        """The runs or timings were loaded, none was made, and every record of the report is there and whole."""
+        """Runs, timings or crops were loaded, none was made, and every record of the report is there and whole."""
         text = json.dumps([cell.get("outputs", []) for cell in nbformat.read(path, 4).cells])
         folder = CHECKOUT / "reports" / "cpu"
         report = json.loads((folder / f"{path.stem}.json").read_text())
-        assert bool({"runs", "timings"} & set(report)) == (path.stem not in COUNTED)
+        assert bool({"runs", "timings", "crops"} & set(report)) == (path.stem not in COUNTED)
         if "runs" in report:
             assert "loaded, 0 trained" in text
             for keys in report["runs"].values():
@@ -89,6 +89,10 @@ class TestEachNotebook:
         if "timings" in report:
             assert "loaded, 0 measured" in text
             assert read_record(folder / "timings" / f"{report['timings']}.json")["turns"] >= 3
+        if "crops" in report:
+            assert "loaded, 0 measured" in text
+            for key in report["crops"]:
+                assert read_record(folder / "crops" / f"{key}.json")["key"] == key
         for key in report.get("evaluations", []):
             assert read_record(folder / "evaluations" / f"{key}.json")["key"] == key
 

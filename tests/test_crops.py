@@ -1,0 +1,485 @@
+"""Figures of crops: figures by hand, regions and images by name, records that are damaged or foreign, what is drawn."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from PIL import Image
+from torch import nn
+
+from prffn import crops as module
+from prffn import pretrained as shipped
+from prffn.claims import LABELS
+from prffn.config import variants
+from prffn.crop_plots import MARK, draw_crops, size_of
+from prffn.crop_report import compare_losses, crop_conclusion, crop_provenance, crop_table, readable, save_crops
+from prffn.crops import (
+    BICUBIC,
+    Crops,
+    crop_key,
+    ensure_crops,
+    figures,
+    from_png,
+    of_seed,
+    to_png,
+    weights_at_hand,
+    weights_of_losses,
+)
+from prffn.degradation import downscale, upscale_bicubic
+from prffn.evaluations import Weights
+from prffn.inference import upscale
+from prffn.metrics import psnr_y, ssim_y
+from prffn.models import PRFFN, build
+from prffn.pictures import EMBEDDED, Picture, find_image, picture
+from prffn.plots import new_figure
+from prffn.records import digest
+from prffn.runs import ensure
+from prffn.training import weights_sha256
+
+REGION = (20, 30, 16, 24)
+
+
+@pytest.fixture
+def small(tmp_path, photo) -> Picture:
+    """A region of an image file of 62 x 71 pixels, which x3 crops to 60 x 69."""
+    path = tmp_path / "mine.png"
+    Image.fromarray(photo[80:142, 120:191]).save(path)
+    return picture(str(path), REGION, 3)
+
+
+def weights_of(model: nn.Module, origin: str = "file x.pt") -> Weights:
+    return Weights(weights_sha256(model), origin, lambda: model)
+
+
+def tiny(seed: int = 0) -> nn.Module:
+    return PRFFN(3, channels=4, groups=1, blocks=1, generator=torch.Generator().manual_seed(seed)).eval()
+
+
+def gone() -> nn.Module:
+    raise FileNotFoundError
+
+
+def record_path(crops: Crops, method: str) -> Path:
+    from prffn.paths import reports_root
+
+    return reports_root() / crops.profile / "crops" / f"{crops[method]['key']}.json"
+
+
+def made_up(shown: Picture, psnr: dict[str, float], missing: tuple[str, ...] = ()) -> Crops:
+    """Records with these PSNR of the crop, an image 1 dB better, SSIM a hundredth of the PSNR."""
+    made = {"device": "cpu", "device_name": "test", "threads": 1, "platform": "test", "versions": {"torch": "0"},
+            "commit": "abc"}  # fmt: skip
+    records = {
+        method: {
+            "key": method, "method": method, "origin": "authors'", "parameters": 1234567, "finished": "2024-01-02",
+            "figures": {"crop": {"psnr_y": p, "ssim_y": p / 100}, "image": {"psnr_y": p + 1, "ssim_y": p / 100}},
+            "png": to_png(shown.crop(shown.hr)), "provenance": made,
+        }
+        for method, p in psnr.items()
+    }  # fmt: skip
+    return Crops(shown, "cpu", records, set(), list(missing))
+
+
+class TestFigures:
+    def test_by_hand(self, small):
+        """SR differs from HR in one pixel of the crop by 85 of each channel: Y by 85 (65.481 + 128.553 + 24.966) / 255,
+        which is 73. Of the crop's 16 x 24 pixels it is one: 10 log10(255^2 / (73^2 / 384)) = 36.708 dB.
+
+        The whole image has 54 x 63 pixels without three at each border: 10 log10(255^2 / (73^2 / 3402)) = 46.182 dB.
+        """
+        hr = np.full((60, 69, 3), 100, np.uint8)
+        sr = hr.copy()
+        sr[25, 40] += 85
+        found = figures(Picture("flat", 3, REGION, hr, ""), sr)
+        assert found["crop"]["psnr_y"] == pytest.approx(36.708, abs=1e-3)
+        assert found["image"]["psnr_y"] == pytest.approx(46.182, abs=1e-3)
+
+    def test_pixels_outside_the_region_do_not_count(self, small):
+        sr = small.hr.copy()
+        sr[:20], sr[36:], sr[:, :30], sr[:, 54:] = 0, 0, 0, 0
+        found = figures(small, sr)
+        assert found["crop"] == {"psnr_y": float("inf"), "ssim_y": pytest.approx(1)}
+        assert found["image"]["psnr_y"] < 15
+
+    def test_the_whole_image_is_measured_as_in_the_tables(self, small):
+        sr = upscale_bicubic(downscale(small.hr, 3), 3)
+        assert figures(small, sr)["image"] == {"psnr_y": psnr_y(sr, small.hr, 3), "ssim_y": ssim_y(sr, small.hr, 3)}
+
+
+class TestPictures:
+    def test_a_region_is_rows_and_columns_of_the_image(self, small, photo):
+        assert small.hr.shape == (60, 69, 3)
+        assert np.array_equal(small.crop(small.hr), photo[100:116, 150:174])
+        assert small.name == "mine"  # no path of this machine
+
+    @pytest.mark.parametrize("region", ["20, 30, 16, 24", "20,30,16,24", [20, 30, 16, 24]])
+    def test_papermill_can_give_a_region_as_text(self, region):
+        assert picture("chelsea", region, 2).region == REGION
+
+    @pytest.mark.parametrize(
+        ("region", "bounds"),
+        [
+            ((2, 30, 16, 24), r"from row 2 to 18"),
+            ((42, 30, 16, 24), r"from row 42 to 58"),
+            ((20, 44, 16, 24), r"from column 44 to 68"),
+            ((20, -1, 16, 24), r"from column -1 to 23"),
+        ],
+    )
+    def test_outside(self, small, tmp_path, region, bounds):
+        """At x3 three pixels at each border are shaved: rows 3 to 57 and columns 3 to 66 are left of 60 x 69."""
+        with pytest.raises(ValueError, match=bounds) as error:
+            picture(str(tmp_path / "mine.png"), region, 3)
+        assert "within rows 3 to 57 and columns 3 to 66 of this image of 60 x 69 pixels" in str(error.value)
+        assert str(list(region)) in str(error.value)
+
+    def test_up_to_the_shaved_border(self, small, tmp_path):
+        assert picture(str(tmp_path / "mine.png"), (3, 3, 54, 63), 3).region == (3, 3, 54, 63)
+
+    @pytest.mark.parametrize(
+        ("region", "error", "message"),
+        [
+            ((20, 30, 10, 24), ValueError, "10 pixels high and 24 wide: SSIM needs at least 11 x 11"),
+            ((20, 30, 16), ValueError, r"must be top, left, height, width in HR pixels, got \(20, 30, 16\)"),
+            ("20, 30, 16, x", ValueError, "got '20, 30, 16, x'"),
+            (7, ValueError, "got 7"),
+            ((20, 30, 16.5, 24), TypeError, "four whole numbers"),
+        ],
+    )
+    def test_no_region(self, region, error, message):
+        with pytest.raises(error, match=message):
+            picture("chelsea", region, 3)
+
+    @pytest.mark.parametrize("name", EMBEDDED)
+    def test_embedded_photographs_are_there(self, name):
+        assert picture(name, (20, 30, 64, 64), 4).hr.shape[2] == 3
+
+    def test_wrong_names(self, tmp_path, monkeypatch, photo):
+        with pytest.raises(ValueError, match=r"unknown image 'cofee'. Did you mean 'coffee'\?.*Urban100/img_012"):
+            find_image("cofee")
+        with pytest.raises(FileNotFoundError, match="python -m prffn data get Urban100"):
+            find_image("Urban100/img_012")
+        monkeypatch.setenv("PRFFN_DATA", str(tmp_path))
+        (tmp_path / "Urban100").mkdir()
+        Image.fromarray(photo).save(tmp_path / "Urban100" / "img012.png")
+        with pytest.raises(ValueError, match=r"unknown image of Urban100 'img_013'. Did you mean 'img012'\?"):
+            find_image("Urban100/img_013")
+        assert find_image("Urban100/img_012") == ("Urban100/img_012", tmp_path / "Urban100" / "img012.png")
+
+    def test_the_papers_images_where_they_are_at_hand(self, shared_data):
+        path = shared_data / "Figures" / "img_012.png"
+        if not path.is_file():
+            pytest.skip(f"no {path}")
+        assert picture(str(path), (420, 720, 60, 80), 3).hr.shape == (768, 1023, 3)
+
+
+class TestRecords:
+    def test_made_once_then_loaded(self, small):
+        model = tiny()
+        first = ensure_crops(small, ["net"], {"net": weights_of(model)}, "quick")
+        assert repr(first) == "2 crops of mine x3, profile quick: 0 loaded, 2 measured"
+        sr = upscale(model, downscale(small.hr, 3), scale=3)
+        assert np.array_equal(from_png(first["net"]["png"]), small.crop(sr))
+        assert first["net"]["figures"] == figures(small, sr)
+        assert first["net"]["parameters"] == sum(p.numel() for p in model.parameters())
+        bicubic = from_png(first[BICUBIC]["png"])
+        assert np.array_equal(bicubic, small.crop(upscale_bicubic(downscale(small.hr, 3), 3)))
+
+        again = ensure_crops(small, ["net"], {"net": Weights(weights_sha256(model), "", gone)}, "quick")
+        assert repr(again) == "2 crops of mine x3, profile quick: 2 loaded, 0 measured"
+        assert again.records == json.loads(json.dumps(first.records))
+
+    def test_recorded_crops_are_shown_without_their_weights(self, small):
+        ensure_crops(small, ["net", "other"], {"net": weights_of(tiny())}, "quick")
+        found = ensure_crops(small, ["other", "net"], {}, "quick")
+        assert list(found) == [BICUBIC, "net"]
+        assert repr(found).endswith("2 loaded, 0 measured; not at hand: other")
+        assert list(ensure_crops(small, ["other"], {}, "quick")) == [BICUBIC]
+        retrained = ensure_crops(small, ["net"], {}, "quick", retrain=True)
+        assert repr(retrained).endswith("1 loaded, 1 measured")
+
+    def test_other_weights_regions_and_images_have_records_of_their_own(self, small, tmp_path):
+        ensure_crops(small, ["net"], {"net": weights_of(tiny())}, "quick")
+        other = ensure_crops(small, ["net"], {"net": weights_of(tiny(1))}, "quick")
+        assert len(other.made) == 1
+        moved = picture(str(tmp_path / "mine.png"), (21, 30, 16, 24), 3)
+        assert list(ensure_crops(moved, ["net"], {}, "quick")) == [BICUBIC]
+        brighter = np.asarray(Image.open(tmp_path / "mine.png")).copy()
+        brighter[0, 0] ^= 1
+        Image.fromarray(brighter).save(tmp_path / "mine.png")
+        assert list(ensure_crops(picture(str(tmp_path / "mine.png"), REGION, 3), ["net"], {}, "quick")) == [BICUBIC]
+
+    def test_the_last_of_two_under_one_name_is_shown(self, small, monkeypatch):
+        """Where neither weights are at hand."""
+        for seed, day in ((0, "2024-01-02"), (1, "2024-01-01")):
+            crops = ensure_crops(small, ["net"], {"net": weights_of(tiny(seed))}, "quick")
+            content = {**crops["net"], "finished": day}
+            record_path(crops, "net").write_text(json.dumps({"sha256": digest(content), **content}))
+        assert ensure_crops(small, ["net"], {}, "quick")["net"]["weights"] == weights_sha256(tiny(0))
+
+    def test_weights_that_cannot_be_loaded_are_left_out(self, small):
+        """A run whose checkpoint is on another machine; a crop by other weights of that name is no substitute."""
+        ensure_crops(small, ["net"], {"net": weights_of(tiny())}, "quick")
+        found = ensure_crops(small, ["net"], {"net": Weights("0" * 64, "", gone)}, "quick")
+        assert found.missing == ["net"]
+
+    def test_a_damaged_record_is_reported_and_not_used(self, small):
+        weights = {"net": weights_of(tiny())}
+        first = ensure_crops(small, ["net"], weights, "quick")
+        path = record_path(first, "net")
+        text = path.read_text()
+        psnr = str(first["net"]["figures"]["crop"]["psnr_y"])
+        path.write_text(text.replace(psnr, str(float(psnr) + 1)))
+        with pytest.warns(UserWarning, match="checksum does not match; it is not used"):
+            assert ensure_crops(small, ["net"], {}, "quick").missing == ["net"]
+        with pytest.warns(UserWarning, match="it is not used"):
+            again = ensure_crops(small, ["net"], weights, "quick")
+        assert again.made == {first["net"]["key"]}
+        assert again["net"]["figures"] == first["net"]["figures"]
+
+    def test_a_record_under_another_key_is_not_used(self, small):
+        """Whole by its checksum, but of another region than its key says."""
+        first = ensure_crops(small, ["net"], {"net": weights_of(tiny())}, "quick")
+        content = {**first["net"], "region": [21, 30, 16, 24]}
+        record_path(first, "net").write_text(json.dumps({"sha256": digest(content), **content}))
+        with pytest.warns(UserWarning, match="not of the image and weights that it names"):
+            assert ensure_crops(small, ["net"], {}, "quick").missing == ["net"]
+
+    def test_another_protocol_is_another_key(self, small, monkeypatch):
+        ensure_crops(small, [], {}, "quick")
+        before = crop_key(small, BICUBIC)
+        monkeypatch.setattr(module, "PROTOCOL", module.PROTOCOL + 1)
+        assert crop_key(small, BICUBIC) != before
+        assert len(ensure_crops(small, [], {}, "quick").made) == 1
+
+    def test_png_is_lossless(self, photo):
+        assert np.array_equal(from_png(to_png(photo[:37, :53])), photo[:37, :53])
+
+
+class TestWeights:
+    def test_files_and_the_shipped_network(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(shipped, "WEIGHTS", tmp_path)
+        assert weights_at_hand("quick", 3) == {}
+        model = PRFFN(3, channels=4, groups=1, blocks=1)
+        settings = {"data.scale": 3, "data.train": "BSD200", "model.channels": 4, "model.groups": 1, "model.blocks": 1}
+        sha256 = weights_sha256(model)
+        shipped.save_pretrained(model, shipped.pretrained_path(3), settings, "key", sha256)
+        (tmp_path / "files").mkdir()
+        torch.save(build("CARN-M", 3).state_dict(), tmp_path / "files" / "carn_m.pth")
+        monkeypatch.setenv("PRFFN_WEIGHTS", str(tmp_path / "files"))
+        found = weights_at_hand("quick", 3)
+        assert set(found) == {"small PRFFN", "CARN-M"}
+        assert (found["small PRFFN"].sha256, found["CARN-M"].origin) == (sha256, "file carn_m.pth")
+        assert found["small PRFFN"].origin == "shipped, trained on BSD200"
+        assert weights_sha256(found["small PRFFN"].load()) == sha256
+
+    def test_of_runs(self, small, tiny_losses, tmp_path):
+        """Two losses, two seeds; the crops stay when the checkpoints are gone."""
+        experiments, runs = tiny_losses
+        weights = weights_of_losses(experiments, runs)
+        assert list(weights) == ["L_1, seed 0", "L_1, seed 1", "L_1 + L_contr, seed 0", "L_1 + L_contr, seed 1"]
+        crops = ensure_crops(small, list(weights), weights, "quick")
+        assert len(crops.made) == 5
+        verdicts = compare_losses(crops, {"it helps": ("L_1 + L_contr", "L_1")}, 2)
+        gains = [
+            crops[of_seed("L_1 + L_contr", n)]["figures"]["crop"]["psnr_y"]
+            - crops[of_seed("L_1", n)]["figures"]["crop"]["psnr_y"]
+            for n in range(2)
+        ]
+        assert verdicts.loc[("it helps", "the crop"), "difference"] == pytest.approx(np.mean(gains), abs=5e-4)
+        for file in (tmp_path / "cache" / "checkpoints").iterdir():
+            file.unlink()
+        assert len(ensure_crops(small, list(weights), weights_of_losses(experiments, runs), "quick").made) == 0
+        moved = Picture(small.name, 3, (21, 30, 16, 24), small.hr, small.checksum)
+        assert ensure_crops(moved, list(weights), weights, "quick").missing == list(weights)
+
+    def test_authors_weights_where_they_are_at_hand(self, small, shared_weights, monkeypatch, tmp_path):
+        monkeypatch.setattr(shipped, "WEIGHTS", tmp_path)
+        found = weights_at_hand("cpu", 3)
+        assert {name: weights.origin for name, weights in found.items()} == {"CARN-M": "authors'"}
+        crops = ensure_crops(small, ["CARN-M"], found, "cpu")
+        psnr = {method: record["figures"]["image"]["psnr_y"] for method, record in crops.items()}
+        assert psnr["CARN-M"] > psnr[BICUBIC]
+
+
+@pytest.fixture
+def tiny_losses(tiny, monkeypatch):
+    """L_1 and L_1 + L_contr, two seeds each, of a network that trains in a second."""
+    from prffn import config
+    from prffn.runs import settings_of
+
+    budget = {
+        name: getattr(getattr(tiny, name.partition(".")[0]), name.partition(".")[2])
+        for name in settings_of(tiny)
+        if name.startswith(("data.", "model.", "training."))
+    }
+    budget["training.steps"] = 2
+    monkeypatch.setitem(config.PROFILES, "quick", budget)
+    vary = {"L_1": {"loss.contrast_weight": 0.0}, "L_1 + L_contr": {"loss.region_size": 16}}
+    experiments = variants("quick", vary, seeds=2)
+    return experiments, ensure(experiments, "quick", device="cpu", progress=False)
+
+
+class TestTableAndConclusion:
+    def test_table_by_hand(self, small):
+        table = crop_table([made_up(small, {BICUBIC: 20.004, "CARN-M": 21.5})])
+        row = table.loc[("mine x3", "CARN-M")]
+        found = [row[name] for name in ("crop PSNR", "gain", "crop SSIM", "image PSNR")]
+        assert found == pytest.approx([21.5, 1.496, 0.215, 22.5])
+        text = readable(table).loc[("mine x3", "CARN-M")]
+        assert text[["weights", "parameters (K)", "crop PSNR", "gain", "crop SSIM"]].to_list() == [
+            "authors'", "1235", "21.50", "+1.50", "0.2150",
+        ]  # fmt: skip
+        assert readable(table).loc[("mine x3", BICUBIC), ["parameters (K)", "gain"]].to_list() == ["", ""]
+
+    def test_conclusion(self, small):
+        text = crop_conclusion([made_up(small, {BICUBIC: 20.0, "CARN-M": 21.5, "small PRFFN": 21.0})])
+        assert "16 x 24 pixels from row 20, column 30" in text
+        assert (
+            "Of the crop: highest PSNR-Y CARN-M, 21.50 dB, 1.50 dB above bicubic; highest SSIM-Y CARN-M, 0.2150."
+            in text
+        )
+        assert "Of the whole image: highest PSNR-Y CARN-M, 22.50 dB" in text
+        assert "not decided, no PRFFN of the paper's size is at hand" in text
+        text = crop_conclusion([made_up(small, {BICUBIC: 20.0, "CARN-M": 21.5, "PRFFN": 22.0})])
+        assert "That PRFFN is nearest to HR: holds on this crop." in text
+        text = crop_conclusion([made_up(small, {BICUBIC: 20.0, "CARN-M": 21.5, "PRFFN": 21.4})])
+        assert "does not hold on this crop." in text
+        text = crop_conclusion([made_up(small, {BICUBIC: 20.0, "PRFFN": 21.4})])
+        assert "not decided, no other network is at hand" in text
+
+    def test_losses_by_hand(self, small):
+        """Differences 0.2 and 0.1 dB: mean 0.15, t(1) = 12.7062, error 0.05: 0.15 +- 0.6353."""
+        psnr = {BICUBIC: 20.0, "a, seed 0": 21.0, "a, seed 1": 22.0, "b, seed 0": 21.2, "b, seed 1": 22.1}
+        row = compare_losses(made_up(small, psnr), {"b": ("b", "a")}, 2).loc[("b", "the crop")]
+        assert row.to_dict() == {"verdict": "not decided", "difference": 0.15, "low": -0.485, "high": 0.785}
+        psnr["b, seed 1"] = 22.2
+        assert compare_losses(made_up(small, psnr), {"b": ("b", "a")}, 2)["verdict"].to_list() == ["holds"] * 2
+        assert compare_losses(made_up(small, psnr), {"b": ("b", "a")}, 1)["verdict"].to_list() == ["not decided"] * 2
+        del psnr["b, seed 0"]
+        assert set(compare_losses(made_up(small, psnr), {"b": ("b", "a")}, 2)["verdict"]) == {"not measured"}
+
+    def test_files(self, small, tmp_path):
+        pictures = [made_up(small, {BICUBIC: 20.0, "CARN-M": 21.5}, ("TSAN",)), made_up(small, {BICUBIC: 20.5})]
+        figure, ax = new_figure(figsize=size_of(pictures))
+        draw_crops(ax, pictures)
+        assert save_crops("fig", pictures, figure, title="T") == "reports/cpu/fig.md"
+        folder = tmp_path / "reports" / "cpu"
+        content = json.loads((folder / "fig.json").read_text())
+        assert (content["title"], content["profile"], content["crops"]) == ("T", "cpu", [BICUBIC, "CARN-M", BICUBIC])
+        assert "not a reproduction" in content["label"]
+        assert content["table"][1]["crop PSNR"] == 21.5
+        assert content["provenance"]["crops"]["scale"] == "x3"
+        text = (folder / "fig.md").read_text()
+        assert "Not at hand, and left out: TSAN." in text
+        assert "| mine x3 | CARN-M | authors' | 1235 | 21.50 | +1.50 | 0.2150 |" in text
+        assert pd.read_csv(folder / "fig.csv")["crop PSNR"].to_list() == [20.0, 21.5, 20.5]
+        with Image.open(folder / "fig.png") as png:
+            assert abs(png.width - 180 / 25.4 * 250) < 2  # a page's two columns at 250 dots per inch
+        before = [(folder / f"fig.{suffix}").read_bytes() for suffix in ("md", "json", "csv", "png")]
+        save_crops("fig", pictures, figure, title="T")
+        assert [(folder / f"fig.{suffix}").read_bytes() for suffix in ("md", "json", "csv", "png")] == before
+
+    def test_files_of_trained_losses(self, small, tiny_losses, tmp_path):
+        experiments, runs = tiny_losses
+        weights = weights_of_losses(experiments, runs)
+        crops = ensure_crops(small, list(weights), weights, "quick")
+        verdicts = compare_losses(crops, {"L_contr helps": ("L_1 + L_contr", "L_1")}, 2)
+        figure, _ = new_figure()
+        save_crops("fig7", [crops], figure, title="T", runs=runs, verdicts=verdicts)
+        content = json.loads((tmp_path / "reports" / "quick" / "fig7.json").read_text())
+        assert content["label"] == LABELS["quick"]
+        assert content["runs"] == {label: [run.key for run in group] for label, group in runs.items()}
+        assert content["verdicts"][0]["set"] == "the crop"
+        assert content["provenance"]["training"]["steps"].startswith("2 of 2 LR patches")
+        assert "- L_contr helps:" in (tmp_path / "reports" / "quick" / "fig7.md").read_text()
+        assert crop_provenance([crops], runs).loc["scale"].to_list() == ["x3", "x3"]
+
+
+class TestPlot:
+    def drawn(self, crops: Crops, captions: dict[str, str] | None = None):
+        figure, ax = new_figure(figsize=size_of([crops], captions), layout="none", dpi=200)
+        ax.set_position((0, 0, 1, 1))
+        draw_crops(ax, [crops], captions)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return ax, np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+
+    def test_the_frame_and_the_crop_show_the_same_region(self):
+        """Blue in the region and nowhere else: of the drawn image exactly what is framed is blue, and HR's crop
+        is blue to its edges."""
+        hr = np.full((90, 120, 3), 200, np.uint8)
+        hr[40:56, 70:94] = (0, 0, 255)
+        crops = made_up(Picture("blue", 2, (40, 70, 16, 24), hr, ""), {BICUBIC: 20.0})
+        ax, pixels = self.drawn(crops)
+        whole, hr_crop = (next(i for i in ax.images if i.get_gid() == name) for name in ("blue", "crop HR"))
+        frame = next(p for p in ax.patches if p.get_gid() == "region")
+        left, right, _, _ = whole.get_extent()
+        mm = (right - left) / 120
+        assert frame.get_bbox().bounds == pytest.approx((70 * mm, 40 * mm, 24 * mm, 16 * mm))
+        blue = (abs(pixels - (0, 0, 255)) < 60).all(axis=2)
+
+        def box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+            """Of the canvas, in its pixels; y runs down."""
+            (a, b), (c, d) = ax.transData.transform([(x0, y0), (x1, y1)]).round().astype(int)
+            return blue[max(len(blue) - b, 0) : len(blue) - d, max(a, 0) : c]
+
+        margin = 0.6  # mm, half the frame's width and a little more
+        x, y, w, h = frame.get_bbox().bounds
+        assert box(x + margin, y + margin, x + w - margin, y + h - margin).all()
+        x0, x1, y1, y0 = whole.get_extent()
+        assert box(x0, y0, x1, y1).sum() == box(x, y, x + w, y + h).sum() > 100
+        x0, x1, y1, y0 = hr_crop.get_extent()
+        assert box(x0 + margin, y0 + margin, x1 - margin, y1 - margin).all()
+
+    def test_crops_are_the_recorded_ones_in_their_order(self, small):
+        crops = ensure_crops(small, ["net"], {"net": weights_of(tiny())}, "quick")
+        ax, _ = self.drawn(crops)
+        shown = {image.get_gid(): np.asarray(image.get_array()) for image in ax.images}
+        assert list(shown) == ["mine", "crop HR", "crop bicubic", "crop net"]
+        assert np.array_equal(shown["crop net"][6::12, 6::12], from_png(crops["net"]["png"]))
+        assert np.array_equal(shown["crop HR"][6::12, 6::12], small.crop(small.hr))
+
+    def test_the_best_figures_are_bold(self, small):
+        crops = made_up(small, {BICUBIC: 20.0, "A": 21.5, "B": 21.5, "C": 21.0})
+        crops["C"]["figures"]["crop"]["ssim_y"] = 0.9
+        ax, _ = self.drawn(crops)
+        texts = [text.get_text() for text in ax.texts]
+        assert texts.count(r"$\mathbf{21.50}$ / 0.2150") == 2
+        assert r"21.00 / $\mathbf{0.9000}$" in texts
+        assert "20.00 / 0.2000" in texts
+        assert sum("mathbf" in text for text in texts) == 3
+
+    def test_captions_choose_and_rename(self, small):
+        crops = made_up(small, {BICUBIC: 20.0, "L_1, seed 0": 21.0, "L_1, seed 1": 25.0})
+        ax, _ = self.drawn(crops, {BICUBIC: BICUBIC, "L_1, seed 0": "L_1", "none": "none"})
+        texts = [text.get_text() for text in ax.texts]
+        assert r"$\mathbf{L_{1}}$" in texts
+        assert r"$\mathbf{21.00}$ / $\mathbf{0.2100}$" in texts
+        assert not [text for text in texts if "25.00" in text or "none" in text]
+
+    @pytest.mark.parametrize("count", [1, 2, 5, 11])
+    @pytest.mark.parametrize("shape", [(60, 69), (200, 60), (60, 240)])
+    def test_nothing_overlaps_or_leaves_the_page(self, photo, count, shape):
+        """From bicubic alone to all methods of the paper, on upright and wide images."""
+        hr = np.resize(photo, (*shape, 3)).astype(np.uint8)
+        names = [BICUBIC, *module.METHODS][:count]
+        shown = Picture("a name", 3, REGION, hr, "")
+        ax, _ = self.drawn(made_up(shown, dict.fromkeys(names, 28.42)))
+        renderer = FigureCanvasAgg(ax.figure).get_renderer()
+        boxes = [item.get_window_extent(renderer) for item in (*ax.images, *ax.texts)]
+        for n, box in enumerate(boxes):
+            assert box.x0 >= -1
+            assert box.x1 <= ax.figure.bbox.x1 + 1
+            assert box.y0 >= -1
+            assert not any(box.shrunk(0.99, 0.99).overlaps(other) for other in boxes[:n])
+        assert ax.figure.get_figwidth() <= 180.01 / 25.4
+        assert len(ax.patches) == 4  # the frame in the image and around HR's crop, each with its white edge
+        assert {p.get_edgecolor()[:3] for p in ax.patches} == {
+            (1, 1, 1),
+            to_rgb(MARK),
+        }
