@@ -8,12 +8,17 @@ from typing import Any
 
 from PIL import Image
 
+from prffn.crops import to_png
 from prffn.overview import Report
+from prffn.pictures import picture
 from prffn.records import read_record
 
 
 def sliders(report: Report) -> str:
-    """HTML: a slider for each picture that a report shows crops of, from their records. Empty where it shows none."""
+    """HTML: a slider for each picture that a report shows crops of, from their records. Empty where it shows none.
+
+    HR is among the crops where its image is at hand.
+    """
     pictures: dict[str, dict[str, dict[str, Any]]] = {}
     for key in report.content.get("crops", []):
         record = read_record(report.path.parent / "crops" / f"{key}.json")
@@ -22,7 +27,8 @@ def sliders(report: Report) -> str:
         pictures.setdefault(title, {})[record["method"]] = record
     return "".join(
         slider(
-            {method: base64.b64decode(record["png"]) for method, record in records.items()},
+            {method: base64.b64decode(record["png"]) for method, record in records.items()}
+            | _hr(next(iter(records.values()))),
             title=title,
             left=next(iter(records)),
             right=list(records)[-1],
@@ -30,6 +36,15 @@ def sliders(report: Report) -> str:
         )
         for title, records in pictures.items()
     )
+
+
+def _hr(record: Mapping[str, Any]) -> dict[str, bytes]:
+    """The crop of the HR image; none where the image that the record was made of is not at hand."""
+    try:
+        found = picture(record["image"], record["region"], record["scale"])
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {"HR": base64.b64decode(to_png(found.crop(found.hr)))} if found.checksum == record["checksum"] else {}
 
 
 def _note(record: Mapping[str, Any]) -> str:

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from conftest import CHECKOUT
 from PIL import Image
+from skimage import data as skimage_data
 
 from prffn.__main__ import main
 from prffn.paths import REPORTS_VARIABLE, write_json
+from prffn.pictures import picture
 from prffn.records import save_record
 from prffn.site import write_site
 from prffn.slider import slider
@@ -306,7 +308,7 @@ def test_crops_of_a_report_come_from_their_records(quick):
         crop = base64.b64encode(png(11, 11, n)).decode()
         save_record(quick / "crops", f"k{n}", {
             "key": f"k{n}", "image": image, "scale": 3, "region": [3, 6, 11, 11], "method": method, "png": crop,
-            "figures": {"crop": {"psnr_y": psnr, "ssim_y": 0.9}},
+            "figures": {"crop": {"psnr_y": psnr, "ssim_y": 0.9}}, "checksum": "of another image",
         })  # fmt: skip
         keys.append(f"k{n}")
     write_json(quick / "fig8_a.json", {"title": "Figure 8", "label": "measured", "profile": "quick", "crops": keys})
@@ -321,3 +323,24 @@ def test_crops_of_a_report_come_from_their_records(quick):
     for n, image in enumerate(first.all("img") + second.all("img")):
         assert base64.b64decode(image.attributes["src"].partition(",")[2]) == png(11, 11, n)
     assert [e.tag for e in page.all("main")[0].children] == ["h1", "p", "section", "section", "h2", "h2", "p"]
+
+
+def test_hr_is_shown_where_its_image_is_at_hand(quick):
+    """A photograph inside the scikit-image wheel, its region cut out by hand; an image that is nowhere has no HR."""
+    region = [30, 60, 24, 36]
+    shown = picture("chelsea", region, 3)
+    for key, image in {"k0": "chelsea", "k1": "Urban100/img_004"}.items():
+        save_record(quick / "crops", key, {
+            "key": key, "image": image, "scale": 3, "region": region, "method": "bicubic", "checksum": shown.checksum,
+            "figures": {"crop": {"psnr_y": 30, "ssim_y": 0.9}}, "png": base64.b64encode(png(24, 36)).decode(),
+        })  # fmt: skip
+    write_json(
+        quick / "fig8_a.json", {"title": "Figure 8", "label": "measured", "profile": "quick", "crops": ["k0", "k1"]}
+    )
+    (quick / "fig8_a.md").write_text("# Figure 8\n")
+    write_site("quick")
+    first, second = parsed((quick / "html" / "fig8_a.html").read_text()).all("section")
+    assert [option.text for option in first.all("select")[1].all("option")] == ["bicubic", "HR"]
+    hr = Image.open(io.BytesIO(base64.b64decode(first.all("img")[1].attributes["src"].partition(",")[2])))
+    assert np.array_equal(np.asarray(hr), skimage_data.chelsea()[30:54, 60:96])
+    assert [option.text for option in second.all("select")[1].all("option")] == ["bicubic"]
