@@ -10,6 +10,9 @@ from prffn.statistics import Interval, Verdict, paired_interval, verdict_greater
 
 NOT_MEASURED = "not measured"
 
+UNITS = {"ssim_y": "SSIM", "lpips": "LPIPS"}
+"""Units of differences that are not in dB."""
+
 LABELS = {
     "paper": "measured here at the paper's protocol",
     "cpu": "measured here at a smaller protocol (profile cpu), not a reproduction",
@@ -61,6 +64,8 @@ def _judged(
     for text, (first, second) in claims.items():
         for image_set in image_sets(runs):
             row: dict[str, Any] = {"claim": text, "set": image_set}
+            if metric in UNITS:
+                row["unit"] = UNITS[metric]
             if first in printed and second in printed:
                 row["printed"] = round(printed[first] - printed[second], digits)
             a, b = (runs.values_of(label, image_set, metric) for label in (first, second))
