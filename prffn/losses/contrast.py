@@ -10,9 +10,12 @@ at hand, so both families in use are here:
 with x an SR pixel, y an HR pixel, s a similarity of two RGB pixels, d the L1 distance.
 
 The default: InfoNCE with minus the squared distance and tau = 0.001. Table 3 prints a gain over L_1 alone at every
-weight from lambda_c = 0.01 to 10, and tells the definitions apart: of those that were tried at lambda_c = 10
-(notebooks/beyond_loss_definition.ipynb) all others lose, the ratio a tenth of a decibel, the rest whole ones, and only
-this one's mean is a gain; at lambda_c = 0.1 its gain is beyond doubt (notebooks/table5_region_size.ipynb).
+weight from lambda_c = 0.01 to 10. No definition that was tried shows it (notebooks/beyond_loss_definition.ipynb: small
+networks, a thousandth of the paper's steps); but at lambda_c = 10 they differ by how much they harm: this one by some
+tenths of a decibel, the ratio by most of one, all others by 4 to 18. It comes nearest to print, and is the default for
+that alone. Networks whose first weights are drawn at random do gain from it (notebooks/beyond_first_weights.ipynb), those
+that start as an interpolation do not: its gradient is some thirty times that of L_1 at lambda_c = 0.1, which hurries the
+first steps along.
 At so small a tau the softmax is all or nothing: an anchor counts if another HR pixel of its region is as near to it as
 its own, by |x_i - y_i|^2 - min over j of |x_i - y_j|^2 in units of tau, and hardly otherwise.
 """
