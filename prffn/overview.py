@@ -24,9 +24,9 @@ from prffn.report import markdown
 VERDICTS = ("holds", "does not hold", "not decided", NOT_MEASURED)
 
 MEANING = """\
-- **holds**, **does not hold**: the 95 % confidence interval of the difference, over seeds and images and paired by
-  both, lies wholly on one side of zero: on the claim's side, or on the other. *not decided*: zero lies within it. A claim of "no harm" or "not worse"
-  is judged in the same way against a small loss instead of zero, a margin that its notebook names.
+- **holds**, **does not hold**: the 95 % confidence interval of the difference, paired, over seeds and images, lies
+  wholly on one side of zero: on the claim's side, or on the other. *not decided*: zero lies within it. A claim of "no
+  harm" or "not worse" is judged in the same way against a small loss instead of zero, a margin that its notebook names.
 - A cell gives the verdict on one image set, the mean difference measured here, and its interval. `printed` is the
   difference printed in the paper: on the paper's own images, network and training.
 - *Smallest difference*: what could be told from none, the median of the intervals' half-widths. An effect smaller than
