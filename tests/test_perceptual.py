@@ -1,6 +1,7 @@
 """L_perc and L_CSD: values worked by hand on networks that pass pixels through, gradients, the backbones' weights."""
 
 import itertools
+import math
 from pathlib import Path
 from urllib.error import URLError
 
@@ -240,7 +241,7 @@ def test_float32_is_accurate(name, random_weights):
         x = sr.double().requires_grad_()
         exact(x).backward()
         for memory_format in (torch.channels_last, torch.contiguous_format):
-            y = sr.contiguous(memory_format=memory_format).requires_grad_()
+            y = sr.clone(memory_format=memory_format).requires_grad_()
             loss = single(y)
             loss.backward()
             assert loss.item() == pytest.approx(exact(x).item(), rel=1e-5)
@@ -256,11 +257,12 @@ def test_zero_for_the_perfect_image(name, random_weights):
 
 
 def test_flat_patches_are_finite(random_weights):
-    """SR, HR and enlarged LR the same: 0 / (0 + eps), and no gradient is NaN."""
-    x = plain((0.5, 0.5, 0.5)).clone().requires_grad_()
-    loss = csd_loss(x, x.detach(), plain((0.5, 0.5, 0.5), side=8), "vgg16_caffe")
+    """SR, HR and enlarged LR the same, but for rounding: 0 / (0 + eps), and no gradient is NaN."""
+    flat = plain((0.5, 0.5, 0.5)).double()
+    x = flat.clone().requires_grad_()
+    loss = csd_loss(x, flat, flat[..., :8, :8], "vgg16_caffe")
     loss.backward()
-    assert loss.item() == 0
+    assert loss.item() == pytest.approx(0, abs=1e-4)
     assert torch.isfinite(x.grad).all()
 
 
@@ -282,6 +284,25 @@ def test_half_precisions_and_autocast(random_weights):
         assert half(sr) == single(sr.float())
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert single(sr.float()) == half(sr)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_is_near(name, random_weights):
+    """Its first convolution is exact, the others to bfloat16's 8 bits; features are float32 all the same."""
+    image = images(2, 24)
+    exact, rounded = (features(image, name, CSD_WEIGHTS, bfloat16=b) for b in (False, True))
+    assert torch.equal(exact.pop("relu1_1"), rounded.pop("relu1_1"))
+    for layer, x in exact.items():
+        assert rounded[layer].dtype == torch.float32
+        assert 1e-4 < (rounded[layer] - x).norm() / x.norm() < 0.02
+
+
+def test_no_second_derivatives(random_weights):
+    """create_graph=True would take the gradient for a constant: that is an error, not a wrong number."""
+    x = images(1, 16).requires_grad_()
+    loss = csd_loss(x, images(1, 16, seed=1), images(1, 8), "vgg16_caffe")
+    with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
+        torch.autograd.grad(loss, x, create_graph=True)
 
 
 def test_no_global_randomness(random_weights):
@@ -383,15 +404,16 @@ def oxford(shared_weights) -> Path:
 def test_oxford_weights_are_the_published_ones(oxford):
     """Weights of Oxford's VGG-16 as printed in other people's checks of theirs, to half precision. The first nine are
     of the first channel of the input, blue in the Keras network that they are taken from."""
-    weights = backbone_module._weights("vgg16_caffe", oxford / "vgg16_features_caffe_fp16.pth", "cpu", torch.float32)
+    state = torch.load(oxford / "vgg16_features_caffe_fp16.pth", weights_only=True)
+    weights = {key.removeprefix("features."): value.float() for key, value in state.items()}
     kernel = [0.42947057, 0.373467, -0.061360113, 0.27476987, 0.038680777, -0.36722335, -0.05746817, -0.26224968,
               -0.35009676, 0.55037946]  # fmt: skip
     bias = [0.73429835, 0.093403675, 0.06775674, 0.8862966, 0.25994542, 0.66426694, -0.015828926, 0.3249065]
-    assert torch.allclose(weights["conv1_1"][0].contiguous().flatten()[:10], torch.tensor(kernel), rtol=1e-3)
-    assert torch.allclose(weights["conv1_1"][1][:8], torch.tensor(bias), rtol=1e-3)
-    assert weights["conv1_1"][1][25].item() == pytest.approx(0.7446502, rel=1e-3)
-    assert weights["conv1_2"][0][63, 63, 2, 2].item() == pytest.approx(0.016082443, rel=1e-3)
-    assert weights["conv2_1"][1][1].item() == pytest.approx(0.06440781, rel=1e-3)
+    assert torch.allclose(weights["0.weight"].flatten()[:10], torch.tensor(kernel), rtol=1e-3)
+    assert torch.allclose(weights["0.bias"][:8], torch.tensor(bias), rtol=1e-3)
+    assert weights["0.bias"][25].item() == pytest.approx(0.7446502, rel=1e-3)
+    assert weights["2.weight"][63, 63, 2, 2].item() == pytest.approx(0.016082443, rel=1e-3)
+    assert weights["5.bias"][1].item() == pytest.approx(0.06440781, rel=1e-3)
 
 
 def test_oxford_features_of_a_photo(oxford, photo):
@@ -406,16 +428,37 @@ def test_oxford_features_of_a_photo(oxford, photo):
     assert len(backbone_sha256("vgg16_caffe")) == 64
 
 
-def test_oxford_losses_fall_towards_hr(oxford, shared_data):
-    """From the bicubic image to HR in quarters, both losses fall all the way to 0, and their gradient points there."""
+@pytest.fixture
+def patches(shared_data) -> tuple[Tensor, Tensor, Tensor]:
+    """HR, LR and bicubic patches of Set5, 72 x 72 and 24 x 24."""
     set5 = image_set("Set5")
     hr = to_tensor(np.stack([image[60:132, 60:132] for image in set5.images[:3]]))
     lr = to_tensor(np.stack([image[20:44, 20:44] for image in lr_images(set5, 3)[:3]]))
-    bicubic = F.interpolate(lr, scale_factor=3, mode="bicubic")
+    return hr, lr, F.interpolate(lr, scale_factor=3, mode="bicubic")
+
+
+def test_oxford_losses_fall_towards_hr(oxford, patches):
+    """From the bicubic image to HR in thirds, both losses fall all the way to 0, and their gradient points there."""
+    hr, lr, bicubic = patches
     for loss in losses("vgg16_caffe", hr, lr):
-        values = [loss(bicubic.lerp(hr, t)).item() for t in (0, 0.25, 0.5, 0.75, 1)]
+        values = [loss(bicubic.lerp(hr, t)).item() for t in (0, 1 / 3, 2 / 3, 1)]
         assert values == sorted(values, reverse=True)
         assert values[-1] == 0
         x = bicubic.clone().requires_grad_()
         loss(x).backward()
         assert (x.grad * (hr - bicubic)).sum() < 0
+
+
+def test_oxford_gradients_in_bfloat16(oxford, patches):
+    """As the docstrings say: within 3 degrees for L_perc, 10 for L_CSD, half-way from the bicubic image to HR."""
+    hr, lr, bicubic = patches
+    functions = {3: lambda x, b: perceptual_loss(x, hr, "vgg16_caffe", bfloat16=b),
+                 10: lambda x, b: csd_loss(x, hr, lr, "vgg16_caffe", bfloat16=b)}  # fmt: skip
+    for degrees, loss in functions.items():
+        gradients = []
+        for bfloat16 in (False, True):
+            x = bicubic.lerp(hr, 0.5).requires_grad_()
+            loss(x, bfloat16).backward()
+            gradients.append(x.grad.flatten())
+        assert F.cosine_similarity(*gradients, dim=0) > math.cos(math.radians(degrees))
+        assert gradients[1].norm().item() == pytest.approx(gradients[0].norm().item(), rel=0.02)

@@ -77,11 +77,15 @@ BACKBONES: dict[BackboneName, Backbone] = {
 used; a state dict of `features.*`, or the conversion in jcjohnson/pytorch-vgg, vgg16-00b39a1b.pth."""
 
 
-def features(image: Tensor, backbone: BackboneName, layers: Collection[str]) -> dict[str, Tensor]:
+def features(
+    image: Tensor, backbone: BackboneName, layers: Collection[str], *, bfloat16: bool = False
+) -> dict[str, Tensor]:
     """Outputs of `layers`, such as "relu2_2": (N, C, h, w) each, by name, in the network's order.
 
     image: (N, 3, H, W), RGB in [0, 1], on any device; half precisions are computed in float32. Nothing is computed
         beyond the deepest layer asked for, and the weights take no gradient.
+    bfloat16: computes all convolutions but the first in bfloat16; what is returned is float32 all the same. The first
+        is cheap, and rounding its input, the pixels, would cost most of the accuracy.
     Raises ValueError for an unknown backbone or layer, or an image with fewer pixels than the poolings need, and
     BackboneUnavailable where there are no weights.
     """
@@ -95,20 +99,22 @@ def features(image: Tensor, backbone: BackboneName, layers: Collection[str]) -> 
         raise ValueError(f"{network.layers[last]} needs RGB images (N, 3, H, W) of {side} pixels or more, got {shape}")
 
     dtype = torch.promote_types(image.dtype, torch.float32)
-    weights = _weights(backbone, _file(backbone), image.device, dtype)
+    inner = torch.bfloat16 if bfloat16 else dtype
+    weights = _weights(backbone, _file(backbone), image.device, dtype, inner)
     found: dict[str, Tensor] = {}
     with torch.autocast(image.device.type, enabled=False):
         x = network.normalised(image.to(dtype)).contiguous(memory_format=torch.channels_last)
         before = ""
         for layer in network.layers[: last + 1]:
             if layer.startswith("conv"):
-                x = F.conv2d(x, *weights[layer], padding=1)
+                weight, bias = weights[layer]
+                x = F.conv2d(x.to(weight.dtype), weight, bias, padding=1)
             elif layer.startswith("relu"):
                 x = F.relu(x, inplace=before not in found)  # a pass over memory less
             else:
                 x = F.max_pool2d(x, 2)
             if layer in layers:
-                found[layer] = x
+                found[layer] = x.to(dtype)
             before = layer
     return found
 
@@ -116,7 +122,7 @@ def features(image: Tensor, backbone: BackboneName, layers: Collection[str]) -> 
 @lru_cache(maxsize=2)
 def _sha256(backbone: BackboneName, file: Path) -> str:
     digest = hashlib.sha256()
-    for layer, tensors in _weights(backbone, file, torch.device("cpu"), torch.float32).items():
+    for layer, tensors in _weights(backbone, file, torch.device("cpu"), torch.float32, torch.float32).items():
         digest.update(layer.encode())
         for tensor in tensors:
             digest.update(tensor.contiguous().numpy().tobytes())
@@ -172,9 +178,9 @@ def _download_vgg19(missing: str) -> Path:
 
 @lru_cache(maxsize=4)
 def _weights(
-    backbone: BackboneName, file: Path, device: torch.device, dtype: torch.dtype
+    backbone: BackboneName, file: Path, device: torch.device, first: torch.dtype, others: torch.dtype
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Weight and bias of each convolution, by layer, in the network's order."""
+    """Weight and bias of each convolution, by layer, in the network's order; the first in a type of its own."""
     weights: dict[str, tuple[Tensor, Tensor]] = {}
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -185,6 +191,7 @@ def _weights(
                 width = WIDTHS[int(layer[4]) - 1]
                 if weight.shape != (width, channels, 3, 3) or bias.shape != (width,):
                     raise ValueError(f"features.{index}.weight has shape {tuple(weight.shape)}")
+                dtype = others if weights else first
                 weight = weight.detach().to(device, dtype, memory_format=torch.channels_last)
                 weights[layer] = weight, bias.detach().to(device, dtype)  # detached: frozen
                 channels = width
