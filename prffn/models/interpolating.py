@@ -8,6 +8,8 @@ added: the architecture stays as it is, and every weight is trained.
 import torch
 from torch import Tensor, nn
 
+from prffn.models.swinir import SwinIRLight
+
 
 def start_as_interpolation(model: nn.Module) -> None:
     """Changes the weights of PRFFN, EDSR, RCAN or SwinIR-light so that at first they interpolate, each phase of a pixel
@@ -15,8 +17,9 @@ def start_as_interpolation(model: nn.Module) -> None:
 
     Raises ValueError for a network of another structure.
     """
-    inner = getattr(model, "network", model)  # SwinIR-light wraps its layers
-    names = ("conv_first", "conv_after_body", "upsample") if inner is not model else ("head", "trunk", "upsampler")
+    swin = isinstance(model, SwinIRLight)
+    inner = model.network if swin else model
+    names = ("conv_first", "conv_after_body", "upsample") if swin else ("head", "trunk", "upsampler")
     if not all(hasattr(inner, name) for name in names):
         raise ValueError(f"{type(model).__name__} has no {', '.join(names)}: it cannot start as an interpolation")
     head, trunk, upsampler = (getattr(inner, name) for name in names)
@@ -26,9 +29,9 @@ def start_as_interpolation(model: nn.Module) -> None:
         trunk.weight.zero_()
         trunk.bias.zero_()
         for conv in shuffles:
-            last = conv is shuffles[-1] and inner is not model  # its shuffled channels are RGB already
+            last = swin and conv is shuffles[-1]  # its shuffled channels are RGB already
             _interpolate(conv, steps=round((conv.out_channels / (3 if last else conv.in_channels)) ** 0.5))
-        if inner is model:
+        if not swin:
             _pass_on(model.tail)
             model.tail.weight[:, 3:] = 0
 
