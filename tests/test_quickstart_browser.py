@@ -158,15 +158,15 @@ def page(tmp_path: Path) -> Iterator[Page]:
 
 
 def test_the_quickstart_runs_and_its_widgets_answer(server, page, tmp_path):
-    until(lambda: answer(f"{server}/api/status?token={TOKEN}"), 60, "JupyterLab to start")
+    until(lambda: answer(f"{server}/api/status?token={TOKEN}"), 180, "JupyterLab to start")
     page.call("Page.navigate", url=f"{server}/lab/tree/00_quickstart.ipynb?token={TOKEN}")
 
     def kernel() -> dict[str, Any]:
         kernels = answer(f"{server}/api/kernels?token={TOKEN}")
         return kernels[0] if kernels else {}
 
-    until(lambda: kernel().get("connections") and kernel()["execution_state"] == "idle", 90, "a connected kernel")
-    until(lambda: page.evaluate("!!jupyterapp.shell.currentWidget?.content?.model"), 30, "the notebook")
+    until(lambda: kernel().get("connections") and kernel()["execution_state"] == "idle", 240, "a connected kernel")
+    until(lambda: page.evaluate("!!jupyterapp.shell.currentWidget?.content?.model"), 60, "the notebook")
     page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
 
     def code_cells() -> list[dict[str, Any]]:
@@ -180,10 +180,10 @@ def test_the_quickstart_runs_and_its_widgets_answer(server, page, tmp_path):
         return all(cell["execution_count"] for cell in cells) and kernel()["execution_state"] == "idle"
 
     try:
-        until(done, 240, "all cells to run")
+        until(done, 600, "all cells to run")
         outputs = [out for cell in code_cells() for out in cell["outputs"]]
         assert not [out for out in outputs if out.get("name") == "stderr"]
-        assert sum("image/png" in out.get("data", {}) for out in outputs) == 3
+        assert sum("image/png" in out.get("data", {}) for out in outputs) == 4
         assert sum("application/vnd.jupyter.widget-view+json" in out.get("data", {}) for out in outputs) == 3
 
         pictures = f"[...{WIDGETS}.querySelectorAll('img.widget-image')]"
