@@ -36,14 +36,14 @@ def drawn(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def compare_slider(result: Upscaled, row: int, column: int, side: int = 160, zoom: int = 4) -> widgets.VBox:
+def compare_slider(result: Upscaled, row: int, column: int, side: int = 160, zoom: int = 3) -> widgets.VBox:
     """Bicubic on the left of a line, the network on its right; the slider moves the line. A square around a pixel."""
     top, left = (
         max(0, min(at - side // 2, size - side)) for at, size in zip((row, column), result.hr.shape, strict=False)
     )
     bicubic, sr = (image[top : top + side, left : left + side] for image in (result.bicubic, result.sr))
-    slider = widgets.IntSlider(value=50, min=0, max=100, description="bicubic %", layout={"width": "640px"})
-    picture = widgets.Image(format="jpeg", layout={"width": "640px"})
+    slider = widgets.IntSlider(value=50, min=0, max=100, description="bicubic %", layout={"width": "480px"})
+    picture = widgets.Image(format="jpeg", layout={"width": "480px"})
 
     def draw(*_: Any) -> None:
         at = slider.value * bicubic.shape[1] // 100

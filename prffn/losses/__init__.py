@@ -1,1 +1,1 @@
-"""Losses: L_contr, and the weighted total."""
+"""Losses: L_contr, L_perc and L_CSD, and the weighted total."""

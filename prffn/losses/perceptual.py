@@ -34,7 +34,7 @@ def perceptual_loss(
 
     sr, hr: (N, 3, H, W), RGB in [0, 1]. Half precisions are computed in float32.
     backbone: our choice; Johnson et al. have vgg16_caffe, ESRGAN vgg19. The features have the unit of its input, 255
-        for white or standard deviations, and the loss the square of it: some 10,000 for a bicubic image with
+        for white or standard deviations, and the loss the square of it: some 40,000 for a bicubic image with
         vgg16_caffe. A weight for one backbone does not fit the other.
     convention: "johnson", the mean squared error at relu2_2, or "esrgan" (Wang et al., 2018), the mean absolute error
         at conv5_4 before the ReLU, which only vgg19 has. Our choice: the former, under whose name the loss is known.
