@@ -1,8 +1,9 @@
 /* L_contr and its gradients on the CPU: the formulas of streaming.py and pairs.py, one region after the other, in cache.
  *
  * fused.py compiles it for one number of channels, CHANNELS, and one type of image (DOUBLE: float64). Plain loops that
- * the compiler vectorises; -fassociative-math lets it split the sums. Scores cancel and are in double; what is left of
- * them beside the largest, the weights and short sums of them, need no more than the image's type.
+ * the compiler vectorises: -fassociative-math lets it split sums, -ffinite-math-only maxima; a loss of what is not finite
+ * is not finite. Scores cancel and are in double; what is left of them beside the largest, weights and short sums, needs
+ * no more than the image's type.
  */
 
 #include <math.h>
@@ -41,10 +42,11 @@ typedef struct {
 /* A region's S = size anchors and T = count candidates. Pixels are planes, one for each channel, `row` apart. */
 typedef struct {
     long size, count, row;
-    double *x, *y, *to_x, *to_y;  /* anchors and positives, and their gradients */
+    double *x, *y, *c;            /* anchors, positives, candidates */
+    double *to_x, *to_y, *to_c;   /* their gradients */
     double *length_x, *length_y;  /* of the pixels, whose directions x and y are (cosine) */
-    double *c, *to_c, *bias, *score;
-    real *values, *weight;        /* c rounded; of a candidate in the softmax of one anchor */
+    double *bias, *score;         /* of a candidate: what it adds to all its scores, its score by one anchor, */
+    real *weight, *values;        /* its weight in that anchor's softmax; c, rounded */
     double mean[CHANNELS];        /* what c is taken from, so that small differences are not rounded away beside it */
 } Region;
 
@@ -77,52 +79,55 @@ static inline double infonce(Region *r, long i, int form, double tau, double *sh
 {
     const long count = r->count, row = r->row;
     const double slope = (form == SQUARED ? 2 : 1) / tau, to_bits = slope / LOG_2; /* scores: exponents of 2 */
-    double x[CHANNELS], y[CHANNELS], a[CHANNELS], positive = 0, top = NEVER, total = 0, drawn[CHANNELS] = {0};
+    const double *restrict c = r->c, *restrict bias = r->bias;
+    const real *restrict values = r->values;
+    double *restrict score = r->score, a[CHANNELS], top = NEVER;
+    real *restrict weight = r->weight;
+    double x[CHANNELS], y[CHANNELS], positive = 0, total = 0, drawn[CHANNELS] = {0};
     CHANNEL {
         x[k] = r->x[k * row + i] - (form == SQUARED ? r->mean[k] : 0);
         y[k] = r->y[k * row + i] - r->mean[k];
         a[k] = form == L1 ? x[k] : to_bits * x[k];
-        positive += form == L1 ? -to_bits * fabs(x[k] - y[k]) : (a[k] - (form == SQUARED ? to_bits * y[k] / 2 : 0)) * y[k];
+        positive += to_bits * (form == L1 ? -fabs(x[k] - y[k]) : (x[k] - (form == SQUARED ? y[k] / 2 : 0)) * y[k]);
     }
     for (long j = 0; j < count; j++) {
         double s = 0;
-        CHANNEL {
-            const double c = r->c[k * row + j];
-            s += form == L1 ? -fabs(a[k] - c) : a[k] * c;
-        }
-        s = r->bias[j] + (form == L1 ? to_bits * s : s);
-        r->score[j] = s;
+        CHANNEL s += form == L1 ? -fabs(a[k] - c[k * row + j]) : a[k] * c[k * row + j];
+        s = bias[j] + (form == L1 ? to_bits * s : s);
+        score[j] = s;
         top = s > top ? s : top;
     }
     for (long start = 0; start < count; start += PIECE) {
         const long stop = start + PIECE < count ? start + PIECE : count;
         real sum = 0, sums[CHANNELS] = {0};
         for (long j = start; j < stop; j++) {
-            const real w = power_of_two(r->score[j] - top);
-            r->weight[j] = w;
+            const real w = power_of_two(score[j] - top);
+            weight[j] = w;
             sum += w;
             CHANNEL {
-                const real c = r->values[k * row + j], here = a[k];
-                sums[k] += form == L1 ? (c > here ? w : 0) - (c < here ? w : 0) : w * c;
+                const real v = values[k * row + j], here = a[k];
+                sums[k] += form == L1 ? (v > here ? w : 0) - (v < here ? w : 0) : w * v;
             }
         }
         total += sum;
         CHANNEL drawn[k] += sums[k];
     }
 
-    const double excess = (top - positive) * LOG_2 + log(total), pushed = 1 / (1 + exp(-excess));
+    const double excess = (top - positive) * LOG_2 + log(total), e = exp(-fabs(excess));
+    const double pushed = (excess > 0 ? 1 : e) / (1 + e); /* sigmoid */
     CHANNEL {
         r->to_x[k * row + i] += slope * pushed * (drawn[k] / total - (form == L1 ? sign(y[k] - x[k]) : y[k]));
         r->to_y[k * row + i] -= slope * pushed * (form == L1 ? sign(x[k] - y[k]) : form == SQUARED ? x[k] - y[k] : x[k]);
     }
     *share = slope * pushed / total;
-    return (excess > 0 ? excess : 0) + log1p(exp(-fabs(excess))); /* softplus */
+    return (excess > 0 ? excess : 0) + log1p(e); /* softplus */
 }
 
 /* The ratio of anchor i, as above; its candidates all have weight 1, and its own pixel is at distance 0. */
 static inline double ratio(Region *r, long i, double epsilon, double *share)
 {
     const long count = r->count, row = r->row, negatives = count - count / r->size;
+    const real *restrict values = r->values;
     double to_positive[CHANNELS], positive = 0, total = 0, steep[CHANNELS] = {0};
     real a[CHANNELS];
     CHANNEL {
@@ -135,9 +140,9 @@ static inline double ratio(Region *r, long i, double epsilon, double *share)
         real sums[CHANNELS] = {0}, signs[CHANNELS] = {0};
         for (long j = start; j < stop; j++)
             CHANNEL {
-                const real c = r->values[k * row + j];
-                sums[k] += (real)fabs(a[k] - c);
-                signs[k] += (a[k] > c ? (real)1 : 0) - (a[k] < c ? (real)1 : 0);
+                const real v = values[k * row + j];
+                sums[k] += (real)fabs(a[k] - v);
+                signs[k] += (a[k] > v ? (real)1 : 0) - (a[k] < v ? (real)1 : 0);
             }
         CHANNEL {
             total += sums[k];
@@ -285,15 +290,17 @@ static void *work(void *argument)
     Region r;
     const long down = (task->height + task->side - 1) / task->side, across = (task->width + task->side - 1) / task->side;
     r.row = (2 * task->side * task->side + 15) / 16 * 16; /* whole cache lines */
-    double *memory = aligned_alloc(64, r.row * ((6 * CHANNELS + 4) * sizeof(double) + (CHANNELS + 1) * sizeof(real)));
-    if (!memory) {
+    const long bytes = (6 * CHANNELS + 4) * sizeof(double) + (CHANNELS + 1) * sizeof(real);
+    double *next = aligned_alloc(64, bytes * r.row);
+    if (!next) {
         task->failed = 1;
         return NULL;
     }
-    double **planes[] = {&r.x, &r.y, &r.to_x, &r.to_y, &r.c, &r.to_c}, **rows[] = {&r.length_x, &r.length_y, &r.bias, &r.score};
-    double *next = memory;
+    void *memory = next;
+    double **planes[] = {&r.x, &r.y, &r.to_x, &r.to_y, &r.c, &r.to_c};
     for (int i = 0; i < 6; i++, next += CHANNELS * r.row)
         *planes[i] = next;
+    double **rows[] = {&r.length_x, &r.length_y, &r.bias, &r.score};
     for (int i = 0; i < 4; i++, next += r.row)
         *rows[i] = next;
     r.values = (real *)next;

@@ -23,7 +23,10 @@ from prffn.paths import CACHE_VARIABLE, cache_root
 FORMS = ("l1", "squared", "cosine", "dot", "ratio")  # in the order of fused.c
 NEGATIVES = {"hr": 1, "sr": 2, "both": 3}
 SOURCE = Path(__file__).with_suffix(".c")
-OPTIONS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")
+OPTIONS = (
+    *("-O3", "-fno-math-errno", "-fno-trapping-math"),
+    *("-fno-signed-zeros", "-fassociative-math", "-ffinite-math-only"),  # see fused.c
+)
 LIBRARY = ("-shared", "-fPIC", "-pthread")
 
 
@@ -125,7 +128,8 @@ def _library(channels: int, double: bool) -> ctypes.CDLL:
     except OSError as error:
         raise _does_not_work(f"{error} ({CACHE_VARIABLE} names the folder for compiled code)") from error
     pointer, number = ctypes.c_void_p, ctypes.c_long
-    library.contrast.argtypes = [*[pointer] * 5, *[number] * 4, *[ctypes.c_int] * 2, *[ctypes.c_double] * 2, ctypes.c_int]
+    settings = [ctypes.c_int, ctypes.c_int, ctypes.c_double, ctypes.c_double, ctypes.c_int]
+    library.contrast.argtypes = [*[pointer] * 5, *[number] * 4, *settings]
     return library
 
 
