@@ -24,8 +24,14 @@ def checkout() -> Path:
 
 
 def cache_root() -> Path:
-    """Checkpoints, decoded images and locks: the environment variable PRFFN_CACHE, or .cache in the checkout."""
-    return Path(os.environ.get(CACHE_VARIABLE) or checkout() / ".cache")
+    """Checkpoints, decoded images, compiled code and locks: the environment variable PRFFN_CACHE, or .cache in the
+    checkout. Where the package is installed without one: prffn in the user's folder of caches."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named)
+    if (checkout() / "pyproject.toml").is_file():
+        return checkout() / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prffn"
 
 
 def data_root() -> Path:

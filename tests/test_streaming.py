@@ -1,15 +1,22 @@
-"""The streaming L_contr against the reference in float64: values, gradients, memory, and the places it is used in."""
+"""The streaming L_contr, in PyTorch and in C, against the reference in float64: values, gradients, memory, and the
+places it is used in."""
 
 import functools
 import math
+import os
+import shlex
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from prffn.losses import pairs, streaming
-from prffn.losses.contrast import PixelContrastLoss
+from prffn import paths
+from prffn.losses import fused, pairs, streaming
+from prffn.losses.contrast import PixelContrastLoss, regions
 from prffn.losses.contrast import pixel_contrast as public_pixel_contrast
 from prffn.losses.streaming import streaming_pixel_contrast
 
@@ -33,6 +40,23 @@ def needs_a_compiler() -> None:
         torch.compile(lambda x: x + 1)(torch.zeros(2))
     except Exception as error:
         pytest.skip(f"torch.compile does not work here: {type(error).__name__}")
+
+
+@functools.cache
+def needs_a_c_compiler() -> None:
+    """Skips a test where `cc`, or what CC names, does not work."""
+    try:
+        fused._compiler()
+    except RuntimeError as error:
+        pytest.skip(f"no C compiler works here: {str(error).splitlines()[0][-60:]}")
+
+
+@pytest.fixture(params=["streaming", "compiled"])
+def contrast(request):
+    """The loss in PyTorch and in C."""
+    if request.param == "compiled":
+        needs_a_c_compiler()
+    return functools.partial(streaming_pixel_contrast, fused=request.param == "compiled")
 
 
 def named(arguments: dict) -> str:
@@ -69,10 +93,10 @@ def with_gradients(function, sr: Tensor, hr: Tensor, *args, **kwargs) -> tuple[T
     return loss.detach(), *torch.autograd.grad(loss, (sr, hr))
 
 
-def check(sr, hr, region_size, *, loss_error=1e-6, gradient_error=1e-5, rounding=2e-6, fused=False, **arguments):
+def check(contrast, sr, hr, region_size, *, loss_error=1e-6, gradient_error=1e-5, rounding=2e-6, **arguments):
     """Against float64 autograd. Loss: relative error. Gradient: error beside its largest value and, for gradients whose
     terms cancel, `rounding` beside the size of one anchor's terms, 1 / tau or 1 / eps over the number of anchors."""
-    loss, *gradients = with_gradients(streaming_pixel_contrast, sr, hr, region_size, fused=fused, **arguments)
+    loss, *gradients = with_gradients(contrast, sr, hr, region_size, **arguments)
     expected, *references = with_gradients(pixel_contrast, sr.double(), hr.double(), region_size, **arguments)
     assert loss.item() == pytest.approx(expected.item(), rel=loss_error, abs=1e-3 * loss_error)
     term = 1 / arguments.get("temperature", arguments.get("epsilon")) / (sr.numel() / sr.shape[1])
@@ -85,43 +109,43 @@ def check(sr, hr, region_size, *, loss_error=1e-6, gradient_error=1e-5, rounding
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("arguments", FORMS, ids=named)
 @pytest.mark.parametrize("content", ["random", "near", "smooth", "8 bit", "constant", "saturated", "far", "same"])
-def test_float32_is_within_the_tolerances(content, arguments, negatives):
+def test_float32_is_within_the_tolerances(contrast, content, arguments, negatives):
     """Loss within 1e-6, gradients within 1e-5, for regions cut short by both borders too."""
     for region_size, shape in ((4, (2, 3, 5, 7)), (16, (1, 3, 9, 10)), (64, (1, 3, 17, 11))):
-        check(*images(content, *shape, seed=region_size), region_size, negatives=negatives, **arguments)
+        check(contrast, *images(content, *shape, seed=region_size), region_size, negatives=negatives, **arguments)
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("arguments", FORMS, ids=named)
-def test_float64_is_exact(arguments, negatives):
+def test_float64_is_exact(contrast, arguments, negatives):
     for content in ("random", "8 bit", "saturated"):
         sr, hr = (image.double() for image in images(content, 1, 3, 10, 13))
         exact = {"loss_error": 1e-10, "gradient_error": 1e-11, "rounding": 1e-12}
-        check(sr, hr, 16, negatives=negatives, **exact, **arguments)
+        check(contrast, sr, hr, 16, negatives=negatives, **exact, **arguments)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_sizes_and_channels(seed):
+def test_random_sizes_and_channels(contrast, seed):
     g = torch.Generator().manual_seed(seed)
     n, channels, height, width, side = (int(torch.randint(1, top, (), generator=g)) for top in (4, 6, 30, 30, 6))
     sr, hr = images("random", n, channels, height + 1, width + 1, seed=seed)
     for arguments in (RATIO, FORMS[2], FORMS[5]):
-        check(sr, hr, (side + 1) ** 2, negatives=NEGATIVES[seed % 3], **arguments)
+        check(contrast, sr, hr, (side + 1) ** 2, negatives=NEGATIVES[seed % 3], **arguments)
 
 
 @pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[4], FORMS[5], FORMS[8], FORMS[11]], ids=named)
 @pytest.mark.parametrize(("region_size", "shape"), [(256, (1, 3, 32, 19)), (1024, (1, 3, 33, 32))])
-def test_large_regions(region_size, shape, arguments):
+def test_large_regions(contrast, region_size, shape, arguments):
     for content in ("random", "8 bit", "smooth"):
-        check(*images(content, *shape), region_size, **arguments)
+        check(contrast, *images(content, *shape), region_size, **arguments)
 
 
 @pytest.mark.parametrize("arguments", [RATIO, FORMS[4], FORMS[5]], ids=named)
-def test_the_largest_region(arguments):
+def test_the_largest_region(contrast, arguments):
     """S = 4096. The reference's gradient for SR alone, in float64: that for HR would not fit the minute."""
     sr, hr = images("near", 1, 3, 64, 64)
     losses, gradients = [], []
-    for function, x in ((streaming_pixel_contrast, sr), (pixel_contrast, sr.double())):
+    for function, x in ((contrast, sr), (pixel_contrast, sr.double())):
         x = x.clone().requires_grad_()
         losses.append(function(x, hr, 4096, **arguments))
         losses[-1].backward()
@@ -136,17 +160,15 @@ def test_devices_without_float64(arguments, negatives, monkeypatch):
     """All in float32, as on MPS: the same tolerances at tau = 0.1, also for prefix sums over 1024 values."""
     monkeypatch.setattr(streaming, "_wide", lambda x: x.dtype)
     for content in ("random", "near", "8 bit"):
-        check(*images(content, 1, 3, 32, 33), 1024, negatives=negatives, **arguments)
+        check(streaming_pixel_contrast, *images(content, 1, 3, 32, 33), 1024, negatives=negatives, **arguments)
 
 
-def test_no_gradient_is_exactly_none():
+def test_no_gradient_is_exactly_none(contrast):
     """Where every candidate is above the anchor in all channels, L1 distances to all of them fall alike: slope 0,
     and no rounding beside it."""
     sr, hr = images("far", 1, 3, 16, 16)
     for temperature in (1e-3, 0.1, 10.0):
-        _, gradient, _ = with_gradients(
-            streaming_pixel_contrast, sr, hr, 16, form="infonce", similarity="l1", temperature=temperature
-        )
+        _, gradient, _ = with_gradients(contrast, sr, hr, 16, form="infonce", similarity="l1", temperature=temperature)
         assert gradient.abs().max() == 0
 
 
@@ -165,20 +187,18 @@ def test_regions_taken_in_pieces(arguments, negatives, monkeypatch):
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[5], FORMS[8], FORMS[11]], ids=named)
-def test_gradcheck(arguments, negatives):
+def test_gradcheck(contrast, arguments, negatives):
     sr, hr = (image.double().requires_grad_() for image in images("random", 1, 2, 4, 5, seed=3))
-    assert torch.autograd.gradcheck(
-        lambda x, y: streaming_pixel_contrast(x, y, 9, negatives=negatives, **arguments), (sr, hr)
-    )
+    assert torch.autograd.gradcheck(lambda x, y: contrast(x, y, 9, negatives=negatives, **arguments), (sr, hr))
 
 
-def test_ties_by_hand():
+def test_ties_by_hand(contrast):
     """One gray region: SR 0.5, 0, 0, 1; HR 0, 0, 0, 1; eps = 0.1. The first anchor is off by p = 0.5, its negatives in
     HR at a mean of m = 0.5: d(p / (m + eps)) = 1 / 0.6 - 0.5 / 0.36 * (1 + 1 - 1) / 3, a quarter of it in the mean.
     The other anchors equal their positive: sign(0) = 0."""
     sr = torch.tensor([0.5, 0, 0, 1], dtype=torch.float64).view(1, 1, 2, 2).requires_grad_()
     hr = torch.tensor([0, 0, 0, 1], dtype=torch.float64).view(1, 1, 2, 2)
-    loss = streaming_pixel_contrast(sr, hr, 4, form="ratio", epsilon=0.1)
+    loss = contrast(sr, hr, 4, form="ratio", epsilon=0.1)
     loss.backward()
     assert loss.item() == pytest.approx(0.5 / 0.6 / 4, abs=1e-12)
     assert sr.grad.flatten().tolist() == pytest.approx([(1 / 0.6 - 0.5 / 0.36 / 3) / 4, 0, 0, 0], abs=1e-12)
@@ -186,10 +206,10 @@ def test_ties_by_hand():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("arguments", [RATIO, FORMS[5]], ids=named)
-def test_half_precisions(dtype, arguments):
+def test_half_precisions(contrast, dtype, arguments):
     """Computed in float32; the gradient comes back in the image's type, rounded once."""
     sr, hr = (image.to(dtype) for image in images("random", 1, 3, 9, 8))
-    loss, *gradients = with_gradients(streaming_pixel_contrast, sr, hr, 16, **arguments)
+    loss, *gradients = with_gradients(contrast, sr, hr, 16, **arguments)
     expected, *references = with_gradients(pixel_contrast, sr.double(), hr.double(), 16, **arguments)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -200,24 +220,24 @@ def test_half_precisions(dtype, arguments):
 
 
 @pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[5]], ids=named)
-def test_memory_layouts(arguments):
+def test_memory_layouts(contrast, arguments):
     """channels_last, and a crop of a larger image, give the same bits as contiguous images."""
     sr, hr = images("random", 2, 3, 9, 10)
-    expected = with_gradients(streaming_pixel_contrast, sr, hr, 16, **arguments)
+    expected = with_gradients(contrast, sr, hr, 16, **arguments)
     last = [image.contiguous(memory_format=torch.channels_last) for image in (sr, hr)]
     crops = [nn.functional.pad(image, (1, 2, 3, 4))[:, :, 3:-4, 1:-2] for image in (sr, hr)]
     for pair in (last, crops):
         assert not pair[0].is_contiguous()
-        for a, b in zip(with_gradients(streaming_pixel_contrast, *pair, 16, **arguments), expected, strict=True):
+        for a, b in zip(with_gradients(contrast, *pair, 16, **arguments), expected, strict=True):
             assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("arguments", [RATIO, FORMS[5]], ids=named)
-def test_the_gradient_is_scaled_and_can_be_asked_for_again(arguments):
+def test_the_gradient_is_scaled_and_can_be_asked_for_again(contrast, arguments):
     sr, hr = images("random", 1, 3, 8, 8)
-    _, expected, _ = with_gradients(streaming_pixel_contrast, sr, hr, 16, **arguments)
+    _, expected, _ = with_gradients(contrast, sr, hr, 16, **arguments)
     sr.requires_grad_()
-    loss = -3 * streaming_pixel_contrast(sr, hr, 16, **arguments)
+    loss = -3 * contrast(sr, hr, 16, **arguments)
     for _ in range(2):
         (gradient,) = torch.autograd.grad(loss, sr, retain_graph=True)
         torch.testing.assert_close(gradient, -3 * expected)
@@ -225,33 +245,38 @@ def test_the_gradient_is_scaled_and_can_be_asked_for_again(arguments):
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[5]], ids=named)
-def test_only_the_gradients_that_are_needed(arguments, negatives, monkeypatch):
+def test_only_the_gradients_that_are_needed(contrast, arguments, negatives, monkeypatch):
     """Gradient for SR alone, for HR alone, for none: the same numbers, and no graph where none is asked for."""
     sr, hr = images("8 bit", 1, 3, 8, 9)
-    loss, of_sr, of_hr = with_gradients(streaming_pixel_contrast, sr, hr, 16, negatives=negatives, **arguments)
+    loss, of_sr, of_hr = with_gradients(contrast, sr, hr, 16, negatives=negatives, **arguments)
     for first, second, expected in ((True, False, of_sr), (False, True, of_hr)):
         x, y = sr.clone().requires_grad_(first), hr.clone().requires_grad_(second)
-        value = streaming_pixel_contrast(x, y, 16, negatives=negatives, **arguments)
+        value = contrast(x, y, 16, negatives=negatives, **arguments)
         value.backward()
         torch.testing.assert_close((x if first else y).grad, expected)
         assert (y if first else x).grad is None
         assert torch.equal(value.detach(), loss)
     asked = []
-    original = streaming._stream
-    monkeypatch.setattr(streaming, "_stream", lambda *args: asked.append(args[-2:]) or original(*args))
+    for module, name in ((streaming, "_stream"), (fused, "_contrast")):
+
+        def watched(*args, original=getattr(module, name)):
+            asked.append(args[-2:])
+            return original(*args)
+
+        monkeypatch.setattr(module, name, watched)
     with torch.no_grad():
-        value = streaming_pixel_contrast(sr.clone().requires_grad_(), hr, 16, negatives=negatives, **arguments)
+        value = contrast(sr.clone().requires_grad_(), hr, 16, negatives=negatives, **arguments)
     assert set(asked) == {(False, False)}
     assert not value.requires_grad
     assert torch.equal(value, loss)
 
 
-def test_no_second_derivatives():
+def test_no_second_derivatives(contrast):
     """create_graph=True would take the gradient for a constant: that is an error, not a wrong number."""
     sr, hr = images("random", 1, 3, 8, 8)
     sr.requires_grad_()
     with pytest.raises(RuntimeError, match="cannot be differentiated twice.*implementation='reference'"):
-        torch.autograd.grad(streaming_pixel_contrast(sr, hr, 16), sr, create_graph=True)
+        torch.autograd.grad(contrast(sr, hr, 16), sr, create_graph=True)
     torch.autograd.grad(pixel_contrast(sr, hr, 16), sr, create_graph=True)
 
 
@@ -277,7 +302,7 @@ class _Allocations(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 @pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[4], FORMS[5]], ids=named)
-def test_memory(arguments):
+def test_memory(contrast, arguments):
     """144 x 144 pixels in float32 are 0.25 MB. The reference holds (S, S) matrices of each of 81 regions of 256 pixels,
     at least 81 * 256 * 256 * 4 bytes = 21 MB each. Here only the gradient is kept, and all that is alive at a time,
     copies and a block's scores together, is below 16 MB, also for regions 9 times as large."""
@@ -291,104 +316,201 @@ def test_memory(arguments):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _Allocations() as memory:
-            streaming_pixel_contrast(sr, hr, region_size, **arguments)
+            contrast(sr, hr, region_size, **arguments)
         assert sum(kept) <= 2 * sr.nbytes
         assert memory.peak < 16 * 2**20
 
 
 @pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[5], FORMS[8]], ids=named)
-def test_autocast(arguments):
+def test_autocast(contrast, arguments):
     """A bfloat16 model under autocast: the loss of its output is computed as outside, with no operation in bfloat16."""
     _, hr = images("random", 2, 3, 8, 8)
     torch.manual_seed(0)
     model = nn.Conv2d(3, 3, 3, padding=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         sr = model(hr)
-        loss = streaming_pixel_contrast(sr, hr, 16, **arguments)
+        loss = contrast(sr, hr, 16, **arguments)
     assert sr.dtype == torch.bfloat16
     assert loss.item() == pytest.approx(pixel_contrast(sr.double(), hr.double(), 16, **arguments).item(), rel=1e-6)
     loss.backward()
     assert model.weight.grad.abs().max() > 0
 
 
-def test_inside_a_compiled_step(monkeypatch):
+def test_inside_a_compiled_step(contrast, monkeypatch):
     """Model and loss in one graph, in which the loss is one operator and not a loop: the same loss and gradients."""
     _, hr = images("random", 1, 3, 8, 8)
     torch.manual_seed(0)
     model = nn.Conv2d(3, 3, 3, padding=1)
 
     def step(image: Tensor) -> Tensor:
-        ratio = streaming_pixel_contrast(model(image), image, 16, **RATIO)
-        return ratio + streaming_pixel_contrast(model(image), image, 16, **FORMS[5])
+        return contrast(model(image), image, 16, **RATIO) + contrast(model(image), image, 16, **FORMS[5])
 
     expected = step(hr)
     (reference,) = torch.autograd.grad(expected, model.weight)
     torch._dynamo.reset()
     monkeypatch.setattr(streaming, "_stream", None)  # what the operator stands for cannot be traced
+    monkeypatch.setattr(fused, "_contrast", None)
     loss = torch.compile(step, fullgraph=True, backend="aot_eager")(hr)
     (gradient,) = torch.autograd.grad(loss, model.weight)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradient, reference)
 
 
-def test_around_a_compiled_model():
+def test_around_a_compiled_model(contrast):
     needs_a_compiler()
     _, hr = images("random", 1, 3, 8, 8)
     torch.manual_seed(0)
     model = nn.Conv2d(3, 3, 3, padding=1)
-    (reference,) = torch.autograd.grad(streaming_pixel_contrast(model(hr), hr, 16), model.weight)
-    (gradient,) = torch.autograd.grad(streaming_pixel_contrast(torch.compile(model)(hr), hr, 16), model.weight)
+    (reference,) = torch.autograd.grad(contrast(model(hr), hr, 16), model.weight)
+    (gradient,) = torch.autograd.grad(contrast(torch.compile(model)(hr), hr, 16), model.weight)
     torch.testing.assert_close(gradient, reference)
 
 
-def test_compiled_distances(monkeypatch):
+def by_fused_distances(sr: Tensor, hr: Tensor, region_size: int, *, temperature: float, negatives: str = "hr", **_):
+    """The loss as "compiled" computes it on a GPU for L1 distances."""
+    totals, count = [], 0
+    for x, y in zip(regions(sr, region_size), regions(hr, region_size), strict=True):
+        totals.append(streaming._Streamed.apply(x, y, "fused l1", temperature, 0.0, negatives))
+        count += x.shape[0] * x.shape[1]
+    return torch.stack(totals).sum() / count
+
+
+def test_distances_by_torch_compile(monkeypatch):
     """Whole regions and regions cut short, both sources of negatives, in pieces, and in the float64 of a small tau."""
     needs_a_compiler()
-    arguments = {"form": "infonce", "similarity": "l1", "fused": True}
+    compiled = functools.partial(check, by_fused_distances, form="infonce", similarity="l1")
     for content in ("random", "8 bit", "saturated"):
         for negatives in NEGATIVES:
-            check(*images(content, 2, 3, 16, 32), 256, negatives=negatives, temperature=0.1, **arguments)
-    check(*images("near", 1, 3, 64, 65), 1024, temperature=0.1, **arguments)
-    check(*images("8 bit", 2, 3, 16, 16), 64, temperature=1e-3, **arguments)
+            compiled(*images(content, 2, 3, 16, 32), 256, negatives=negatives, temperature=0.1)
+    compiled(*images("near", 1, 3, 64, 66), 1024, temperature=0.1)
+    compiled(*images("8 bit", 2, 3, 16, 16), 64, temperature=1e-3)
     monkeypatch.setattr(pairs, "FUSED_TILE", 40)
-    check(*images("near", 1, 3, 8, 8), 16, temperature=0.1, **arguments)
+    compiled(*images("near", 1, 3, 8, 8), 16, temperature=0.1)
 
 
-def test_compiled_distances_inside_a_compiled_step():
-    needs_a_compiler()
-    sr, hr = images("random", 1, 3, 16, 16)
-    step = functools.partial(
-        public_pixel_contrast,
-        region_size=16,
-        form="infonce",
-        similarity="l1",
-        temperature=0.1,
-        implementation="compiled",
-    )
-    expected = with_gradients(
-        pixel_contrast, sr.double(), hr.double(), 16, form="infonce", similarity="l1", temperature=0.1
-    )
-    found = with_gradients(torch.compile(step, backend="aot_eager"), sr, hr)
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-8)
-
-
-def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
+def test_without_torch_compile_the_error_says_what_to_do(monkeypatch):
     def fails(*arguments):
         raise torch._dynamo.exc.TorchDynamoException("no compiler")
 
     monkeypatch.setattr(pairs, "_compiled", lambda function: fails)
-    with pytest.raises(RuntimeError, match="needs a C\\+\\+ compiler.*use implementation='streaming'"):
-        public_pixel_contrast(
-            *images("random", 1, 3, 8, 8),
-            16,
-            form="infonce",
-            similarity="l1",
-            temperature=0.1,
-            implementation="compiled",
-        )
-    # nothing is compiled for the other forms
-    public_pixel_contrast(*images("random", 1, 3, 8, 8), 16, form="ratio", implementation="compiled")
+    with pytest.raises(RuntimeError, match="needs Triton on a GPU.*use implementation='streaming'"):
+        by_fused_distances(*images("random", 1, 3, 8, 8), 16, temperature=0.1)
+
+
+COMPILED = functools.partial(public_pixel_contrast, region_size=16, implementation="compiled")
+
+
+@pytest.fixture
+def compiles_afresh(monkeypatch, tmp_path):
+    """An empty cache, and no library in memory. Gives the folder of compiled code."""
+    needs_a_c_compiler()
+    monkeypatch.setenv("PRFFN_CACHE", str(tmp_path))
+    monkeypatch.setattr(fused, "_library", functools.cache(fused._library.__wrapped__))
+    return tmp_path / "compiled"
+
+
+def test_without_a_c_compiler_the_error_says_what_to_do(compiles_afresh, monkeypatch, tmp_path):
+    pair = images("random", 1, 3, 8, 8)
+    for command in ("no-such-compiler -x", "false"):
+        monkeypatch.setenv("CC", command)
+        with pytest.raises(RuntimeError, match=f"(?s)needs a C compiler.*use implementation='streaming'.*{command}"):
+            COMPILED(*pair)
+    monkeypatch.delenv("CC")
+    monkeypatch.setattr(fused, "SOURCE", tmp_path / "broken.c")
+    fused.SOURCE.write_text("#error this cannot be compiled\n")
+    with pytest.raises(RuntimeError, match="(?s)use implementation='streaming'.*this cannot be compiled"):
+        COMPILED(*pair)
+    assert not list(compiles_afresh.iterdir())
+    blocked = tmp_path / "a file"
+    blocked.touch()
+    monkeypatch.setenv("PRFFN_CACHE", str(blocked))
+    with pytest.raises(RuntimeError, match="PRFFN_CACHE names the folder"):
+        COMPILED(*pair)
+
+
+def test_a_compiler_that_does_not_know_this_processor(compiles_afresh, monkeypatch, tmp_path):
+    """It compiles for any processor, to other code in the cache. CC may hold arguments."""
+    pair = images("random", 1, 3, 8, 8)
+    expected = COMPILED(*pair)
+    picky = tmp_path / "picky"
+    picky.write_text(f'case "$*" in *-march=native*) exit 1;; esac; exec {os.environ.get("CC") or "cc"} "$@"\n')
+    monkeypatch.setenv("CC", f"sh {shlex.quote(str(picky))}")
+    fused._library.cache_clear()
+    torch.testing.assert_close(COMPILED(*pair), expected)
+    assert len(list(compiles_afresh.iterdir())) == 2
+
+
+def test_processes_that_compile_at_once(compiles_afresh):
+    """Both find the loss, and leave one library and nothing half made. The next one compiles nothing."""
+    program = (
+        "import torch; from prffn import pixel_contrast; image = torch.arange(48.0).view(1, 3, 4, 4) / 48; "
+        "print(pixel_contrast(image.flip(3), image, 16, implementation='compiled').item())"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) for _ in range(2)]
+    image = torch.arange(48.0).view(1, 3, 4, 4) / 48
+    expected = pixel_contrast(image.flip(3), image, 16).item()
+    for process in processes:
+        assert float(process.communicate()[0]) == pytest.approx(expected, rel=1e-6)
+    (library,) = compiles_afresh.iterdir()
+    made = library.stat().st_mtime_ns
+    COMPILED(image.flip(3), image)
+    assert [path.stat().st_mtime_ns for path in compiles_afresh.iterdir()] == [made]
+
+
+def test_where_compiled_code_is_kept(monkeypatch, tmp_path):
+    monkeypatch.delenv("PRFFN_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert paths.cache_root() == Path(paths.__file__).parent.parent / ".cache"
+    monkeypatch.setattr(paths, "checkout", lambda: tmp_path / "site-packages")
+    assert paths.cache_root() == tmp_path / ".cache" / "prffn"
+
+
+def test_threads_change_nothing():
+    needs_a_c_compiler()
+    pair = images("8 bit", 3, 3, 24, 22)
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append([with_gradients(COMPILED, *pair, **arguments, negatives="both") for arguments in FORMS])
+    finally:
+        torch.set_num_threads(threads)
+    for one, three in zip(*found, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
+
+
+def test_the_c_code_is_what_is_called():
+    """It differs from the other implementations in the last bits, but for regions that are better sorted."""
+    needs_a_c_compiler()
+    sr, hr = (image.double() for image in images("random", 1, 3, 64, 64))
+    for arguments in FORMS[0], FORMS[1]:
+        assert COMPILED(sr, hr, **arguments) != streaming_pixel_contrast(sr, hr, 16, **arguments)
+    large = public_pixel_contrast(sr, hr, 4096, implementation="compiled", **RATIO)
+    assert large == streaming_pixel_contrast(sr, hr, 4096, **RATIO)
+
+
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[5], FORMS[8], FORMS[11]], ids=named)
+def test_what_is_no_number_is_told(contrast, arguments):
+    """The loss is not finite if a pixel of either image is not: a training stops there."""
+    for value in (math.nan, math.inf):
+        for broken in (0, 1):
+            pair = images("random", 1, 3, 8, 8)
+            pair[broken][0, 1, 2, 3] = value
+            for negatives in NEGATIVES:
+                assert not contrast(*pair, 16, negatives=negatives, **arguments).isfinite()
+
+
+def test_black_pixels_have_no_direction(contrast):
+    """Below a length of 1e-6 the cosine divides by that; the slope of the length is left out."""
+    sr, hr = images("random", 1, 3, 8, 8)
+    sr[:, :, 0, 0] = 0
+    sr[:, :, 0, 1] = 4e-7
+    hr[:, :, 0, 2] = 0
+    sr[:, :, 0, 3] = 2e-6
+    for negatives in NEGATIVES:
+        check(contrast, sr, hr, 16, form="infonce", similarity="cosine", temperature=0.1, negatives=negatives)
 
 
 def _half_of_the_batch(rank: int, file: str, arguments: dict) -> None:
@@ -416,25 +538,25 @@ def test_distributed_data_parallel(arguments, tmp_path):
     torch.testing.assert_close(torch.load(f"{file}.grad", weights_only=True), expected)
 
 
-def test_deterministic():
+def test_deterministic(contrast):
     sr, hr = images("8 bit", 4, 3, 24, 24)
     for arguments in FORMS:
-        first = with_gradients(streaming_pixel_contrast, sr, hr, 64, negatives="both", **arguments)
-        again = with_gradients(streaming_pixel_contrast, sr, hr, 64, negatives="both", **arguments)
+        first = with_gradients(contrast, sr, hr, 64, negatives="both", **arguments)
+        again = with_gradients(contrast, sr, hr, 64, negatives="both", **arguments)
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_a_pixel_alone_in_its_region_is_left_out():
+def test_a_pixel_alone_in_its_region_is_left_out(contrast):
     """5 x 5 pixels in regions of 4 x 4: the corner has no negatives, so no say and no gradient."""
     sr, hr = images("random", 1, 3, 5, 5)
     for arguments in (RATIO, FORMS[5]):
-        loss, gradient, _ = with_gradients(streaming_pixel_contrast, sr, hr, 16, **arguments)
+        loss, gradient, _ = with_gradients(contrast, sr, hr, 16, **arguments)
         changed = sr.clone()
         changed[:, :, 4, 4] = math.pi
-        assert torch.equal(loss, streaming_pixel_contrast(changed, hr, 16, **arguments))
+        assert torch.equal(loss, contrast(changed, hr, 16, **arguments))
         assert gradient[:, :, 4, 4].abs().max() == 0
     with pytest.raises(ValueError, match="no pixel"):
-        streaming_pixel_contrast(sr[:, :, :1, :1], hr[:, :, :1, :1], 16)
+        contrast(sr[:, :, :1, :1], hr[:, :, :1, :1], 16)
 
 
 def test_the_public_loss_streams_unless_told_otherwise():

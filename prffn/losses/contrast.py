@@ -65,12 +65,12 @@ def pixel_contrast(
         distances; 0.01 to 1 for the others.
     epsilon: eps of "ratio", in the unit of the L1 distance of two RGB pixels, 0 to 3 (our choice).
     negatives: the other pixels of the region in HR, in SR, or in both (our choice).
-    implementation: "streaming", one pass without (S, S) matrices; "compiled", the same with the L1 distances of
-        "infonce" fused by torch.compile, several times faster there and the same elsewhere; or "reference", the
-        definition written out, with its (S, S) matrices and derivatives of any order. All give the same loss and
-        gradient.
+    implementation: "streaming", one pass without (S, S) matrices, in PyTorch; "compiled", that pass in C on the CPU,
+        several times faster, where there is a C compiler, and on other devices with the L1 distances of "infonce" fused
+        by torch.compile; or "reference", the definition written out, with its (S, S) matrices and derivatives of any
+        order. All give the same loss and gradient.
     Raises ValueError for shapes that differ, a region that is not a square of at least 4 pixels, unknown names, or a
-    temperature or epsilon that is not positive; RuntimeError where torch.compile or a second derivative does not work.
+    temperature or epsilon that is not positive; RuntimeError where the compiler or a second derivative does not work.
     """
     check_arguments(region_size, form, similarity, temperature, epsilon, negatives, implementation)
     if sr.shape != hr.shape or sr.ndim != 4:

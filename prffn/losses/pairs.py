@@ -225,6 +225,6 @@ def _fused(function: Callable[..., Any], *arguments: Tensor) -> Any:
         return _compiled(function)(*arguments)
     except torch._dynamo.exc.TorchDynamoException as error:
         raise RuntimeError(
-            "torch.compile does not work here (it needs a C++ compiler for the CPU, Triton for a GPU): use "
-            f"implementation='streaming'. It said: {error}"
+            "torch.compile does not work here (it needs Triton on a GPU): use implementation='streaming'. "
+            f"It said: {error}"
         ) from error

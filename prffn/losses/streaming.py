@@ -26,9 +26,11 @@ from prffn.losses.contrast import (
     Similarity,
     regions,
 )
+from prffn.losses.fused import fused_pixel_contrast, scaled_gradients
 from prffn.losses.pairs import Distances, FusedDistances, Products, at_once
 
 BLOCK = 2**17  # values of a block of regions (our choice)
+SORTED = 2048  # pixels of a region from which on sorting them is faster than C code that takes all pairs (measured)
 COARSE = {
     "l1": 0.01,
     "squared": 0.1,
@@ -50,9 +52,10 @@ def streaming_pixel_contrast(
 ) -> Tensor:
     """`pixel_contrast`, for arguments already checked: the same value and first derivatives. Returns a scalar.
 
-    Memory is that of a few copies of the images, whatever the region. fused: let torch.compile fuse the L1 distances of
-    "infonce", the one form whose time goes into passes over the scores; it does nothing for the others.
-    Raises RuntimeError if asked for second derivatives, or if torch.compile does not work here.
+    Memory is that of a few copies of the images, whatever the region. fused: on the CPU, take the C code of fused.py
+    where it is faster; elsewhere let torch.compile fuse the L1 distances of "infonce", the one form whose time goes
+    into passes over the scores.
+    Raises RuntimeError if asked for second derivatives, or if the compiler does not work here.
     """
     if sr.dtype in (torch.float16, torch.bfloat16):
         sr = sr.float()
@@ -60,7 +63,9 @@ def streaming_pixel_contrast(
     if not torch.is_grad_enabled():
         sr, hr = sr.detach(), hr.detach()  # no gradient to work out
     kind: str = "ratio" if form == "ratio" else similarity
-    if kind == "l1" and fused:
+    if fused and sr.device.type == "cpu" and not (form == "ratio" and region_size > SORTED):
+        return fused_pixel_contrast(sr, hr, region_size, kind, epsilon if form == "ratio" else temperature, negatives)
+    if fused and kind == "l1":
         kind = "fused l1"
 
     totals: list[Tensor] = []
@@ -90,13 +95,7 @@ class _Streamed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True
-            raise RuntimeError(
-                "the streaming L_contr cannot be differentiated twice: for create_graph=True use "
-                "implementation='reference'"
-            )
-        wanted = zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True)
-        return *(grad * scale if needed else None for grad, needed in wanted), None, None, None, None
+        return *scaled_gradients(ctx, scale), None, None, None, None
 
 
 def _stream(
