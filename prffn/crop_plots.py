@@ -4,8 +4,9 @@ One unit is a millimetre, so that sizes are those in print.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -29,6 +30,9 @@ DPI = 250
 
 POINTS = 7.5
 """Size of the text, where there is room."""
+
+FIGURES = 8.4
+"""Width of "28.42 / 0.8312" in bold, in em."""
 
 MARK = "#E8112D"
 """The frame of the region, with a white edge so that it shows on any image."""
@@ -100,7 +104,10 @@ def _draw(ax: Axes, crops: Crops, shown: Mapping[str, str], top: float) -> tuple
     y, x, height, width = (mm * value for value in picture.region)
     _frame(ax, x, top + y, width, height)
     w, h = layout.tile
-    _bold(ax, wide / 2, top + high + 1, f"{picture.name}, x{picture.scale}", wide)
+    points = min(_points(shown.values(), w), w / (FIGURES * 0.353))
+    below: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": points}
+    title = f"{picture.name}, x{picture.scale}"
+    ax.text(wide / 2, top + high + 1, title, ha="center", va="top", fontsize=_points([title], wide), weight="bold")
     figures = {method: crops[method]["figures"]["crop"] for method in shown}
     best = {metric: max(f[metric] for f in figures.values()) for metric in DIGITS}
     tiles = [("HR", "PSNR / SSIM", picture.crop(picture.hr))]
@@ -113,14 +120,15 @@ def _draw(ax: Axes, crops: Crops, shown: Mapping[str, str], top: float) -> tuple
         ax.imshow(_enlarged(image), extent=(x, x + w, y + h, y), interpolation="antialiased", gid=f"crop {caption}")
         if n == 0:
             _frame(ax, x, y, w, h)
-        _bold(ax, x + w / 2, y + h + 1, caption, w)
-        ax.text(x + w / 2, y + h + 4.2, values, ha="center", va="top", fontsize=min(POINTS, w / 2.9))  # 8 em wide
+        ax.text(x + w / 2, y + h + 1, _as_math(caption), weight="bold", **below)
+        ax.text(x + w / 2, y + h + 4.2, values, **below)
     return layout.size
 
 
 def _frame(ax: Axes, x: float, y: float, width: float, height: float) -> None:
-    for colour, thickness in (("white", 2.6), (MARK, 1.3)):
-        ax.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=thickness, gid="region"))
+    thickness = min(1.3, 0.2 * min(width, height))
+    for colour, line in (("white", 2 * thickness), (MARK, thickness)):
+        ax.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=line, gid="region"))
 
 
 def _enlarged(image: ImageArray) -> ImageArray:
@@ -134,8 +142,11 @@ def _figure(value: float, best: float, digits: int) -> str:
     return rf"$\mathbf{{{text}}}$" if text == f"{best:.{digits}f}" else text
 
 
-def _bold(ax: Axes, x: float, y: float, name: str, width: float) -> None:
-    """A name within that width, L_contr and the like as mathematics; an em of one point is 0.35 mm."""
-    text = re.sub(r"L_(\w+)", r"$\\mathbf{L_{\1}}$", name)
-    points = min(POINTS, width / (0.25 * len(name)))
-    ax.text(x, y, text, ha="center", va="top", weight="bold", fontsize=points)
+def _points(names: Iterable[str], width: float) -> float:
+    """The size of text at which all of these are within that width: bold letters are 0.7 em wide, an em 0.353 mm."""
+    return min(POINTS, width / (0.7 * 0.353 * max(len(name) for name in names)))
+
+
+def _as_math(name: str) -> str:
+    """L_contr and the like with their index."""
+    return re.sub(r"L_(\w+)", r"$\\mathbf{L_{\1}}$", name)

@@ -42,9 +42,6 @@ BICUBIC = "bicubic"
 METHODS = ("FSRCNN", "CARN", "CARN-M", "MSRN", "SMSR", "SeaNet", "TSAN", "SwinIR-light", "OISR-RK2", SMALL, "PRFFN")
 """Of Figs. 8 to 10 in the paper's order, and CARN-M, SMSR and a small PRFFN, which those do not show."""
 
-SEEDS = {"paper": 1, "cpu": 3, "quick": 1}
-"""Trainings with each loss, for Fig. 7."""
-
 
 class Crops(Mapping[str, dict[str, Any]]):
     """The records of one picture by method, and how many of them were made now. Prints as one line."""
