@@ -43,6 +43,16 @@ def fused_pixel_contrast(
     return _Fused.apply(sr, hr, region_size, kind, parameter, negatives).to(sr.dtype)
 
 
+@functools.cache
+def works() -> bool:
+    """Whether the code compiles here; if not, only the streaming implementation is to be had on the CPU."""
+    try:
+        _library(3, double=False)
+    except RuntimeError:
+        return False
+    return True
+
+
 def _alone(image: Tensor, region_size: int) -> int:
     """How many pixels are alone in their region: those in a corner cut off by both borders."""
     side = math.isqrt(region_size)

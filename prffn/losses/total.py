@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prffn.config import LossConfig
+from prffn.losses import fused
 from prffn.losses.contrast import pixel_contrast
 from prffn.losses.perceptual import csd_loss, perceptual_loss
 
@@ -24,6 +25,7 @@ def loss_terms(sr: Tensor, hr: Tensor, lr: Tensor, config: LossConfig) -> dict[s
             temperature=config.temperature,
             epsilon=config.epsilon,
             negatives=config.negatives,
+            implementation="compiled" if sr.device.type == "cpu" and fused.works() else "streaming",  # the same to 1e-6
         )
     if config.perceptual_weight:
         terms["perceptual"] = perceptual_loss(sr, hr, config.backbone)
