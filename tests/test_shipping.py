@@ -1,0 +1,47 @@
+"""The networks of the package: trained by the kit's own command, from one body, each with its record."""
+
+import pytest
+import torch
+from conftest import tiny_settings
+
+from prffn import pretrained, shipping
+from prffn.pretrained import load_pretrained
+from prffn.runs import checkpoint_path, run_key
+
+
+@pytest.fixture
+def small(photo_folder, tmp_path, monkeypatch):
+    """Trainings of a second, and a folder of weights that is not the package's."""
+    monkeypatch.setattr(shipping, "SETTINGS", tiny_settings(photo_folder))
+    monkeypatch.setattr(shipping, "BODY_STEPS", 6)
+    monkeypatch.setattr(shipping, "STEPS", {2: 3, 3: 4, 4: 5})
+    monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
+    return tmp_path
+
+
+def test_each_scale_starts_from_the_body_and_is_written_with_its_record(small):
+    found = list(shipping.ship(progress=False))
+    assert [scale for scale, _, _ in found] == [2, 3, 4]
+    assert len(list((small / "reports" / "shipped" / "runs").iterdir())) == 4
+    for scale, record, path in found:
+        assert record["settings"]["training.start"] == run_key(shipping.body())
+        assert record["curve"][-1]["step"] == {2: 3, 3: 4, 4: 5}[scale]
+        model = load_pretrained(path)
+        assert model(torch.rand(1, 3, 9, 10)).shape == (1, 3, 9 * scale, 10 * scale)
+
+
+def test_what_is_recorded_is_not_trained_again(small):
+    (first,) = shipping.ship([3], progress=False)
+    checkpoint_path(run_key(shipping.body())).unlink()
+    (again,) = shipping.ship([3], progress=False)
+    assert again == first
+    checkpoint_path(first[1]["key"]).unlink()
+    with pytest.raises(FileNotFoundError, match="retrain"):
+        list(shipping.ship([3], progress=False))
+    (afresh,) = shipping.ship([3], retrain=True, progress=False)
+    assert afresh[1]["weights_sha256"] == first[1]["weights_sha256"]
+
+
+def test_an_unknown_scale(small):
+    with pytest.raises(ValueError, match="scale must be 2, 3 or 4, got 5"):
+        list(shipping.ship([5]))
