@@ -1,6 +1,6 @@
 """The small networks of the package, trained: `python -m prffn ship`, for hours on a CPU.
 
-First a body at x2, from which all three scales start (RCAN's habit of x3 and x4). Their records are in reports/shipped/runs/.
+First a body at x2, from which all three scales start (RCAN's habit of x3 and x4). Records: reports/shipped/runs/.
 """
 
 from collections.abc import Iterator, Sequence
