@@ -28,7 +28,7 @@ from prffn.training import Trained, build_model, load_checkpoint, train
 
 FREE = {
     "seed", "training.steps", "training.learning_rate", "training.schedule", "training.halve_every", "training.betas",
-    "training.start",
+    "training.initial", "training.start",
 }  # fmt: skip
 """Settings that change nothing of what a step takes."""
 

@@ -136,7 +136,8 @@ class TestExperimentsOfANotebook:
     @pytest.mark.parametrize("path", NOTEBOOKS.values(), ids=NOTEBOOKS)
     def test_are_those_of_its_report(self, path):
         """What is listed without training has the labels and keys of what the notebook has recorded, to the digit."""
-        report = json.loads((CHECKOUT / "reports" / "cpu" / f"{path.stem}.json").read_text())
+        file = CHECKOUT / "reports" / "cpu" / f"{path.stem}.json"
+        report = json.loads(file.read_text()) if file.is_file() else {}
         found = experiments_of(path, profile="cpu", seeds=None)
         assert {label: [run_key(e) for e in group] for label, group in found.items()} == report.get("runs", {})
         assert not reports_root().exists()
