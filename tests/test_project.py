@@ -91,21 +91,13 @@ def test_the_readme_links_to_files_that_exist():
         assert (CHECKOUT / target).exists(), target
 
 
-def test_the_readme_gives_the_recorded_verdict():
-    """The row of Table 5 says what the study found, and the smallest differences that it could tell from none."""
-    (row,) = [line for line in (CHECKOUT / "README.md").read_text().splitlines() if line.startswith("| Table 5 ")]
-    report = (CHECKOUT / "reports" / "cpu" / "table5_region_size.md").read_text()
-    verdicts = json.loads((CHECKOUT / "reports" / "cpu" / "table5_region_size.json").read_text())["verdicts"]
-    found = {(v["claim"], v["set"]): v["verdict"] for v in verdicts}
-    raises = {verdict for (claim, _), verdict in found.items() if "raises PSNR" in claim}
-    assert (raises == {"holds"}) == ("raises PSNR at every S: holds" in row)
-    first = {verdict for (claim, _), verdict in found.items() if claim == "S = 64 is better than S = 16"}
-    assert (first == {"not decided"}) == ("not decided from 16 to 64" in row)
-    fails = found["S = 256 is better than S = 64", "Set5"] == "does not hold"
-    assert fails == ("does not hold from 64 to 256 on Set5" in row)
-    reach = re.search(r"difference must be about (.+?) \(the median", report)
-    assert reach
-    assert f"differences of about {reach[1]} can be told" in row
+def test_the_readme_links_to_every_notebook_and_report():
+    """The verdicts themselves stand in reports/README.md, which is generated."""
+    text = (CHECKOUT / "README.md").read_text()
+    for notebook in (CHECKOUT / "notebooks").glob("*.ipynb"):
+        assert f"(notebooks/{notebook.name})" in text, notebook.name
+    for report in (CHECKOUT / "reports" / "cpu").glob("*.md"):
+        assert f"(reports/cpu/{report.name})" in text, report.name
 
 
 def test_the_readmes_training_loop_trains():
