@@ -1,6 +1,5 @@
 """The project's own files: pins in step, the package light to import, every promise of the command line kept."""
 
-import json
 import re
 import subprocess
 import sys
