@@ -81,7 +81,7 @@ def region_panel(result: Upscaled, row: int, column: int, loss: LossConfig | Non
         where.value = encoded(marked)
         for n, button in enumerate(buttons):
             button.style.button_color = "rgb({}, {}, {})".format(*region.sr[n // side, n % side])
-            button.icon = "crosshairs" if (n // side, n % side) == region.anchor else ""
+            button.layout.border = "3px solid #D55E00" if (n // side, n % side) == region.anchor else "none"
         drawing, axes = new_figure(ncols=3, figsize=(7.2, 2.6))
         plot_region(axes, region)  # type: ignore[arg-type]
         figure.value = drawn(drawing)
@@ -96,8 +96,9 @@ def region_panel(result: Upscaled, row: int, column: int, loss: LossConfig | Non
     for slider in (down, across):
         slider.observe(draw, "value")
     draw()
-    left = widgets.VBox([down, across, where])
-    return widgets.VBox([widgets.HBox([left, widgets.VBox([widgets.Label("click a pixel"), grid]), text]), figure])
+    left = widgets.VBox([down, across, where], layout={"flex": "0 0 320px"})
+    pixels = widgets.VBox([widgets.Label("click a pixel"), grid], layout={"flex": f"0 0 {27 * side + 16}px"})
+    return widgets.VBox([widgets.HBox([left, pixels, text]), figure])
 
 
 def train_live(

@@ -130,7 +130,9 @@ def test_a_click_on_a_pixel_makes_it_the_anchor(result):
     buttons, (text,) = find(panel, ipywidgets.Button), find(panel, ipywidgets.HTML)
     assert len(buttons) == 64
     assert text.value == region_at(result, 30, 40).figures().to_html(border=0)
-    assert [n for n, button in enumerate(buttons) if button.icon] == [6 * 8]  # row 30 = 24 + 6, column 40 = 40 + 0
+    assert [n for n, button in enumerate(buttons) if button.layout.border_top != "none"] == [
+        6 * 8
+    ]  # row 30 = 24 + 6, column 40 = 40 + 0
     buttons[8 + 3].click()
     assert text.value == region_at(result, 24 + 1, 40 + 3).figures().to_html(border=0)
     colour = "rgb({}, {}, {})".format(*result.sr[24, 40])
