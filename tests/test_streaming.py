@@ -257,14 +257,9 @@ def test_only_the_gradients_that_are_needed(contrast, arguments, negatives, monk
         assert (y if first else x).grad is None
         assert torch.equal(value.detach(), loss)
     asked = []
-
-    def watched(original, *args):
-        asked.append(args[-2:])
-        return original(*args)
-
-    for module, name in ((streaming, "_stream"), (fused, "_contrast")):
-        original = getattr(module, name)
-        monkeypatch.setattr(module, name, functools.partial(watched, original))
+    stream, in_c = streaming._stream, fused._contrast
+    monkeypatch.setattr(streaming, "_stream", lambda *args: asked.append(args[-2:]) or stream(*args))
+    monkeypatch.setattr(fused, "_contrast", lambda *args: asked.append(args[-2:]) or in_c(*args))
     with torch.no_grad():
         value = contrast(sr.clone().requires_grad_(), hr, 16, negatives=negatives, **arguments)
     assert set(asked) == {(False, False)}

@@ -25,7 +25,8 @@ enum { HR = 1, SR = 2 };                  /* where negatives come from; their su
 #define NEGLIGIBLE -115 /* 2^-115 is lost in any sum that holds a 1; far smaller ones underflow, which CPUs do slowly */
 #define PIECE 1024     /* terms of a sum in the image's type, before it goes on in double */
 
-#define CHANNEL _Pragma("GCC unroll 8") for (int k = 0; k < CHANNELS; k++)
+#define CHANNEL _Pragma("GCC unroll 8") for (int k = 0; k < CHANNELS; k++) /* of a pixel */
+#define PLANE for (int k = 0; k < CHANNELS; k++)                           /* of all pixels */
 
 typedef struct {
     const real *sr, *hr;     /* (images, CHANNELS, height, width) */
@@ -161,15 +162,17 @@ static inline double ratio(Region *r, long i, double epsilon, double *share)
 /* Adds the gradients of anchor i for its candidates. */
 static inline void draw(Region *r, long i, int form, double share)
 {
-    const long count = r->count, row = r->row;
-    CHANNEL {
-        const double x = r->x[k * row + i] - (form == SQUARED ? r->mean[k] : 0);
-        for (long j = 0; j < count; j++) {
-            const double w = share * (form == RATIO ? 1 : r->weight[j]), c = r->c[k * row + j];
+    const real *restrict weight = r->weight;
+    PLANE {
+        const double x = r->x[k * r->row + i] - (form == SQUARED ? r->mean[k] : 0);
+        const double *restrict c = r->c + k * r->row;
+        double *restrict to_c = r->to_c + k * r->row;
+        for (long j = 0; j < r->count; j++) {
+            const double w = share * (form == RATIO ? 1 : weight[j]);
             if (form == L1 || form == RATIO)
-                r->to_c[k * row + j] += (x > c ? w : 0) - (x < c ? w : 0);
+                to_c[j] += (x > c[j] ? w : 0) - (x < c[j] ? w : 0);
             else
-                r->to_c[k * row + j] += w * (form == SQUARED ? x - c : x);
+                to_c[j] += w * (form == SQUARED ? x - c[j] : x);
         }
     }
 }
@@ -216,7 +219,7 @@ static void set_candidates(const Task *task, Region *r, long start, const double
 /* Reads the pixels of a region, h x w from `image` on; for the cosine, their directions and lengths. */
 static void load(const Task *task, const Region *r, const real *image, long h, long w, double *pixels, double *length)
 {
-    CHANNEL for (long i = 0; i < h * w; i++)
+    PLANE for (long i = 0; i < h * w; i++)
         pixels[k * r->row + i] = image[(k * task->height + i / w) * task->width + i % w];
     for (long i = 0; task->form == COSINE && i < h * w; i++) {
         double squares = 0;
@@ -248,7 +251,7 @@ static double region(const Task *task, Region *r, long offset, long h, long w)
     r->count = task->negatives == HR + SR ? 2 * size : size;
     load(task, r, task->sr + offset, h, w, r->x, r->length_x);
     load(task, r, task->hr + offset, h, w, r->y, r->length_y);
-    CHANNEL {
+    PLANE {
         r->mean[k] = 0;
         for (long i = 0; i < size && task->form != L1 && task->form != RATIO; i++)
             r->mean[k] += r->y[k * r->row + i] / size;
@@ -270,7 +273,7 @@ static double region(const Task *task, Region *r, long offset, long h, long w)
         case RATIO: loss = all_anchors(task, r, RATIO); break;
         }
 
-    CHANNEL for (long i = 0; i < size; i++) {
+    PLANE for (long i = 0; i < size; i++) {
         if (task->negatives & HR)
             r->to_y[k * r->row + i] += r->to_c[k * r->row + i];
         if (task->negatives & SR)
