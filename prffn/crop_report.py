@@ -117,7 +117,9 @@ def crop_provenance(pictures: Sequence[Crops], runs: Runs | None = None) -> pd.D
     shown = [crops.picture for crops in pictures]
     values = {
         "profile": [pictures[0].profile],
-        "image": [f"{p.name} ({p.hr.shape[0]} x {p.hr.shape[1]}, SHA-256 {p.checksum[:12]})" for p in shown],
+        "image": [p.name for p in shown],
+        "SHA-256 of its size and pixels": [p.checksum[:12] for p in shown],
+        "HR pixels (height x width)": [f"{p.hr.shape[0]} x {p.hr.shape[1]}" for p in shown],
         "region (top, left, height, width)": [str(list(p.region)) for p in shown],
         "scale": [f"x{p.scale}" for p in shown],
         "device": [f"{m['device_name']} ({m['device']})" for m in made],
