@@ -22,6 +22,8 @@ from prffn.timing import Case, LossCase, StepCase, measure_in_turns
 
 SIZES = (16, 64, 256, 1024, 4096)
 IMPLEMENTATIONS: tuple[Any, ...] = ("reference", "compiled reference", "matmul or cdist", "streaming", "compiled")
+OURS: Any = "compiled"
+"""The implementation to use where a compiler works."""
 FORMS: dict[str, dict[str, Any]] = {
     "InfoNCE, squared": {"form": "infonce", "similarity": "squared", "temperature": 0.001},  # the default
     "InfoNCE, L1": {"form": "infonce", "similarity": "l1", "temperature": 0.1},
@@ -37,11 +39,6 @@ MATRICES = {"reference": 6, "compiled reference": 3, "matmul or cdist": 2}
 """How many S x S matrices in float32 are kept for the gradient, at least: our count, with 3 for each RGB difference."""
 
 
-def is_case(form: str, implementation: str) -> bool:
-    """Whether there is such an implementation of a form: compiled code of our own is for L1 distances only."""
-    return implementation != "compiled" or form == "InfoNCE, L1"
-
-
 def kept_bytes(implementation: str, size: int, batch: int = BATCH) -> int:
     """Bytes of the S x S matrices that a case keeps for its gradient: a lower bound."""
     return MATRICES.get(implementation, 0) * batch * 144 * 144 * size * 4
@@ -53,20 +50,15 @@ def cases(batch: int, steps: int) -> dict[str, Case]:
     for form, options in FORMS.items():
         for size in SIZES:
             for name in IMPLEMENTATIONS:
-                if is_case(form, name) and kept_bytes(name, size, batch) <= MEMORY_LIMIT:
+                if kept_bytes(name, size, batch) <= MEMORY_LIMIT:
                     found[_label(form, size, name)] = LossCase(
                         region_size=size, implementation=name, batch=batch, **options
                     )
             if size in (256, 4096):
-                found["step, " + _label(form, size, ours(form))] = StepCase(
-                    region_size=size, implementation=ours(form), batch=batch, steps=1, **options
+                found["step, " + _label(form, size, OURS)] = StepCase(
+                    region_size=size, implementation=OURS, batch=batch, steps=1, **options
                 )
     return found
-
-
-def ours(form: str) -> Any:
-    """The implementation to use for a form where torch.compile works."""
-    return "compiled" if form == "InfoNCE, L1" else "streaming"
 
 
 def is_ours(case: LossCase) -> bool:
@@ -107,10 +99,8 @@ def cost_table(measured: Mapping[str, list[dict[str, Any]]], batch: int) -> pd.D
     rows = []
     for form in FORMS:
         for size in SIZES:
-            own = measured[_label(form, size, ours(form))]
+            own = measured[_label(form, size, OURS)]
             for name in IMPLEMENTATIONS:
-                if not is_case(form, name):
-                    continue
                 row: dict[str, Any] = {"form": form, "S": size, "implementation": name}
                 turns = measured.get(_label(form, size, name), [])
                 seconds, mb = median(turns, "seconds"), median(turns, "peak_mb")
@@ -141,10 +131,10 @@ def step_table(measured: Mapping[str, list[dict[str, Any]]]) -> pd.DataFrame:
     rows = []
     for form in FORMS:
         for size in SIZES:
-            seconds = median(measured[_label(form, size, ours(form))], "seconds")
-            with_loss = median(measured.get("step, " + _label(form, size, ours(form)), []), "peak_mb")
+            seconds = median(measured[_label(form, size, OURS)], "seconds")
+            with_loss = median(measured.get("step, " + _label(form, size, OURS), []), "peak_mb")
             rows.append({
-                "form": form, "S": size, "implementation": ours(form),
+                "form": form, "S": size, "implementation": OURS,
                 "adds to time (%)": f"{100 * seconds / step:.2f}" if seconds and step else "",
                 "adds to peak memory (%)": f"{100 * (with_loss / plain - 1):.2f}" if with_loss and plain else "",
             })  # fmt: skip
