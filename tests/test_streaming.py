@@ -511,6 +511,15 @@ def test_what_is_no_number_is_told(contrast, arguments):
                 assert not contrast(*pair, 16, negatives=negatives, **arguments).isfinite()
 
 
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[5]], ids=named)
+def test_images_of_other_types(contrast, arguments):
+    """HR takes SR's type; whole numbers are refused, not read as if they were floating."""
+    sr, hr = images("random", 1, 3, 8, 8)
+    assert contrast(sr, hr.double(), 16, **arguments) == contrast(sr, hr, 16, **arguments)
+    with pytest.raises(RuntimeError):
+        contrast((255 * sr).to(torch.uint8), (255 * hr).to(torch.uint8), 16, **arguments)
+
+
 def test_black_pixels_have_no_direction(contrast):
     """Below a length of 1e-6 the cosine divides by that; the slope of the length is left out."""
     sr, hr = images("random", 1, 3, 8, 8)
