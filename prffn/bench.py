@@ -22,6 +22,8 @@ from prffn.timing import Case, LossCase, StepCase, measure_in_turns
 
 SIZES = (16, 64, 256, 1024, 4096)
 IMPLEMENTATIONS: tuple[Any, ...] = ("reference", "compiled reference", "matmul or cdist", "streaming", "compiled")
+OURS: Any = "compiled"
+"""The implementation to use where a compiler works."""
 FORMS: dict[str, dict[str, Any]] = {
     "InfoNCE, squared": {"form": "infonce", "similarity": "squared", "temperature": 0.001},  # the default
     "InfoNCE, L1": {"form": "infonce", "similarity": "l1", "temperature": 0.1},
@@ -29,8 +31,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "InfoNCE, dot": {"form": "infonce", "similarity": "dot", "temperature": 0.1},
     "ratio": {"form": "ratio"},
 }
-OURS: Any = "compiled"
-"""The implementation to use where a compiler works."""
 BATCH = 16
 """The paper profile's batch: 16 LR patches of 48 x 48, HR patches of 144 x 144."""
 MEMORY_LIMIT = 8e9

@@ -127,7 +127,7 @@ def test_float64_is_exact(contrast, arguments, negatives):
 @pytest.mark.parametrize("seed", range(6))
 def test_random_sizes_and_channels(contrast, seed):
     g = torch.Generator().manual_seed(seed)
-    n, channels, height, width, side = (int(torch.randint(1, top, (), generator=g)) for top in (4, 6, 30, 30, 6))
+    n, channels, height, width, side = (int(torch.randint(1, top, (), generator=g)) for top in (4, 5, 30, 30, 6))
     sr, hr = images("random", n, channels, height + 1, width + 1, seed=seed)
     for arguments in (RATIO, FORMS[2], FORMS[5]):
         check(contrast, sr, hr, (side + 1) ** 2, negatives=NEGATIVES[seed % 3], **arguments)
@@ -140,18 +140,25 @@ def test_large_regions(contrast, region_size, shape, arguments):
         check(contrast, *images(content, *shape), region_size, **arguments)
 
 
-@pytest.mark.parametrize("arguments", [RATIO, FORMS[4], FORMS[5]], ids=named)
-def test_the_largest_region(contrast, arguments):
-    """S = 4096. The reference's gradient for SR alone, in float64: that for HR would not fit the minute."""
+@functools.cache
+def of_the_largest_region(index: int) -> tuple[Tensor, Tensor]:
+    """The reference's loss in float64 and its gradient for SR alone: that for HR would not fit the minute."""
     sr, hr = images("near", 1, 3, 64, 64)
-    losses, gradients = [], []
-    for function, x in ((contrast, sr), (pixel_contrast, sr.double())):
-        x = x.clone().requires_grad_()
-        losses.append(function(x, hr, 4096, **arguments))
-        losses[-1].backward()
-        gradients.append(x.grad)
-    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-6)
-    assert (gradients[0] - gradients[1]).abs().max() <= 1e-5 * gradients[1].abs().max()
+    sr = sr.double().requires_grad_()
+    loss = pixel_contrast(sr, hr, 4096, **FORMS[index])
+    return loss.detach(), *torch.autograd.grad(loss, sr)
+
+
+@pytest.mark.parametrize("index", [0, 4, 5], ids=lambda index: named(FORMS[index]))
+def test_the_largest_region(contrast, index):
+    """S = 4096."""
+    sr, hr = images("near", 1, 3, 64, 64)
+    sr.requires_grad_()
+    loss = contrast(sr, hr, 4096, **FORMS[index])
+    (gradient,) = torch.autograd.grad(loss, sr)
+    expected, reference = of_the_largest_region(index)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (gradient - reference).abs().max() <= 1e-5 * reference.abs().max()
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
@@ -406,10 +413,12 @@ def compiles_afresh(monkeypatch, tmp_path):
 
 
 def test_without_a_c_compiler_the_error_says_what_to_do(compiles_afresh, monkeypatch, tmp_path):
-    pair = images("random", 1, 3, 8, 8)
+    pair = images("random", 1, 1, 8, 8)
     for command in ("no-such-compiler -x", "false"):
         monkeypatch.setenv("CC", command)
-        with pytest.raises(RuntimeError, match=f"(?s)needs a C compiler.*use implementation='streaming'.*{command}"):
+        with pytest.raises(
+            RuntimeError, match=f"(?s)needs a C compiler.*use implementation='streaming'.*{command.split()[0]}"
+        ):
             COMPILED(*pair)
     monkeypatch.delenv("CC")
     monkeypatch.setattr(fused, "SOURCE", tmp_path / "broken.c")
@@ -426,7 +435,7 @@ def test_without_a_c_compiler_the_error_says_what_to_do(compiles_afresh, monkeyp
 
 def test_a_compiler_that_does_not_know_this_processor(compiles_afresh, monkeypatch, tmp_path):
     """It compiles for any processor, to other code in the cache. CC may hold arguments."""
-    pair = images("random", 1, 3, 8, 8)
+    pair = images("random", 1, 1, 8, 8)
     expected = COMPILED(*pair)
     picky = tmp_path / "picky"
     picky.write_text(f'case "$*" in *-march=native*) exit 1;; esac; exec {os.environ.get("CC") or "cc"} "$@"\n')
@@ -439,11 +448,11 @@ def test_a_compiler_that_does_not_know_this_processor(compiles_afresh, monkeypat
 def test_processes_that_compile_at_once(compiles_afresh):
     """Both find the loss, and leave one library and nothing half made. The next one compiles nothing."""
     program = (
-        "import torch; from prffn import pixel_contrast; image = torch.arange(48.0).view(1, 3, 4, 4) / 48; "
+        "import torch; from prffn import pixel_contrast; image = torch.arange(16.0).view(1, 1, 4, 4) / 16; "
         "print(pixel_contrast(image.flip(3), image, 16, implementation='compiled').item())"
     )
     processes = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) for _ in range(2)]
-    image = torch.arange(48.0).view(1, 3, 4, 4) / 48
+    image = torch.arange(16.0).view(1, 1, 4, 4) / 16
     expected = pixel_contrast(image.flip(3), image, 16).item()
     for process in processes:
         assert float(process.communicate()[0]) == pytest.approx(expected, rel=1e-6)
@@ -477,14 +486,18 @@ def test_threads_change_nothing():
         assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
 
 
-def test_the_c_code_is_what_is_called():
-    """It differs from the other implementations in the last bits, but for regions that are better sorted."""
+def test_the_c_code_is_what_is_called(monkeypatch):
+    """For all forms, but for the ratio in regions that are better sorted."""
     needs_a_c_compiler()
-    sr, hr = (image.double() for image in images("random", 1, 3, 64, 64))
-    for arguments in FORMS[0], FORMS[1]:
-        assert COMPILED(sr, hr, **arguments) != streaming_pixel_contrast(sr, hr, 16, **arguments)
-    large = public_pixel_contrast(sr, hr, 4096, implementation="compiled", **RATIO)
-    assert large == streaming_pixel_contrast(sr, hr, 4096, **RATIO)
+    called = []
+    original = fused._contrast
+    monkeypatch.setattr(fused, "_contrast", lambda *args: called.append(args[2:4]) or original(*args))
+    pair = images("random", 1, 3, 64, 64)
+    for size in (16, 4096):
+        for arguments in (FORMS[0], FORMS[1], FORMS[4], FORMS[7], FORMS[10]):
+            COMPILED(*pair, region_size=size, **arguments)
+    forms = ["l1", "squared", "cosine", "dot"]
+    assert called == [(16, "ratio"), *((16, form) for form in forms), *((4096, form) for form in forms)]
 
 
 @pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[5], FORMS[8], FORMS[11]], ids=named)
@@ -496,6 +509,15 @@ def test_what_is_no_number_is_told(contrast, arguments):
             pair[broken][0, 1, 2, 3] = value
             for negatives in NEGATIVES:
                 assert not contrast(*pair, 16, negatives=negatives, **arguments).isfinite()
+
+
+@pytest.mark.parametrize("arguments", [RATIO, FORMS[5]], ids=named)
+def test_images_of_other_types(contrast, arguments):
+    """HR takes SR's type; whole numbers are refused, not read as if they were floating."""
+    sr, hr = images("random", 1, 3, 8, 8)
+    assert contrast(sr, hr.double(), 16, **arguments) == contrast(sr, hr, 16, **arguments)
+    with pytest.raises(RuntimeError):
+        contrast((255 * sr).to(torch.uint8), (255 * hr).to(torch.uint8), 16, **arguments)
 
 
 def test_black_pixels_have_no_direction(contrast):

@@ -1,8 +1,9 @@
-/* L_contr and its gradients on the CPU: the formulas of streaming.py and pairs.py, one region after the other, in cache.
+/* L_contr and its gradients on the CPU: the formulas of streaming.py and pairs.py, region by region, in cache.
  *
  * fused.py compiles it for one number of channels, CHANNELS, and one type of image (DOUBLE: float64). Plain loops that
- * the compiler vectorises: -fassociative-math lets it split sums, -ffinite-math-only maxima; a loss of what is not finite
- * is not finite. Scores cancel and are in double; what is left of them beside the largest, weights and short sums, needs
+ * the compiler vectorises: -fassociative-math lets it split sums, -ffinite-math-only maxima. Where an image is not
+ * finite, nor is the loss: each pixel is in a positive's score, and no maximum is taken of those.
+ * Scores cancel and are in double; what is left of them beside the largest, the weights and short sums of them, needs
  * no more than the image's type.
  */
 
@@ -20,10 +21,10 @@ enum { L1, SQUARED, COSINE, DOT, RATIO }; /* in the order of FORMS in fused.py *
 enum { HR = 1, SR = 2 };                  /* where negatives come from; their sum: both */
 
 #define LOG_2 0.69314718055994531
-#define SHORTEST 1e-6  /* length of a pixel from which on it has a direction, as in contrast.py */
-#define NEVER -1e300   /* score of an anchor's own pixel, which is no negative */
+#define SHORTEST 1e-6   /* length of a pixel from which on it has a direction, as in contrast.py */
+#define NEVER -1e37     /* score of an anchor's own pixel, which is no negative; a float holds it too */
 #define NEGLIGIBLE -115 /* 2^-115 is lost in any sum that holds a 1; far smaller ones underflow, which CPUs do slowly */
-#define PIECE 1024     /* terms of a sum in the image's type, before it goes on in double */
+#define PIECE 512       /* terms of a sum in the image's type, before it goes on in double */
 
 #define CHANNEL _Pragma("GCC unroll 8") for (int k = 0; k < CHANNELS; k++) /* of a pixel */
 #define PLANE for (int k = 0; k < CHANNELS; k++)                           /* of all pixels */
@@ -118,7 +119,8 @@ static inline double infonce(Region *r, long i, int form, double tau, double *sh
     const double pushed = (excess > 0 ? 1 : e) / (1 + e); /* sigmoid */
     CHANNEL {
         r->to_x[k * row + i] += slope * pushed * (drawn[k] / total - (form == L1 ? sign(y[k] - x[k]) : y[k]));
-        r->to_y[k * row + i] -= slope * pushed * (form == L1 ? sign(x[k] - y[k]) : form == SQUARED ? x[k] - y[k] : x[k]);
+        const double to_y = form == L1 ? sign(x[k] - y[k]) : form == SQUARED ? x[k] - y[k] : x[k];
+        r->to_y[k * row + i] -= slope * pushed * to_y;
     }
     *share = slope * pushed / total;
     return (excess > 0 ? excess : 0) + log1p(e); /* softplus */
@@ -291,8 +293,10 @@ static void *work(void *argument)
 {
     Task *task = argument;
     Region r;
-    const long down = (task->height + task->side - 1) / task->side, across = (task->width + task->side - 1) / task->side;
-    r.row = (2 * task->side * task->side + 15) / 16 * 16; /* whole cache lines */
+    const long side = task->side, height = task->height, width = task->width;
+    const long down = (height + side - 1) / side, across = (width + side - 1) / side;
+    const long largest = (side < height ? side : height) * (side < width ? side : width);
+    r.row = (2 * largest + 15) / 16 * 16; /* whole cache lines */
     const long bytes = (6 * CHANNELS + 4) * sizeof(double) + (CHANNELS + 1) * sizeof(real);
     double *next = aligned_alloc(64, bytes * r.row);
     if (!next) {
@@ -313,11 +317,9 @@ static void *work(void *argument)
         const long n = __atomic_fetch_add(&task->next, 1, __ATOMIC_RELAXED);
         if (n >= task->images * down * across)
             break;
-        const long top = n / across % down * task->side, left = n % across * task->side;
-        const long bottom = top + task->side < task->height ? top + task->side : task->height;
-        const long right = left + task->side < task->width ? left + task->side : task->width;
-        const long image = n / (down * across);
-        task->losses[n] = region(task, &r, (image * CHANNELS * task->height + top) * task->width + left, bottom - top, right - left);
+        const long image = n / (down * across), top = n / across % down * side, left = n % across * side;
+        const long h = height - top < side ? height - top : side, w = width - left < side ? width - left : side;
+        task->losses[n] = region(task, &r, (image * CHANNELS * height + top) * width + left, h, w);
     }
     free(memory);
     return NULL;
@@ -327,7 +329,9 @@ static void *work(void *argument)
 int contrast(const real *sr, const real *hr, real *grad_sr, real *grad_hr, double *losses, long images, long height,
              long width, long side, int form, int negatives, double parameter, double scale, int threads)
 {
-    Task task = {sr, hr, grad_sr, grad_hr, losses, images, height, width, side, form, negatives, parameter, scale, 0, 0};
+    Task task = {.sr = sr, .hr = hr, .grad_sr = grad_sr, .grad_hr = grad_hr, .losses = losses, .images = images,
+                 .height = height, .width = width, .side = side, .form = form, .negatives = negatives,
+                 .parameter = parameter, .scale = scale};
     pthread_t *others = malloc(threads * sizeof(pthread_t));
     int started = 0;
     while (others && started < threads - 1 && !pthread_create(&others[started], NULL, work, &task))

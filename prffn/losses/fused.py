@@ -30,10 +30,15 @@ OPTIONS = (
 LIBRARY = ("-shared", "-fPIC", "-pthread")
 
 
+def is_for(sr: Tensor, hr: Tensor) -> bool:
+    """Whether the C code takes such images: on the CPU, both in float32 or both in float64."""
+    return sr.device.type == hr.device.type == "cpu" and sr.dtype == hr.dtype in (torch.float32, torch.float64)
+
+
 def fused_pixel_contrast(
     sr: Tensor, hr: Tensor, region_size: int, kind: str, parameter: float, negatives: str
 ) -> Tensor:
-    """`pixel_contrast` for images on the CPU, of one floating type, and arguments already checked. Returns a scalar.
+    """`pixel_contrast` for images that `is_for` takes, and arguments already checked. Returns a scalar.
 
     kind: one of FORMS. parameter: tau, or epsilon of the ratio.
     Raises RuntimeError where no C compiler works, or if asked for second derivatives.
@@ -137,9 +142,8 @@ def _library(channels: int, double: bool) -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise _does_not_work(f"{error} ({CACHE_VARIABLE} names the folder for compiled code)") from error
-    pointer, number = ctypes.c_void_p, ctypes.c_long
-    settings = [ctypes.c_int, ctypes.c_int, ctypes.c_double, ctypes.c_double, ctypes.c_int]
-    library.contrast.argtypes = [*[pointer] * 5, *[number] * 4, *settings]
+    settings: list[Any] = [ctypes.c_int, ctypes.c_int, ctypes.c_double, ctypes.c_double, ctypes.c_int]
+    library.contrast.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 4 + settings
     return library
 
 

@@ -26,7 +26,7 @@ from prffn.losses.contrast import (
     Similarity,
     regions,
 )
-from prffn.losses.fused import fused_pixel_contrast, scaled_gradients
+from prffn.losses.fused import fused_pixel_contrast, is_for, scaled_gradients
 from prffn.losses.pairs import Distances, FusedDistances, Products, at_once
 
 BLOCK = 2**17  # values of a block of regions (our choice)
@@ -63,7 +63,7 @@ def streaming_pixel_contrast(
     if not torch.is_grad_enabled():
         sr, hr = sr.detach(), hr.detach()  # no gradient to work out
     kind: str = "ratio" if form == "ratio" else similarity
-    if fused and sr.device.type == "cpu" and not (form == "ratio" and region_size > SORTED):
+    if fused and is_for(sr, hr) and not (form == "ratio" and region_size > SORTED):
         return fused_pixel_contrast(sr, hr, region_size, kind, epsilon if form == "ratio" else temperature, negatives)
     if fused and kind == "l1":
         kind = "fused l1"

@@ -5,6 +5,8 @@ upsampler; all other channels are drawn as ever, and the output does not listen 
 added: the architecture stays as it is, and every weight is trained.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ def start_as_interpolation(model: nn.Module) -> None:
     Raises ValueError for a network of another structure.
     """
     swin = isinstance(model, SwinIRLight)
-    inner = model.network if swin else model
+    inner: Any = model.network if swin else model
     names = ("conv_first", "conv_after_body", "upsample") if swin else ("head", "trunk", "upsampler")
     if not all(hasattr(inner, name) for name in names):
         raise ValueError(f"{type(model).__name__} has no {', '.join(names)}: it cannot start as an interpolation")
@@ -32,8 +34,9 @@ def start_as_interpolation(model: nn.Module) -> None:
             last = swin and conv is shuffles[-1]  # its shuffled channels are RGB already
             _interpolate(conv, steps=round((conv.out_channels / (3 if last else conv.in_channels)) ** 0.5))
         if not swin:
-            _pass_on(model.tail)
-            model.tail.weight[:, 3:] = 0
+            tail = inner.tail
+            _pass_on(tail)
+            tail.weight[:, 3:] = 0
 
 
 def _pass_on(conv: nn.Conv2d) -> None:
