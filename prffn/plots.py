@@ -87,5 +87,5 @@ def plot_gain_grid(ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set_xlabel(f"gain in PSNR-Y over L_1 alone on {image_set} (dB)")
-        ax.legend(fontsize=8, loc="lower left")
+        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return ax
