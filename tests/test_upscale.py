@@ -1,6 +1,7 @@
 """Upscaling files: the pixels are the network's, what belongs to a photograph is kept, memory is bounded, and whatever
 goes wrong leaves no file behind."""
 
+import functools
 import io
 import os
 import signal
@@ -393,7 +394,11 @@ def test_no_input_is_overwritten_by_another(photo_folder):
 def test_a_stopped_call_leaves_nothing(photo, tmp_path, weights, how):
     save(photo, tmp_path / "photo.png")
     command = [sys.executable, "-m", "prffn", "upscale", "photo.png", "--weights", weights, "--tile", "4"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # Where the tests run in the background of a shell SIGINT is ignored, and programs inherit that.
+    heed = functools.partial(signal.signal, how, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    ) as process:
         until = time.monotonic() + 60
         while not leftovers(tmp_path) and time.monotonic() < until:
             assert process.poll() is None, process.stderr
