@@ -136,7 +136,8 @@ def run_notebooks(options: argparse.Namespace) -> int:
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error
-        written = next(path for suffix in ("md", "ipynb") if (path := folder / f"{name}.{suffix}").is_file())
+        report = folder / f"{name}.md"
+        written = report if report.is_file() else folder / f"{name}.ipynb"
         print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)
     return write_pages(options.profile)
 
