@@ -34,7 +34,7 @@ from prffn.models.blocks import MRCAB, RCAB
 from prffn.models.complexity import multi_adds, parameters
 from prffn.paths import atomic_write, reports_root, write_json
 from prffn.plots import save_figure
-from prffn.report import markdown
+from prffn.report import markdown, write_markdown
 
 LABEL = "counted here, exact: nothing was trained or timed"
 
@@ -310,6 +310,5 @@ def save_architecture(
         conclusion,
         *(part for heading, table in tables.items() for part in (f"## {heading}", markdown(readable(table)))),
     ]
-    with atomic_write(folder / f"{name}.md", "w") as file:
-        file.write("\n\n".join(sections) + "\n")
+    write_markdown(folder / f"{name}.md", sections)
     return f"{reports_root().name}/{profile}/{name}.md"

@@ -17,7 +17,7 @@ from prffn.machine import pick_device, provenance
 from prffn.paths import atomic_write, reports_root
 from prffn.plots import STYLE, new_figure, save_figure
 from prffn.records import save_record
-from prffn.report import markdown
+from prffn.report import markdown, write_markdown
 from prffn.timing import Case, LossCase, StepCase, measure_in_turns
 
 SIZES = (16, 64, 256, 1024, 4096)
@@ -197,6 +197,5 @@ def write(record: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
         "## Where",
         markdown(pd.DataFrame({"value": where})),
     ]
-    with atomic_write(folder / "contrast.md", "w") as file:
-        file.write("\n\n".join(text) + "\n")
+    write_markdown(folder / "contrast.md", text)
     return {"costs": costs, "steps": steps}

@@ -19,7 +19,7 @@ from prffn.machine import pick_device, provenance
 from prffn.paths import atomic_write, reports_root
 from prffn.plots import STYLE, new_figure, save_figure
 from prffn.records import save_record
-from prffn.report import markdown
+from prffn.report import markdown, write_markdown
 from prffn.timing import InferenceCase, measure_in_turns
 
 SIZE = (120, 160)
@@ -160,6 +160,5 @@ def write(record: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
         "## Where",
         markdown(pd.DataFrame({"value": where})),
     ]
-    with atomic_write(folder / "inference.md", "w") as file:
-        file.write("\n\n".join(text) + "\n")
+    write_markdown(folder / "inference.md", text)
     return {"ratios": ratios, "steps": steps}

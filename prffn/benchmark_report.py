@@ -15,7 +15,7 @@ from prffn.evaluations import Evaluations
 from prffn.models.comparison import MULTI_ADDS_BOUND, PARAMETER_BOUND
 from prffn.paths import atomic_write, reports_root, write_json
 from prffn.plots import save_figure
-from prffn.report import markdown, provenance_table
+from prffn.report import markdown, provenance_table, write_markdown
 from prffn.runs import Runs
 from prffn.timing import Timings
 
@@ -216,6 +216,5 @@ def save_benchmark(
         markdown(provenance),
         f"The records: `runs/`, `timings/` and `evaluations/<key>.json`; the keys stand in `{name}.json`.",
     ]
-    with atomic_write(folder / f"{name}.md", "w") as file:
-        file.write("\n\n".join(sections) + "\n")
+    write_markdown(folder / f"{name}.md", sections)
     return f"{reports_root().name}/{runs.profile}/{name}.md"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from prffn.claims import LABELS
 from prffn.paths import atomic_write, reports_root, write_json
 from prffn.plots import STYLE, save_figure
-from prffn.report import markdown
+from prffn.report import markdown, write_markdown
 from prffn.timing import Timings
 
 ITERATIONS = 1000
@@ -164,6 +164,5 @@ def save_costs(name: str, timings: Timings, table: pd.DataFrame, conclusion: str
         markdown(provenance_of(timings)),
         f"The record: `timings/{timings.record['key']}.json`.",
     ]
-    with atomic_write(folder / f"{name}.md", "w") as file:
-        file.write("\n\n".join(sections) + "\n")
+    write_markdown(folder / f"{name}.md", sections)
     return f"{reports_root().name}/{timings.profile}/{name}.md"

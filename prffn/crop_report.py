@@ -12,7 +12,7 @@ from prffn.crop_plots import DPI
 from prffn.crops import BICUBIC, Crops, of_seed
 from prffn.paths import atomic_write, reports_root, write_json
 from prffn.plots import save_figure
-from prffn.report import markdown, provenance_table
+from prffn.report import markdown, provenance_table, write_markdown
 from prffn.runs import Runs
 from prffn.statistics import paired_interval, verdict_greater
 
@@ -187,6 +187,5 @@ def save_crops(
         markdown(provenance),
         f"Each crop's record: `crops/<key>.json`; the keys stand in `{name}.json`.",
     ]
-    with atomic_write(folder / f"{name}.md", "w") as file:
-        file.write("\n\n".join(sections) + "\n")
+    write_markdown(folder / f"{name}.md", sections)
     return f"{reports_root().name}/{profile}/{name}.md"

@@ -23,7 +23,7 @@ from prffn.notebook import experiments_of
 from prffn.paths import cache_root, reports_root
 from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.runs import checkpoint_path, load_record, run_key, settings_of
-from prffn.timing import measure_in_turns
+from prffn.timing import measure_in_turns, wait_for
 from prffn.training import Trained, build_model, load_checkpoint, train
 
 FREE = {
@@ -86,10 +86,7 @@ class TrainingCase:
 
 def _finished(device: torch.device) -> float:
     """Called by `train` after the last step, within its time: waits until the GPU has done it. No PSNR is measured."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    wait_for(device)
     return math.nan
 
 
@@ -107,7 +104,7 @@ def cost(e: Experiment) -> Experiment:
 
 def start_of(e: Experiment) -> str:
     """Key of the run from whose weights a run starts; empty if it starts from random ones."""
-    return getattr(e.training, "start", "")
+    return e.training.start
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from prffn.machine import device_name, provenance
 from prffn.paths import atomic_write, data_root, reports_root, write_json
 from prffn.plan import Plan, PlannedRun, cost, start_of
 from prffn.plots import STYLE, new_figure, save_figure
-from prffn.report import markdown
+from prffn.report import markdown, write_markdown
 from prffn.schedule import lower_bound, makespan
 
 GPUS = tuple(range(1, 65))
@@ -249,8 +249,7 @@ def save_plan(plan: Plan, gpus: int) -> str:
         markdown(pd.DataFrame({"value": where})),
         "Each run by itself, times in seconds: `plan.csv`.",
     ]
-    with atomic_write(folder / "plan.md", "w") as file:
-        file.write("\n\n".join(sections) + "\n")
+    write_markdown(folder / "plan.md", sections)
     total = "\n".join(f"{name}: {value}" for name, value in summary.items())
     return "\n\n".join([
         readable_runs(plan).to_string(), costs.to_string(), total, f"Assumed:\n{assumed}",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,8 +185,7 @@ def save(
         markdown(provenance_table(runs)),
         f"Each run's record: `runs/<key>.json`; the keys stand in `{name}.json`.",
     ]
-    with atomic_write(folder / f"{name}.md", "w") as file:
-        file.write("\n\n".join(sections) + "\n")
+    write_markdown(folder / f"{name}.md", sections)
     return f"{reports_root().name}/{runs.profile}/{name}.md"
 
 
@@ -198,6 +198,12 @@ def shown(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
         return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
     return table.astype(object).map(cell)
+
+
+def write_markdown(path: Path, sections: Iterable[str]) -> None:
+    """Writes a page of sections, an empty line between each two, atomically."""
+    with atomic_write(path, "w") as file:
+        file.write("\n\n".join(sections) + "\n")
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -23,7 +23,6 @@ from prffn.machine import pick_device, provenance, threads_for
 from prffn.metrics import Evaluation, evaluate, evaluate_bicubic
 from prffn.models.complexity import multi_adds, parameters
 from prffn.paths import cache_root, reports_root
-from prffn.pretrained import SCALES, load_pretrained, pretrained_path, settings_of_file
 from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.training import build_model, load_checkpoint, train, weights_sha256
 
@@ -248,22 +247,17 @@ def bicubic_baseline(image_set: str, scale: int, lpips: bool) -> Evaluation:
 
 
 def start_weights(e: Experiment) -> dict[str, torch.Tensor] | None:
-    """The weights of the run that training.start names, from its checkpoint or from a network of the package.
+    """The weights of the run that training.start names, from its checkpoint; None where it names none.
 
-    None where it names none. Raises FileNotFoundError where neither is there.
+    Raises FileNotFoundError without a checkpoint.
     """
     if not e.training.start:
         return None
     path = checkpoint_path(e.training.start)
     if state := load_checkpoint(path):
         return state["model"]
-    for scale in SCALES:
-        file = pretrained_path(scale)
-        if file.is_file() and settings_of_file(file)["record"] == e.training.start:
-            return load_pretrained(file).state_dict()
     raise FileNotFoundError(
-        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path} and is no network of "
-        "the package: train it first"
+        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path}: train it first"
     )
 
 

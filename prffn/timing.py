@@ -235,14 +235,15 @@ def repeat(once: Callable[[], None], device: torch.device, seconds: float, at_le
 
 
 def _seconds(once: Callable[[], Any], device: torch.device) -> float:
-    _wait_for(device)
+    wait_for(device)
     began = time.perf_counter()
     once()
-    _wait_for(device)
+    wait_for(device)
     return time.perf_counter() - began
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Returns when the device has done all that it was given; a CPU has at once."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

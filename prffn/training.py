@@ -69,8 +69,8 @@ def build_model(experiment: Experiment) -> nn.Module:
     return model
 
 
-def take_over(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    """Puts into the network the weights that have its names and shapes; returns the names that had none.
+def take_over(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Puts into the network the weights that have its names and shapes; the others stay as they are.
 
     RCAN's habit: x3 and x4 start from the body trained at x2, only the upsampler's weights differ in shape.
     Raises ValueError if nothing fits.
@@ -80,7 +80,6 @@ def take_over(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
     if not fitting:
         raise ValueError("the weights to start from fit no layer of the network; is training.start of another network?")
     model.load_state_dict({**state, **fitting})
-    return [name for name in state if name not in fitting]
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
