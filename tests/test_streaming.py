@@ -541,6 +541,9 @@ def _half_of_the_batch(rank: int, file: str, arguments: dict) -> None:
     PixelContrastLoss(16, **arguments)(model(mine), mine).backward()
     if rank == 0:
         torch.save(model.module.weight.grad, file + ".grad")
+    # Together and in this order: a process that ends while the other or its own network holds the group may be aborted.
+    torch.distributed.barrier()
+    del model
     torch.distributed.destroy_process_group()
 
 
