@@ -149,6 +149,12 @@ PROFILES: dict[str, dict[str, Any]] = {
 """A budget each: what it changes of the paper's settings. `quick` needs no download and trains in minutes; `cpu` is
 the recorded study on real benchmark images; `paper` is the paper's own protocol, for a GPU."""
 
+CONTINUED: dict[str, dict[str, Any]] = {
+    "cpu": {"training.steps": 400, "training.learning_rate": 5e-4},
+    "quick": {"training.steps": 60, "training.learning_rate": 1e-3},
+}
+"""What trainings change of their profile that go on from one with L_1 alone, see continued.py; `paper` has none."""
+
 SHIPPED = "shipped"
 """The folder of reports/ with the records of the networks that come with the package; no profile, see shipping.py."""
 

@@ -29,9 +29,13 @@ def compare(
     `gain` is the mean difference to `baseline`, paired by seed (those of both rows) and image, `low` and `high` its
     95 % interval over both (None with one seed, which has no interval); `printed gain` is the printed difference.
     Values are rounded.
-    baseline: the label of all, or the label of each one's own, which then stands in the column `over`.
+    baseline: the label of all, or the label of each one's own, which then stands in the column `over`. Runs from whose
+    weights others start have none: less of them was trained.
     """
-    own = baseline if isinstance(baseline, Mapping) else {label: baseline for label in runs if label != baseline}
+    if isinstance(baseline, Mapping):
+        own = baseline
+    else:
+        own = {label: baseline for label in runs if label != baseline and not runs.is_start(label)}
     rows = []
     for image_set in image_sets(runs):
         for label in runs:
@@ -126,8 +130,7 @@ def provenance_table(runs: Runs) -> pd.DataFrame:
         "network": f"channels: {first['model.channels']}, groups: {first['model.groups']}",
         "scale": distinct(f"x{record['settings']['data.scale']}" for record in records),
         "parameters": distinct(f"{record['parameters']:,}" for record in records),
-        "steps": f"{first['training.steps']} of {first['data.batch_size']} LR patches of "
-                 f"{first['data.patch_size']} x {first['data.patch_size']}",
+        "steps": _steps(runs),
         "device": distinct(f"{m['device_name']} ({m['device']})" for m in made),
         "threads": distinct(m["threads"] for m in made),
         "platform": distinct(m["platform"] for m in made),
@@ -138,6 +141,19 @@ def provenance_table(runs: Runs) -> pd.DataFrame:
         "peak memory of a run": f"{max(r['peak_memory_mb'] for r in records):.0f} MB",
     }  # fmt: skip
     return pd.DataFrame({"value": rows})
+
+
+def _steps(runs: Runs) -> str:
+    """How long was trained, and on what; of runs that start from others, also how long those had been trained."""
+    settings = {key: run.record["settings"] for key, run in runs.all().items()}
+    texts = []
+    for s in settings.values():
+        side = s["data.patch_size"]
+        text = f"{s['training.steps']} of {s['data.batch_size']} LR patches of {side} x {side}"
+        if before := settings.get(s.get("training.start", "")):
+            text += f", after {before['training.steps']} with L_1 alone"
+        texts.append(text)
+    return "; ".join(dict.fromkeys(texts))
 
 
 def save(

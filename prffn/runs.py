@@ -125,6 +125,11 @@ class Runs(Mapping[str, list[Run]]):
         values = [run.values(image_set, metric) for run in self[label]]
         return None if not values or None in values else values  # type: ignore[return-value]
 
+    def is_start(self, label: str) -> bool:
+        """Whether other runs of the table start from the weights of these."""
+        started_from = {run.record["settings"].get("training.start") for run in self.all().values()}
+        return any(run.key in started_from for run in self[label])
+
     def all(self) -> dict[str, Run]:
         """Each distinct run once, by key."""
         return {run.key: run for runs in self.by_label.values() for run in runs}
@@ -151,7 +156,8 @@ def ensure(
 
     An experiment whose loss needs a backbone that is not at hand has no runs, and is said to be not measured.
     retrain: train all of them afresh. A damaged record is never used: it is reported and trained again. Two
-    processes that need the same run train it once; a killed run goes on from its checkpoint.
+    processes that need the same run train it once; a killed run goes on from its checkpoint. A run from whose weights
+    others start is trained before them, and again if it is recorded and its weights are on another machine.
     """
     if profile != SHIPPED:
         check_profile(profile)
@@ -168,15 +174,16 @@ def ensure(
         for key, e in zip(keys[label], group, strict=label not in not_measured):
             distinct[key] = (label, e)
     records = {key: None if retrain else load_record(store, key, e) for key, (_, e) in distinct.items()}
-    missing = [key for key, record in records.items() if record is None]
+    missing = _in_order(distinct, [key for key, record in records.items() if record is None])
     trained: set[str] = set()
     for number, key in enumerate(missing, start=1):
         label, e = distinct[key]
         lock = cache_root() / "locks" / f"{key}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
-            # another process may have made the record while this one waited
-            record = None if retrain else load_record(store, key, e)
+            # another process may have made the record, or the weights that others start from, while this one waited
+            afresh = retrain or (records[key] is not None and not checkpoint_path(key).is_file())
+            record = None if afresh else load_record(store, key, e)
             if record is None:
                 name = f"run {number} of {len(missing)}: {label}, seed {e.seed}"
                 try:
@@ -192,6 +199,22 @@ def ensure(
     return Runs(profile, by_label, trained, not_measured)
 
 
+def _in_order(distinct: Mapping[str, tuple[str, Experiment]], missing: Sequence[str]) -> list[str]:
+    """The keys of the runs to train: what others start from first, again where its weights are on another machine."""
+    ordered: list[str] = []
+
+    def put(key: str) -> None:
+        start = distinct[key][1].training.start
+        if start in distinct and start not in ordered and (start in missing or not checkpoint_path(start).is_file()):
+            put(start)
+        if key not in ordered:
+            ordered.append(key)
+
+    for key in missing:
+        put(key)
+    return ordered
+
+
 def checkpoint_path(key: str) -> Path:
     """Where the checkpoint of a run lies, in the cache."""
     return cache_root() / "checkpoints" / f"{key}.ckpt"
@@ -205,12 +228,13 @@ def _make_record(
         checkpoint.unlink(missing_ok=True)
     started = datetime.now(UTC)
     scale = e.data.scale
+    start = start_weights(e)
     with threads_for(parameters(build_model(e))) as threads:
         trained = train(
             e,
             device=device,
             checkpoint=checkpoint,
-            start=start_weights(e),
+            start=start,
             validate=lambda model: evaluate(model, e.data.evaluation[0], scale=scale, device=device).mean_psnr(),
             label=label,
             progress=progress,
@@ -232,6 +256,7 @@ def _make_record(
         "bicubic": bicubic,
         "curve": trained.curve,
         "weights_sha256": weights_sha256(trained.model),
+        **({"start_sha256": weights_sha256(start)} if start else {}),
         "train_seconds": round(trained.seconds, 2),
         "peak_memory_mb": round(trained.peak_memory_mb, 1),
         "started": started.isoformat(timespec="seconds"),

@@ -234,10 +234,11 @@ def load_checkpoint(path: Path, identity: str | None = None) -> dict[str, Any] |
     return state
 
 
-def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 of all weights in the order of their names: equal for bit-identical networks."""
+def weights_sha256(weights: nn.Module | Mapping[str, Tensor]) -> str:
+    """SHA-256 of a network's weights in the order of their names: equal for bit-identical networks."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    for name, value in sorted(state.items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
