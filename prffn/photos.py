@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from prffn.data import IMAGE_SUFFIXES
+from prffn.data import IMAGE_SUFFIXES, check_png
 from prffn.degradation import ImageArray, upscale_bicubic
 from prffn.png import write_png
 
@@ -82,6 +82,7 @@ def read_photo(path: Path) -> Photo:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large photograph is what this is for
+            check_png(path)
             file = Image.open(path)
         with file:
             if file.mode not in MODES:
