@@ -153,11 +153,11 @@ def unpack(
             if str(path.parent) != member_folder or path.suffix.lower() not in IMAGE_SUFFIXES or path.stem in without:
                 continue
             if path.name in found or len(found) == count:
-                raise UnsafeArchive(f"{archive}: {path} comes twice, or is one image more than the {count} of the set")
+                raise _unsafe(archive, f"{path} comes twice, or is one image more than the {count} of the set")
             _unpack_member(archive, member, partial / path.name)
             found.add(path.name)
         if len(found) != (count or len(found) or 1):
-            raise UnsafeArchive(f"{archive} holds {len(found) or 'no'} images in {member_folder}, not {count or 'any'}")
+            raise _unsafe(archive, f"it holds {len(found) or 'no'} images in {member_folder}, not {count or 'any'}")
         partial.chmod(0o755)
         partial.rename(target)
     finally:
@@ -176,7 +176,7 @@ class _Member:
 
 def _unpack_member(archive: Path, member: _Member, target: Path) -> None:
     if member.size > MAX_IMAGE_BYTES:
-        raise UnsafeArchive(f"{archive}: {member.path} says it has {member.size} bytes, more than any image of the set")
+        raise _unsafe(archive, f"{member.path} says it has {member.size} bytes, more than any image of the set")
     try:
         with member.open() as source, target.open("wb") as out:
             copied = _copy_at_most(source, out, MAX_IMAGE_BYTES)
@@ -187,11 +187,11 @@ def _unpack_member(archive: Path, member: _Member, target: Path) -> None:
     except Exception as error:  # zlib, bz2, lzma, zipfile and tarfile have errors of their own
         raise _damaged(archive, error, member.path) from error
     if copied != member.size:
-        raise UnsafeArchive(f"{archive}: {member.path} unpacks to {copied} bytes, and says it has {member.size}")
+        raise _unsafe(archive, f"{member.path} unpacks to {copied} bytes, and says it has {member.size}")
     try:
         read_image(target)
     except ValueError as error:
-        raise UnsafeArchive(f"{archive}: {member.path} is no image") from error
+        raise _unsafe(archive, f"{member.path} is no image") from error
 
 
 def _copy_at_most(source: IO[bytes], out: IO[bytes], limit: int) -> int:
@@ -203,7 +203,7 @@ def _copy_at_most(source: IO[bytes], out: IO[bytes], limit: int) -> int:
 
 def _checked(archive: Path, folder: PurePosixPath) -> Iterator[_Member]:
     """The regular files of an archive; raises UnsafeArchive for what no image set has, before it is read."""
-    bound = MAX_RATIO * archive.stat().st_size + MAX_IMAGE_BYTES
+    size = archive.stat().st_size
     total, number = 0, 0
     members = _members(archive)
     while True:
@@ -218,15 +218,13 @@ def _checked(archive: Path, folder: PurePosixPath) -> Iterator[_Member]:
         path, number, total = member.path, number + 1, total + max(0, member.size)
         parts = re.split(r"[/\\]", str(path))
         if path.is_absolute() or ".." in parts or re.match(r"[A-Za-z]:", parts[0]):
-            raise UnsafeArchive(f"{archive}: {path} leads out of the folder it is unpacked to")
+            raise _unsafe(archive, f"{path} leads out of the folder it is unpacked to")
         if member.kind not in ("file", "folder") and (folder in (path, *path.parents) or path in folder.parents):
-            raise UnsafeArchive(f"{archive}: {path} is a {member.kind}, where an image set has images")
-        if total > bound:
-            raise UnsafeArchive(
-                f"{archive}: up to {path} it unpacks to {total} bytes, too many for one of {archive.stat().st_size}"
-            )
+            raise _unsafe(archive, f"{path} is a {member.kind}, where an image set has images")
+        if total > MAX_RATIO * size + MAX_IMAGE_BYTES:
+            raise _unsafe(archive, f"up to {path} it unpacks to {total} bytes, too many for its own {size}")
         if number > MAX_MEMBERS:
-            raise UnsafeArchive(f"{archive}: {path} is member {number}, more than such an archive has")
+            raise _unsafe(archive, f"{path} is member {number}, more than such an archive has")
         if member.kind == "file":
             yield member
 
@@ -248,9 +246,12 @@ def _members(archive: Path) -> Iterator[_Member]:
                 path = PurePosixPath(entry.name)
                 yield _Member(path, entry.size, kind, lambda entry=entry: tar.extractfile(entry))  # type: ignore
     else:
-        raise UnsafeArchive(f"{archive} is neither a zip nor a tar archive, or is damaged")
+        raise _unsafe(archive, "it is neither a zip nor a tar archive, or is damaged")
 
 
 def _damaged(archive: Path, error: Exception, path: PurePosixPath | None = None) -> UnsafeArchive:
-    where = f"{archive}: {path}" if path else str(archive)
-    return UnsafeArchive(f"{where} is damaged ({type(error).__name__}: {error}); remove the archive and get it again")
+    return _unsafe(archive, f"{path or 'it'} is damaged ({type(error).__name__}: {error})")
+
+
+def _unsafe(archive: Path, why: str) -> UnsafeArchive:
+    return UnsafeArchive(f"{archive}: {why}. Nothing of it is kept; remove it, and get the official one again")

@@ -153,6 +153,12 @@ def ensure_evaluations(
         for name in image_sets:
             subject = (row, scale, set_label(name))
             found = records.pop(subject, None)
+            if found is not None and found["weights"] != w.sha256 and found["origin"] == "authors'":
+                warnings.warn(
+                    f"{row} x{scale} from {w.origin} is not the authors' that was evaluated before: it counts as another. "
+                    "If you did not choose another, the file is damaged: get it again",
+                    stacklevel=2,
+                )
             if found is None or found["weights"] != w.sha256:  # the last one of this name, perhaps not the only one
                 found = _read(store / f"{evaluation_key(w.sha256, checksums[name] or '', scale)}.json")
             if (retrain or found is None) and (new := _measure(subject, name, w, pick_device(device))):

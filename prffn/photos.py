@@ -176,7 +176,15 @@ def write_photo(
         options["icc_profile"] = photo.icc
     if photo.exif:
         options["exif"] = b"Exif\0\0" + photo.exif
-    image.save(file, **options)
+    image.save(_WithoutNumber(file), **options)  # type: ignore[arg-type]
+
+
+class _WithoutNumber:
+    """A file to write to without its number: given that, Pillow writes past Python, and does not notice where a disk
+    that fills up cuts a write short."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write, self.flush, self.seek, self.tell = file.write, file.flush, file.seek, file.tell
 
 
 def check_format(target: Path, photo: Photo, width: int, height: int) -> None:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,7 +27,7 @@ CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod"}
 """Of the interpreter's audit events, those of changed files; they come before what they announce."""
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["prffn.runs", "prffn.download"])
+context.set_forkserver_preload(["prffn.runs", "prffn.download", "torch._dynamo"])  # the last: what Adam imports
 
 
 def started(folder: Path, archive: Archive, settings: dict[str, Any], moment: tuple[str, int] | None) -> BaseProcess:
@@ -41,8 +42,10 @@ def work(folder: Path, archive: Archive, settings: dict[str, Any], moment: tuple
     """The command that is killed and given again. It leaves the number of events by phase in events.json, and a byte
     in `steps` for each training step."""
     os.environ |= {
-        "PRFFN_DATA": str(folder / "data"), "PRFFN_CACHE": str(folder / "cache"), "PRFFN_REPORTS": str(folder / "reports")
+        "PRFFN_DATA": str(folder / "data"), "PRFFN_CACHE": str(folder / "cache"), "PRFFN_REPORTS": str(folder / "reports"),
+        "CC": "false",  # nothing is compiled, in every cache anew
     }  # fmt: skip
+    warnings.simplefilter("ignore")  # of a Set5 that is not the study's
     torch.set_num_threads(1)
     runs.train = partial(runs.train, checkpoint_every=0)
     events = dict.fromkeys(PHASES, 0)

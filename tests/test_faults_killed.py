@@ -97,7 +97,7 @@ def check_the_end(folder: Path, command: Command, killed_in_training: int) -> No
 
 @pytest.mark.parametrize("seed", range(5))
 def test_killed_once_in_each_phase(command: Command, tmp_path, faults, seed):
-    """At a random one of its events: before a file is opened to be written, renamed or removed, or in a training step."""
+    """At a random one of its events: a file is about to be opened, renamed or removed, or in a training step."""
     draw = random.Random(seed)
     for phase in PHASES:  # each is met whole: a kill in one keeps it from its end
         assert command.run(tmp_path, (phase, draw.randint(1, command.events[phase])))
