@@ -155,8 +155,8 @@ def ensure_evaluations(
             found = records.pop(subject, None)
             if found is not None and found["weights"] != w.sha256 and found["origin"] == "authors'":
                 warnings.warn(
-                    f"{row} x{scale} from {w.origin} is not the authors' that was evaluated before: it counts as another. "
-                    "If you did not choose another, the file is damaged: get it again",
+                    f"{row} x{scale} from {w.origin} is not the authors' that was evaluated before, and counts as "
+                    "another. If you did not choose it, the file is damaged: get it again",
                     stacklevel=2,
                 )
             if found is None or found["weights"] != w.sha256:  # the last one of this name, perhaps not the only one

@@ -115,8 +115,8 @@ def _load_alexnet(network: torch.nn.Module, path: Path) -> None:
             part.load_state_dict({name: state[name] for name in part.state_dict()}, strict=True)
     except Exception as error:
         raise UnusableTrunk(
-            f"{path} is not a state dict of torchvision's AlexNet features ({error}); put the right one there, or remove "
-            "it: LPIPS is then measured with the one that torchvision downloads, or not at all"
+            f"{path} is not a state dict of torchvision's AlexNet features ({error}); put the right one there, or "
+            "remove it: LPIPS is then measured with the one that torchvision downloads, or not at all"
         ) from error
 
 

@@ -293,8 +293,8 @@ def start_weights(e: Experiment) -> dict[str, torch.Tensor] | None:
     if state := load_checkpoint(path):
         return state["model"]
     raise FileNotFoundError(
-        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path} that can be used: remove "
-        "that file if it is there, and train it first"
+        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path} that can be used: "
+        "remove that file if it is there, and train it first"
     )
 
 

@@ -42,9 +42,11 @@ def work(folder: Path, archive: Archive, settings: dict[str, Any], moment: tuple
     """The command that is killed and given again. It leaves the number of events by phase in events.json, and a byte
     in `steps` for each training step."""
     os.environ |= {
-        "PRFFN_DATA": str(folder / "data"), "PRFFN_CACHE": str(folder / "cache"), "PRFFN_REPORTS": str(folder / "reports"),
+        "PRFFN_DATA": str(folder / "data"),
+        "PRFFN_CACHE": str(folder / "cache"),
+        "PRFFN_REPORTS": str(folder / "reports"),
         "CC": "false",  # nothing is compiled, in every cache anew
-    }  # fmt: skip
+    }
     warnings.simplefilter("ignore")  # of a Set5 that is not the study's
     torch.set_num_threads(1)
     runs.train = partial(runs.train, checkpoint_every=0)

@@ -1,4 +1,4 @@
-"""A clock that is set back, or stands still, while a run is trained: nothing but what the record says of time differs."""
+"""A clock that is set back, or stands still, while a run is trained: nothing differs but what is said of time."""
 
 import time
 from collections.abc import Callable

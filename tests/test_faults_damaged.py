@@ -314,12 +314,15 @@ def what_came_of(path: Path, use: Use, expected: Any) -> str:
     """Uses a damaged file; fails if it passes for a whole one."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        found, refusal = None, ""
         try:
             found = use()
         except (ValueError, OSError, RuntimeError) as error:
-            assert path.name in str(error)
-            assert WAY_OUT.search(str(error)), error
-            return "refused by name"
+            refusal = str(error)
+    if refusal:
+        assert path.name in refusal
+        assert WAY_OUT.search(refusal), refusal
+        return "refused by name"
     told = [str(warning.message) for warning in caught]
     told = [text for text in told if path.name in text or str(path.parent) in text]
     if not told:
@@ -360,7 +363,7 @@ def test_authors_weights_that_are_others_now(known, tmp_path, monkeypatch, photo
         monkeypatch.setitem(AUTHORS, weights_sha256(network), "FSRCNN x2")
     first = ensure_evaluations(weights_from_files(["FSRCNN"], (2,)), [images], "quick")["FSRCNN", 2, "photos"]
     content = bytearray(path.read_bytes())
-    content[-9] ^= 1
+    content[content.index(next(network.parameters()).detach().numpy().tobytes())] ^= 1
     path.write_bytes(content)
     weights = weights_from_files(["FSRCNN"], (2,))
     with warnings.catch_warnings(record=True) as caught:
