@@ -196,7 +196,7 @@ def _make(shown: Picture, method: str, weights: Weights | None, device: torch.de
         sr = upscale_bicubic(lr, shown.scale)
     else:
         try:
-            model = weights.load()
+            model = weights.network()
         except FileNotFoundError:
             return None
         size = parameters(model)

@@ -284,24 +284,26 @@ KINDS = {
 }  # fmt: skip
 
 
-def damages(whole: bytes, draw: random.Random) -> dict[str, bytes]:
-    """The file with a bit flipped, in two places; eight bytes changed; cut off, empty, and one of another kind."""
+def flipped(whole: bytes, draw: random.Random, start: int, count: int = 1) -> bytes:
+    """With a bit flipped in each of `count` bytes."""
+    changed = bytearray(whole)
+    for place in range(start, start + count):
+        changed[place] ^= 1 << draw.randrange(8)
+    return bytes(changed)
 
-    def flipped(*places: int) -> bytes:
-        changed = bytearray(whole)
-        for place in places:
-            changed[place] ^= 1 << draw.randrange(8)
-        return bytes(changed)
 
-    start = draw.randrange(len(whole) - 8)
-    return {
-        "a flipped bit": flipped(draw.randrange(len(whole))),
-        "another flipped bit": flipped(draw.randrange(len(whole) // 3, 2 * len(whole) // 3)),
-        "changed bytes": flipped(*range(start, start + 8)),
-        "cut off": whole[: draw.randrange(1, len(whole))],
-        "empty": b"",
-        "another kind": b"PK\x03\x04, or whatever else it is, it is not what its name says\n" * 9,
-    }
+DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "a flipped bit": lambda whole, draw: flipped(whole, draw, draw.randrange(len(whole))),
+    "a flipped bit in the middle": lambda whole, draw: flipped(
+        whole, draw, draw.randrange(len(whole) // 3, 2 * len(whole) // 3)
+    ),
+    "changed bytes": lambda whole, draw: flipped(whole, draw, draw.randrange(len(whole) - 8), 8),
+    "cut off": lambda whole, draw: whole[: draw.randrange(1, len(whole))],
+    "empty": lambda whole, draw: b"",
+    "another kind": lambda whole, draw: b"PK\x03\x04, or whatever else it is, it is not what its name says\n" * 9,
+}
+
+WITHOUT_MEANING = "in bytes that nothing reads"
 
 
 def put(path: Path, content: bytes) -> None:
@@ -322,32 +324,34 @@ def what_came_of(path: Path, use: Use, expected: Any) -> str:
     if refusal:
         assert path.name in refusal
         assert WAY_OUT.search(refusal), refusal
-        return "refused by name"
+        return "told by name, with the way out"
     told = [str(warning.message) for warning in caught]
     told = [text for text in told if path.name in text or str(path.parent) in text]
     if not told:
         assert found == expected
-        return "in bytes without meaning"
+        return WITHOUT_MEANING
     assert WAY_OUT.search(told[0]), told[0]
     if path.suffix == ".jpg":
         assert found != expected
-        return "told, another set"
+        return "told by name, with the way out"
     assert found == expected
-    return "made anew with a warning"
+    return "made anew, with a warning"
 
 
 @pytest.mark.parametrize(("kind", "make"), [(kind, make) for kind, makers in KINDS.items() for make in makers])
 def test_a_damaged_file(kind, make, tmp_path, monkeypatch, photo, faults):
     path, use = make(Place(tmp_path, monkeypatch, photo))
     expected, whole = use(), path.read_bytes()
-    for damage, content in damages(whole, random.Random(f"{kind} {path.name}")).items():
-        put(path, content)
-        outcome = what_came_of(path, use, expected)
+    draw = random.Random(f"{kind} {path.name}")
+    for damage in DAMAGES.values():
+        outcome = WITHOUT_MEANING
+        while outcome == WITHOUT_MEANING:  # in the padding of an archive, for instance: the next place, then
+            put(path, damage(whole, draw))
+            outcome = what_came_of(path, use, expected)
         put(path, whole)
-        if outcome == "told, another set":
-            with pytest.warns(UserWarning, match="is not what it was"):  # it is brought back
-                use()
-        assert use() == expected, damage
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that an image is another again
+            assert use() == expected
         faults.tried(f"damaged {kind}", outcome)
 
 

@@ -16,6 +16,7 @@ from conftest import tiny_settings
 from killed import PHASES, started
 
 from prffn.data import KNOWN_SETS
+from prffn.paths import atomic_write
 from prffn.records import read_record
 from prffn.training import load_checkpoint
 
@@ -93,6 +94,20 @@ def check_the_end(folder: Path, command: Command, killed_in_training: int) -> No
     names = [path.name for path in folder.rglob("*")]
     assert not [name for name in names if name.endswith(".part") or name.startswith("tmp")]
     assert STEPS <= len((folder / "steps").read_bytes()) <= STEPS + killed_in_training
+
+
+def test_leftovers_of_the_dead_are_removed_and_not_those_of_the_living(tmp_path):
+    path, left = tmp_path / "a[b].json", tmp_path / ".a[b].json.k1ll3d.part"
+    left.touch()
+    with atomic_write(path, "w") as living:
+        living.write("first")
+        assert not left.exists()
+        (writing,) = tmp_path.iterdir()
+        with atomic_write(path, "w") as another:
+            another.write("second")
+        assert set(tmp_path.iterdir()) == {writing, path}
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("seed", range(5))
