@@ -34,7 +34,7 @@ def follow(processes: Processes) -> int:
         e = experiment(said["settings"])
         _agree(processes, _differing(e, said["inputs"]))
         with threads_for(parameters(build_model(e))):
-            train(e, device=processes.device, processes=processes)
+            train(e, processes=processes)
         count += 1
     return count
 

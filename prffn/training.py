@@ -116,16 +116,17 @@ def train(
         same number of threads). A damaged one, or one of another experiment, is not used.
     start: weights to start from, see `take_over`: those of the run that training.start names.
     validate: gives the PSNR in dB of the network; the curve then holds it as `psnr_y` at some ten points and the end.
-    processes: those that train this run together, all calling this function; None for one alone. Every one draws the
-        whole batch from the same generator and takes its part of it; gradients are weighted by its share, so that they
-        are the mean over the batch, as are the losses of the curve. What is trained is what one process would train,
-        but for the order of float sums, and a checkpoint of one number of processes serves another. Rank 0 alone reads
-        and writes the checkpoint, takes over `start`, validates and shows progress.
+    processes: those that train this run together, all calling this function, each on its own device; None for one
+        alone. Every one draws the whole batch from the same generator and takes its part of it; its gradient is
+        weighted by its share, so that what is applied is the gradient of the whole batch, and the curve holds the whole
+        batch's losses. The result is that of one process but for the order of float sums, and a checkpoint of one
+        number of processes serves another. Rank 0 alone uses `checkpoint`, `start`, `validate` and `progress`.
     Raises NonFiniteLoss naming the step and the term, on all processes if one has met it; ValueError or
     FileNotFoundError if the images cannot be used, ValueError for a batch of fewer samples than processes.
     """
-    e, config, device = experiment, experiment.training, torch.device(device)
-    processes = processes or Processes(device=device)
+    e, config = experiment, experiment.training
+    processes = processes or Processes(device=torch.device(device))
+    device = processes.device
     if others := processes.rank > 0:
         checkpoint, validate, progress = None, None, False
     part = processes.part(e.data.batch_size)
@@ -159,9 +160,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         sampler.generator.set_state(state["sampler"])
         step, seconds, peak, curve, sums = (state[k] for k in ("step", "seconds", "peak", "curve", "sums"))
-    parallel: nn.Module = model
-    if processes.world_size > 1:  # gives all of them the weights of rank 0, and the mean of their gradients
-        parallel = DistributedDataParallel(model, broadcast_buffers=False)
+    parallel = model if processes.world_size == 1 else in_parallel(model)
     batch_mean = partial(processes.mean, share=share) if processes.world_size > 1 else None
     began = last_saved = time.perf_counter()
 
@@ -229,6 +228,13 @@ def check_finite(values: dict[str, float], step: int) -> None:
                 f"loss term {name!r} is {value} at step {step}; try a smaller training.learning_rate, or a larger "
                 "loss.temperature or loss.epsilon"
             )
+
+
+def in_parallel(model: nn.Module) -> nn.Module:
+    """The network for several processes: all get the weights of rank 0 here, and the mean of their gradients later."""
+    constants = [name for name, _ in model.named_buffers()]  # such as the mean RGB: nothing to be sent at every step
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constants)
+    return DistributedDataParallel(model)
 
 
 def from_rank_0(state: dict[str, Any] | None, processes: Processes) -> dict[str, Any] | None:
