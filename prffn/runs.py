@@ -18,11 +18,13 @@ from filelock import FileLock
 
 from prffn.config import SHIPPED, Experiment, check_profile, fields_of, setting
 from prffn.data import set_checksum, set_label
+from prffn.joint import announce
 from prffn.losses.backbone import BackboneUnavailable, backbone_sha256
 from prffn.machine import pick_device, provenance, threads_for
 from prffn.metrics import Evaluation, evaluate, evaluate_bicubic
 from prffn.models.complexity import multi_adds, parameters
 from prffn.paths import cache_root, reports_root
+from prffn.processes import Processes
 from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.training import build_model, load_checkpoint, train, weights_sha256
 
@@ -162,6 +164,7 @@ def ensure(
     device: str = "auto",
     retrain: bool = False,
     progress: bool = True,
+    processes: Processes | None = None,
 ) -> Runs:
     """The runs of all experiments: recorded ones are loaded, the others trained, measured and recorded.
 
@@ -169,6 +172,7 @@ def ensure(
     retrain: train all of them afresh. A damaged record is never used: it is reported and trained again. Two
     processes that need the same run train it once; a killed run goes on from its checkpoint. A run from whose weights
     others start is trained before them, and again if it is recorded and its weights are on another machine.
+    processes: those that train each run together, of which this one is rank 0 and the others `follow`, see joint.py.
     """
     if profile != SHIPPED:
         check_profile(profile)
@@ -198,7 +202,7 @@ def ensure(
             if record is None:
                 name = f"run {number} of {len(missing)}: {label}, seed {e.seed}"
                 try:
-                    record = _make_record(e, key, pick_device(device), name, progress, afresh=retrain)
+                    record = _make_record(e, key, pick_device(device), name, progress, retrain, processes)
                 except BackboneUnavailable as reason:
                     not_measured |= {label: str(reason) for label, group in keys.items() if key in group}
                     continue
@@ -232,8 +236,15 @@ def checkpoint_path(key: str) -> Path:
 
 
 def _make_record(
-    e: Experiment, key: str, device: torch.device, label: str, progress: bool, afresh: bool
+    e: Experiment,
+    key: str,
+    device: torch.device,
+    label: str,
+    progress: bool,
+    afresh: bool,
+    processes: Processes | None,
 ) -> dict[str, Any]:
+    processes = processes or Processes(device=device)
     checkpoint = checkpoint_path(key)
     if afresh:
         checkpoint.unlink(missing_ok=True)
@@ -242,6 +253,7 @@ def _make_record(
     bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
     start = start_weights(e)
     with threads_for(parameters(build_model(e))) as threads:
+        announce(processes, e)
         trained = train(
             e,
             device=device,
@@ -250,6 +262,7 @@ def _make_record(
             validate=lambda model: evaluate(model, e.data.evaluation[0], scale=scale, device=device).mean_psnr(),
             label=label,
             progress=progress,
+            processes=processes,
         )
     evaluation = {
         set_label(name): evaluate(trained.model, name, scale=scale, lpips=e.data.lpips, device=device).to_json()
@@ -272,7 +285,7 @@ def _make_record(
         "peak_memory_mb": round(trained.peak_memory_mb, 1),
         "started": started.isoformat(timespec="seconds"),
         "finished": max(started, datetime.now(UTC)).isoformat(timespec="seconds"),  # the clock may be set back
-        "provenance": provenance(device, threads),
+        "provenance": provenance(device, threads, processes.world_size),
     }
 
 
