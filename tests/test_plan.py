@@ -300,7 +300,8 @@ class TestPlan:
         made = {"device": "cpu", "device_name": device_name(CPU)}
         record = {"key": key, "settings": settings_of(recorded), "train_seconds": 1000.0, "provenance": made}
         save_record(reports_root() / "quick" / "runs", key, record)
-        save_checkpoint(checkpoint_path(run_key(half)), {"identity": repr(half.canonical()), "step": STEPS * 2 // 3})
+        state = {"identity": repr(half.canonical()), "step": STEPS * 2 // 3, "model": {}}
+        save_checkpoint(checkpoint_path(run_key(half)), state)
         plan = make_plan(two_tables, "quick", device="cpu", seeds=1)
         assert {run.name: run.left for run in plan.runs} == pytest.approx(
             {"first: L1, seed 0": 600, "first: S, seed 0": 0, "second: S, seed 0": 400}, rel=0.01
