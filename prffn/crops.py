@@ -197,7 +197,7 @@ def _make(shown: Picture, method: str, weights: Weights | None, device: torch.de
         sr = upscale_bicubic(lr, shown.scale)
     else:
         try:
-            model = weights.load()
+            model = weights.network()
         except FileNotFoundError:
             return None
         size = parameters(model)

@@ -55,16 +55,27 @@ def run_key(experiment: Experiment) -> str:
 
 
 def backbone_checksum(experiment: Experiment) -> str | None:
-    """Checksum of the backbone of L_perc and L_CSD: of that at hand, else of the recorded one; None if none is used."""
+    """Checksum of the backbone of L_perc and L_CSD: of that at hand, else of the recorded one; None if none is used.
+
+    Warns if the one at hand is not the study's: its records are then of another one, and are not found.
+    """
     loss = experiment.loss
     if not (loss.perceptual_weight or loss.csd_weight):
         return None
+    recorded = RECORDED_BACKBONES.get(loss.backbone)
     try:
-        return backbone_sha256(loss.backbone)
+        found = backbone_sha256(loss.backbone)
     except BackboneUnavailable:
-        if loss.backbone not in RECORDED_BACKBONES:
+        if recorded is None:
             raise
-        return RECORDED_BACKBONES[loss.backbone]
+        return recorded
+    if recorded is not None and found != recorded:
+        warnings.warn(
+            f"the weights of {loss.backbone} at hand are not those of the recorded study: runs with them are new. If "
+            "you did not choose others, their file is damaged: get it again",
+            stacklevel=2,
+        )
+    return found
 
 
 def settings_of(experiment: Experiment) -> dict[str, Any]:
@@ -237,8 +248,9 @@ def _make_record(
     checkpoint = checkpoint_path(key)
     if afresh:
         checkpoint.unlink(missing_ok=True)
-    started = datetime.now(UTC)
-    scale = e.data.scale
+    started, scale = datetime.now(UTC), e.data.scale
+    # before the training: an image or a file of weights that cannot be used is told at once
+    bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
     start = start_weights(e)
     with threads_for(parameters(build_model(e))) as threads:
         announce(processes, e)
@@ -256,7 +268,6 @@ def _make_record(
         set_label(name): evaluate(trained.model, name, scale=scale, lpips=e.data.lpips, device=device).to_json()
         for name in e.data.evaluation
     }
-    bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
     return {
         "key": key,
         "protocol": PROTOCOL,
@@ -273,7 +284,7 @@ def _make_record(
         "train_seconds": round(trained.seconds, 2),
         "peak_memory_mb": round(trained.peak_memory_mb, 1),
         "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": max(started, datetime.now(UTC)).isoformat(timespec="seconds"),  # the clock may be set back
         "provenance": provenance(device, threads, processes.world_size),
     }
 
@@ -295,7 +306,8 @@ def start_weights(e: Experiment) -> dict[str, torch.Tensor] | None:
     if state := load_checkpoint(path):
         return state["model"]
     raise FileNotFoundError(
-        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path}: train it first"
+        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path} that can be used: "
+        "remove that file if it is there, and train it first"
     )
 
 

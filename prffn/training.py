@@ -162,12 +162,18 @@ def train(
         step, seconds, peak, curve, sums = (state[k] for k in ("step", "seconds", "peak", "curve", "sums"))
     parallel = model if processes.world_size == 1 else in_parallel(model)
     batch_mean = partial(processes.mean, share=share) if processes.world_size > 1 else None
-    began = last_saved = time.perf_counter()
+    last_tick, unsaved = time.perf_counter(), 0.0
+
+    def tick() -> None:
+        """Counts the seconds since the last call; none where the clock was set back meanwhile."""
+        nonlocal last_tick, seconds, unsaved
+        now = time.perf_counter()
+        seconds, unsaved, last_tick = seconds + max(0.0, now - last_tick), unsaved + max(0.0, now - last_tick), now
 
     def save() -> None:
         assert checkpoint is not None
         save_checkpoint(checkpoint, {
-            "identity": identity, "step": step, "seconds": seconds + time.perf_counter() - began,
+            "identity": identity, "step": step, "seconds": seconds,
             "model": model.state_dict(), "optimizer": optimizer.state_dict(),
             "sampler": sampler.generator.get_state(), "curve": curve, "sums": sums,
             "peak": max(peak, peak_memory_mb(device)),
@@ -204,13 +210,15 @@ def train(
                 processes.wait()  # for rank 0, which validates
             bar.set_postfix_str(f"L1 {curve[-1]['l1']:.4f}", refresh=False)
         bar.update()
-        if checkpoint and time.perf_counter() - last_saved > checkpoint_every:
+        tick()
+        if checkpoint and unsaved >= checkpoint_every:
             save()
-            last_saved = time.perf_counter()
+            unsaved = 0.0
     bar.close()
     if checkpoint:
         save()
-    return Trained(model.eval(), curve, seconds + time.perf_counter() - began, max(peak, peak_memory_mb(device)))
+    tick()
+    return Trained(model.eval(), curve, seconds, max(peak, peak_memory_mb(device)))
 
 
 def progress_bar(**options: Any) -> Any:
@@ -267,7 +275,13 @@ def load_checkpoint(path: Path, identity: str | None = None) -> dict[str, Any] |
     if content[:head] != CHECKPOINT_MAGIC or hashlib.sha256(payload).digest() != digest:
         warnings.warn(f"checkpoint {path} is damaged and is not used: training starts anew", stacklevel=2)
         return None
-    state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        state["identity"], state["step"], state["model"]
+    except Exception as error:  # its checksum is right: another program wrote it, or another version
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        warnings.warn(f"checkpoint {path} is not of this kit and is not used ({reason})", stacklevel=2)
+        return None
     if identity is not None and state["identity"] != identity:
         warnings.warn(f"checkpoint {path} is of another experiment and is not used", stacklevel=2)
         return None
