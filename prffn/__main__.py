@@ -1,10 +1,12 @@
 """Command line: `python -m prffn reports`, `overview`, `html`, `plan`, `bench`, `data`, `ship`, `upscale`."""
 
 import argparse
+import contextlib
 import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from prffn.config import PROFILES, unknown
 from prffn.paths import RECORDED, TEXT_PROGRESS_VARIABLE, checkout, data_root, reports_root
@@ -23,6 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     reports.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
     reports.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     reports.add_argument("--retrain", action="store_true", help="train all runs afresh")
+    where = reports.add_mutually_exclusive_group()
+    where.add_argument("--scheduler", metavar="ADDRESS", help="of dask: its workers train, not this process")
+    where.add_argument("--workers", type=int, metavar="N", help="train on so many processes of this machine, on a GPU "
+                       "each where there are GPUs")  # fmt: skip
 
     plan = commands.add_parser("plan", help="a dry run: the runs of a profile, and what they take on this device")
     plan.add_argument("notebooks", nargs="*", help="names such as table5_region_size; all of them if none is given")
@@ -87,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             return upscaling.run(options)
         return list_sets() if options.data_command == "list" else get_sets(options.sets)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"prffn: {error}", file=sys.stderr)
         return 1
 
@@ -119,27 +125,69 @@ def run_notebooks(options: argparse.Namespace) -> int:
     """Runs notebooks headlessly; the executed copies go beside the reports."""
     import papermill
 
+    from prffn.notebook import has_parameter
+
     notebooks = find_notebooks(options.notebooks)
-    parameters = {"profile": options.profile, "device": options.device, "retrain": options.retrain}
+    parameters = {"profile": options.profile, "device": options.device}
     if options.seeds is not None:
         parameters["seeds"] = options.seeds
     folder = reports_root() / options.profile
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[TEXT_PROGRESS_VARIABLE] = "1"  # the notebooks' kernels inherit it: their bars reach this terminal
-    for name, path in notebooks.items():
-        began = time.perf_counter()
-        print(f"{name}: profile {options.profile}", flush=True)
-        try:
-            papermill.execute_notebook(
-                str(path), str(folder / f"{name}.ipynb"), parameters=parameters, kernel_name="python3",
-                progress_bar=False, stderr_file=sys.stderr,
-            )  # fmt: skip
-        except papermill.PapermillExecutionError as error:
-            raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error
-        report = folder / f"{name}.md"
-        written = report if report.is_file() else folder / f"{name}.ipynb"
-        print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)
+    with _scheduler(options) as scheduler:
+        if scheduler is not None and not options.retrain:
+            train_together(notebooks, parameters, scheduler)
+        for name, path in notebooks.items():
+            elsewhere = {"scheduler": scheduler} if scheduler and has_parameter(path, "scheduler") else {}
+            began = time.perf_counter()
+            print(f"{name}: profile {options.profile}", flush=True)
+            try:
+                papermill.execute_notebook(
+                    str(path), str(folder / f"{name}.ipynb"), kernel_name="python3",
+                    parameters={**parameters, "retrain": options.retrain, **elsewhere},
+                    progress_bar=False, stderr_file=sys.stderr,
+                )  # fmt: skip
+            except papermill.PapermillExecutionError as error:
+                raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error
+            report = folder / f"{name}.md"
+            written = report if report.is_file() else folder / f"{name}.ipynb"
+            print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)
     return write_pages(options.profile)
+
+
+def _scheduler(options: argparse.Namespace) -> contextlib.AbstractContextManager[str | None]:
+    """The address of the scheduler that is asked for: a given one, one that is started here, or none."""
+    from prffn.cluster import check_address, local_workers
+
+    if options.workers is not None:
+        return local_workers(options.workers, options.device)
+    if options.scheduler is not None:
+        check_address(options.scheduler)
+    return contextlib.nullcontext(options.scheduler)
+
+
+def train_together(notebooks: dict[str, Path], parameters: dict[str, Any], scheduler: str) -> None:
+    """Trains on a scheduler's workers what the notebooks lack, all at once: a table alone may not keep them busy.
+
+    Raises ValueError if a run stops with an error; the others are recorded.
+    """
+    from prffn.cluster import RunKillsWorkers
+    from prffn.notebook import experiments_of
+    from prffn.runs import ensure
+    from prffn.training import NonFiniteLoss
+
+    experiments = {
+        f"{name}: {label}": group
+        for name, path in notebooks.items()
+        for label, group in experiments_of(path, **parameters).items()
+    }
+    if experiments:
+        try:
+            print(
+                ensure(experiments, parameters["profile"], device=parameters["device"], scheduler=scheduler), flush=True
+            )
+        except (NonFiniteLoss, RunKillsWorkers) as error:
+            raise ValueError("; ".join([str(error), *getattr(error, "__notes__", [])])) from error
 
 
 def find_notebooks(names: list[str]) -> dict[str, Path]:

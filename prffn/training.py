@@ -104,6 +104,7 @@ def train(
     validate: Callable[[nn.Module], float] | None = None,
     label: str = "training",
     progress: bool = True,
+    on_step: Callable[[int], None] | None = None,
 ) -> Trained:
     """Trains the experiment's network, from `checkpoint` where there is one.
 
@@ -112,6 +113,7 @@ def train(
         same number of threads). A damaged one, or one of another experiment, is not used.
     start: weights to start from, see `take_over`: those of the run that training.start names.
     validate: gives the PSNR in dB of the network; the curve then holds it as `psnr_y` at some ten points and the end.
+    on_step: called after each step with the number of steps done.
     Raises NonFiniteLoss naming the step and the term, ValueError or FileNotFoundError if the images cannot be used.
     """
     e, config, device = experiment, experiment.training, torch.device(device)
@@ -184,6 +186,8 @@ def train(
         if checkpoint and time.perf_counter() - last_saved > checkpoint_every:
             save()
             last_saved = time.perf_counter()
+        if on_step is not None:
+            on_step(step)
     bar.close()
     if checkpoint:
         save()
