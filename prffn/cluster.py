@@ -6,6 +6,7 @@ a scheduler calls, with the same lock, record and checkpoint of each run. What d
 
 import contextlib
 import dataclasses
+import logging
 import os
 import queue
 import re
@@ -82,8 +83,9 @@ def local_workers(count: int, device: str = "auto") -> Iterator[str]:
             raise ValueError(f"{count} workers need as many GPUs, and there are {len(gpus)} here; or use device cpu")
         for environment, gpu in zip(environments, gpus, strict=False):
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-    common = {"host": "127.0.0.1", "dashboard": False}
-    options = {**common, "nthreads": 1, "memory_limit": 0, "resources": resources}
+    common = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    quiet = logging.WARNING
+    options = {**common, "nthreads": 1, "memory_limit": 0, "resources": resources, "silence_logs": quiet}
     with (
         # else a nanny sets OMP_NUM_THREADS and others in this process too, and the kernels of notebooks inherit them
         dask.config.set({"distributed.nanny.pre-spawn-environ": {}}),
@@ -93,6 +95,7 @@ def local_workers(count: int, device: str = "auto") -> Iterator[str]:
                 number: {"cls": distributed.Nanny, "options": {**options, "env": environment}}
                 for number, environment in enumerate(environments)
             },
+            silence_logs=quiet,
         ) as cluster,
     ):
         yield cluster.scheduler_address
@@ -312,7 +315,7 @@ class _Campaign:
                 return None
             errors[key] = RunKillsWorkers(
                 f"{name} ({key}): {lost} ended while they trained it, and its checkpoint stays at step {step}; the "
-                f"last was {killed.last_worker.address}, see its log. If memory is short, take larger machines, or start "
+                f"last was {killed.last_worker.address}, see its log. If memory is short, take larger ones, or start "
                 "workers with --memory-limit 0 if it was dask's own limit; then run this again"
             )
         except CancelledError:  # of the client, not of the run
