@@ -73,16 +73,9 @@ def local_workers(count: int, device: str = "auto") -> Iterator[str]:
     distributed = _distributed()
     import dask
 
-    environments = [{"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // count))} for _ in range(count)]
-    resources = {}
-    if (kind := pick_device(device).type) != "cpu":
-        resources = {GPU: 1}
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
-        gpus = visible.split(",") if kind == "cuda" else ["0"]
-        if count > len(gpus):
-            raise ValueError(f"{count} workers need as many GPUs, and there are {len(gpus)} here; or use device cpu")
-        for environment, gpu in zip(environments, gpus, strict=False):
-            environment["CUDA_VISIBLE_DEVICES"] = gpu
+    kind = pick_device(device).type
+    environments = _environments(count, kind)
+    resources = {} if kind == "cpu" else {GPU: 1}
     common = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     quiet = logging.WARNING
     options = {**common, "nthreads": 1, "memory_limit": 0, "resources": resources, "silence_logs": quiet}
@@ -99,6 +92,18 @@ def local_workers(count: int, device: str = "auto") -> Iterator[str]:
         ) as cluster,
     ):
         yield cluster.scheduler_address
+
+
+def _environments(count: int, kind: str) -> list[dict[str, str]]:
+    """The environment variables of each worker of this machine. Raises ValueError if there are not so many GPUs."""
+    environments = [{"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // count))} for _ in range(count)]
+    if kind == "cpu":
+        return environments
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    gpus = visible.split(",") if kind == "cuda" else ["0"]
+    if count > len(gpus):
+        raise ValueError(f"{count} workers need as many GPUs, and there are {len(gpus)} here; or use device cpu")
+    return [{**each, "CUDA_VISIBLE_DEVICES": gpu} for each, gpu in zip(environments, gpus, strict=False)]
 
 
 def train_on(
@@ -124,10 +129,10 @@ def train_on(
             campaign = _Campaign(client, address, wanted, place, asked, known, progress)
             with contextlib.closing(campaign):
                 yield from campaign.outcomes(errors)
-        except (CancelledError, _distributed().CommClosedError, TimeoutError) as error:
+        except (CancelledError, _distributed().comm.CommClosedError, TimeoutError) as error:
             raise ConnectionError(
-                f"the scheduler at {address} is lost, or it has dropped the runs ({error}). What was recorded, and the "
-                f"last checkpoint of each run, are kept in {store} and {cache_root()}: run this again"
+                f"the scheduler at {address} is lost, or it has dropped the runs. What was recorded, and the last "
+                f"checkpoint of each run, are kept in {store} and {cache_root()}: run this again"
             ) from error
     if errors:
         first = next(iter(errors.values()))
@@ -160,8 +165,11 @@ def _connected(scheduler: "str | Client") -> Iterator["Client"]:
             f"no dask scheduler answers at {scheduler} ({error}). Start one with `dask scheduler`, and workers with "
             f"`dask worker {scheduler} --nthreads 1`, or train without a scheduler"
         ) from error
-    with client:
+    try:
         yield client
+    finally:
+        with distributed.utils.silence_logging_cmgr(logging.CRITICAL, root="distributed.client"):
+            client.close()  # would log that the scheduler is lost, which an error says already
 
 
 @contextlib.contextmanager

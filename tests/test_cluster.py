@@ -1,4 +1,4 @@
-"""Runs on dask workers: the records of a serial run, whatever dies meanwhile. Real schedulers, processes and SIGKILL."""
+"""Runs on dask workers: the records of a serial run, whatever dies meanwhile. Scheduler, workers, SIGKILL: all real."""
 
 import dataclasses
 import json
@@ -348,7 +348,7 @@ def test_one_training_for_each_worker(worker, on_gpu, message):
     if message is None:
         cluster._refuse({"tcp://host:1": worker}, on_gpu)
     else:
-        with pytest.raises(ValueError, match=f"the worker at tcp://host:1 {message}"):
+        with pytest.raises(ValueError, match=f"the worker at tcp://host:1 .*{message}"):
             cluster._refuse({"tcp://host:1": worker}, on_gpu)
 
 
@@ -417,8 +417,20 @@ def test_each_worker_has_its_share_of_the_threads(client):
     assert dict(os.environ) == before
 
 
-CELL = "scheduler = None  # address of a dask scheduler that trains the runs"
-CALL = "ensure(experiments, profile, device=device, retrain=retrain"
+def test_each_worker_has_a_gpu_of_its_own(monkeypatch):
+    import torch
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in cluster._environments(2, "cuda")] == ["0", "1"]
+    with pytest.raises(ValueError, match="3 workers need as many GPUs, and there are 2 here"):
+        cluster._environments(3, "cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3,GPU-4f")  # what the user leaves to this program
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in cluster._environments(3, "cuda")] == ["5", "3", "GPU-4f"]
+    assert "CUDA_VISIBLE_DEVICES" not in cluster._environments(1, "cpu")[0]
+
+
+PARAMETER = "scheduler = None  # address of a dask scheduler that trains the runs"
 
 
 def with_scheduler(path: Path, target: Path, few_steps: str = "") -> Path:
@@ -426,10 +438,9 @@ def with_scheduler(path: Path, target: Path, few_steps: str = "") -> Path:
     notebook = nbformat.read(path, 4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if "scheduler" not in cell.source:
-        cell.source += f"\n{CELL}"
+        cell.source += f"\n{PARAMETER}"
         for code in notebook.cells:
-            code.source = code.source.replace(f"{CALL})", f"{CALL}, scheduler=scheduler)")
-            code.source = code.source.replace("retrain=retrain)\n", "retrain=retrain, scheduler=scheduler)\n")
+            code.source = code.source.replace("retrain=retrain)", "retrain=retrain, scheduler=scheduler)")
     if few_steps:
         notebook.cells.insert(notebook.cells.index(cell), nbformat.v4.new_code_cell(few_steps))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -461,14 +472,15 @@ def test_only_notebooks_that_have_it_get_the_scheduler(tmp_path, monkeypatch):
 
 def test_the_command_line_writes_the_same_report(address, tmp_path, monkeypatch):
     """Table 5 at profile quick, with few steps: by a scheduler's workers, and serially, from one notebook."""
-    few = {"quick": {"training.steps": 8}}
-    changes = "; ".join(f"config.{name}['quick'] |= {steps}" for name, steps in
-                        {"PROFILES": few["quick"], "CONTINUED": {"training.steps": 4}}.items())  # fmt: skip
-    for name, steps in {"PROFILES": 8, "CONTINUED": 4}.items():  # the command reads the notebook here as well
-        monkeypatch.setitem(getattr(config, name)["quick"], "training.steps", steps)
+    changes = "from prffn import config"
+    for budget, steps in {"PROFILES": 8, "CONTINUED": 4}.items():
+        monkeypatch.setitem(
+            getattr(config, budget)["quick"], "training.steps", steps
+        )  # as the command reads the notebook
+        changes += f"\nconfig.{budget}['quick']['training.steps'] = {steps}"  # as its kernel runs it
     name = "table5_region_size"
     path = CHECKOUT / "notebooks" / f"{name}.ipynb"
-    notebook = with_scheduler(path, tmp_path / "notebooks" / path.name, f"from prffn import config; {changes}")
+    notebook = with_scheduler(path, tmp_path / "notebooks" / path.name, changes)
     monkeypatch.setattr(command_line, "find_notebooks", lambda _: {name: notebook})
     monkeypatch.setattr(command_line, "write_pages", lambda *_: 0)
     written = {}
