@@ -1,4 +1,4 @@
-"""Command line: `python -m prffn reports`, `overview`, `html`, `plan`, `bench`, `data`, `ship`, `upscale`."""
+"""Command line: `python -m prffn reports`, `train`, `overview`, `html`, `plan`, `bench`, `data`, `ship`, `upscale`."""
 
 import argparse
 import contextlib
@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from prffn.config import PROFILES, unknown
 from prffn.paths import RECORDED, TEXT_PROGRESS_VARIABLE, checkout, data_root, reports_root
@@ -29,6 +28,16 @@ def main(arguments: list[str] | None = None) -> int:
     where.add_argument("--scheduler", metavar="ADDRESS", help="of dask: its workers train, not this process")
     where.add_argument("--workers", type=int, metavar="N", help="train on so many processes of this machine, on a GPU "
                        "each where there are GPUs")  # fmt: skip
+
+    train = commands.add_parser("train", help="train and record what the notebooks need, without their reports; under "
+                                "torchrun, each run by several processes")  # fmt: skip
+    train.add_argument(
+        "notebooks", nargs="*", help="names such as table5_region_size, or files; all of them if none is given"
+    )
+    train.add_argument("--label", action="append", help="only the runs of this label; may be given several times")
+    train.add_argument("--profile", default="quick", choices=sorted(PROFILES))
+    train.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
+    train.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
 
     plan = commands.add_parser("plan", help="a dry run: the runs of a profile, and what they take on this device")
     plan.add_argument("notebooks", nargs="*", help="names such as table5_region_size; all of them if none is given")
@@ -80,6 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "reports":
             return run_notebooks(options)
+        if options.command == "train":
+            from prffn import trainings
+
+            return trainings.run(find_notebooks(options.notebooks), options)
         if options.command == "plan":
             return plan_runs(options)
         if options.command in ("overview", "html"):
@@ -126,6 +139,7 @@ def run_notebooks(options: argparse.Namespace) -> int:
     import papermill
 
     from prffn.notebook import has_parameter
+    from prffn.trainings import train_together
 
     notebooks = find_notebooks(options.notebooks)
     parameters = {"profile": options.profile, "device": options.device}
@@ -136,7 +150,7 @@ def run_notebooks(options: argparse.Namespace) -> int:
     os.environ[TEXT_PROGRESS_VARIABLE] = "1"  # the notebooks' kernels inherit it: their bars reach this terminal
     with _scheduler(options) as scheduler:
         if scheduler is not None and not options.retrain:
-            train_together(notebooks, parameters, scheduler)
+            train_together(notebooks, scheduler, **parameters)
         for name, path in notebooks.items():
             elsewhere = {"scheduler": scheduler} if scheduler and has_parameter(path, "scheduler") else {}
             began = time.perf_counter()
@@ -166,37 +180,14 @@ def _scheduler(options: argparse.Namespace) -> contextlib.AbstractContextManager
     return contextlib.nullcontext(options.scheduler)
 
 
-def train_together(notebooks: dict[str, Path], parameters: dict[str, Any], scheduler: str) -> None:
-    """Trains on a scheduler's workers what the notebooks lack, all at once: a table alone may not keep them busy.
-
-    Raises ValueError if a run stops with an error; the others are recorded.
-    """
-    from prffn.cluster import RunKillsWorkers
-    from prffn.notebook import experiments_of
-    from prffn.runs import ensure
-    from prffn.training import NonFiniteLoss
-
-    experiments = {
-        f"{name}: {label}": group
-        for name, path in notebooks.items()
-        for label, group in experiments_of(path, **parameters).items()
-    }
-    if experiments:
-        try:
-            print(
-                ensure(experiments, parameters["profile"], device=parameters["device"], scheduler=scheduler), flush=True
-            )
-        except (NonFiniteLoss, RunKillsWorkers) as error:
-            raise ValueError("; ".join([str(error), *getattr(error, "__notes__", [])])) from error
-
-
 def find_notebooks(names: list[str]) -> dict[str, Path]:
-    """The notebooks of these names, all if there are none. Raises ValueError for a name that no notebook has."""
+    """The notebooks of these names, or files, all if there are none. Raises ValueError for what is neither."""
     available = {path.stem: path for path in sorted((checkout() / "notebooks").glob("*.ipynb"))}
+    own = {name: Path(name) for name in names if name.endswith(".ipynb") and Path(name).is_file()}
     for name in names:
-        if name not in available:
+        if name not in available | own:
             raise ValueError(unknown("notebook", name, available))
-    return {name: available[name] for name in names or available}
+    return {path.stem: path for path in ((available | own)[name] for name in names or available)}
 
 
 def plan_runs(options: argparse.Namespace) -> int:

@@ -18,11 +18,13 @@ from filelock import FileLock
 
 from prffn.config import SHIPPED, Experiment, check_profile, fields_of, setting
 from prffn.data import set_checksum, set_label
+from prffn.joint import announce
 from prffn.losses.backbone import BackboneUnavailable, backbone_sha256
 from prffn.machine import pick_device, provenance, threads_for
 from prffn.metrics import Evaluation, evaluate, evaluate_bicubic
 from prffn.models.complexity import multi_adds, parameters
 from prffn.paths import cache_root, reports_root
+from prffn.processes import Processes
 from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.training import build_model, load_checkpoint, train, weights_sha256
 
@@ -56,16 +58,27 @@ def run_key(experiment: Experiment) -> str:
 
 
 def backbone_checksum(experiment: Experiment) -> str | None:
-    """Checksum of the backbone of L_perc and L_CSD: of that at hand, else of the recorded one; None if none is used."""
+    """Checksum of the backbone of L_perc and L_CSD: of that at hand, else of the recorded one; None if none is used.
+
+    Warns if the one at hand is not the study's: its records are then of another one, and are not found.
+    """
     loss = experiment.loss
     if not (loss.perceptual_weight or loss.csd_weight):
         return None
+    recorded = RECORDED_BACKBONES.get(loss.backbone)
     try:
-        return backbone_sha256(loss.backbone)
+        found = backbone_sha256(loss.backbone)
     except BackboneUnavailable:
-        if loss.backbone not in RECORDED_BACKBONES:
+        if recorded is None:
             raise
-        return RECORDED_BACKBONES[loss.backbone]
+        return recorded
+    if recorded is not None and found != recorded:
+        warnings.warn(
+            f"the weights of {loss.backbone} at hand are not those of the recorded study: runs with them are new. If "
+            "you did not choose others, their file is damaged: get it again",
+            stacklevel=2,
+        )
+    return found
 
 
 def settings_of(experiment: Experiment) -> dict[str, Any]:
@@ -154,6 +167,7 @@ def ensure(
     device: str = "auto",
     retrain: bool = False,
     progress: bool = True,
+    processes: Processes | None = None,
     scheduler: "str | Client | None" = None,
 ) -> Runs:
     """The runs of all experiments: recorded ones are loaded, the others trained, measured and recorded.
@@ -162,9 +176,12 @@ def ensure(
     retrain: train all of them afresh. A damaged record is never used: it is reported and trained again. Two
     processes that need the same run train it once; a killed run goes on from its checkpoint. A run from whose weights
     others start is trained before them, and again if it is recorded and its weights are on another machine.
+    processes: those that train each run together, of which this one is rank 0 and the others `follow`, see joint.py.
     scheduler: of dask, its address or a client of it: its workers train the runs, side by side, on their own `device`
     (prffn/cluster.py). None: this process does, one after the other.
     """
+    if scheduler is not None and processes is not None:
+        raise ValueError("a run is trained by the workers of a scheduler or by several processes: give one of the two")
     if profile != SHIPPED:
         check_profile(profile)
     store = reports_root() / profile / "runs"
@@ -188,7 +205,7 @@ def ensure(
         name = f"run {number} of {len(missing)}: {label}, seed {e.seed}"
         wanted[key] = Wanted(experiment=e, name=name, retrain=retrain, need_weights=key in starts)
     trained: set[str] = set()
-    for key, outcome in _train(wanted, store, device, progress, scheduler):
+    for key, outcome in _train(wanted, store, device, progress, scheduler, processes):
         if isinstance(outcome, BackboneUnavailable):
             not_measured |= {label: str(outcome) for label, group in keys.items() if key in group}
             continue
@@ -239,7 +256,12 @@ class Outcome:
 
 
 def _train(
-    wanted: Mapping[str, Wanted], store: Path, device: str, progress: bool, scheduler: "str | Client | None"
+    wanted: Mapping[str, Wanted],
+    store: Path,
+    device: str,
+    progress: bool,
+    scheduler: "str | Client | None",
+    processes: Processes | None,
 ) -> Iterable[tuple[str, Outcome | BackboneUnavailable]]:
     """Yields the key of each run with what has become of it, once that is known."""
     if scheduler is not None and wanted:
@@ -249,7 +271,8 @@ def _train(
         return
     for key, run in wanted.items():
         try:
-            yield key, record_run(key, run, store, pick_device(device), afresh=run.retrain, progress=progress)
+            picked, afresh = pick_device(device), run.retrain
+            yield key, record_run(key, run, store, picked, afresh=afresh, progress=progress, processes=processes)
         except BackboneUnavailable as reason:
             yield key, reason
 
@@ -263,10 +286,11 @@ def record_run(
     afresh: bool = False,
     progress: bool = False,
     on_step: Callable[[int], None] | None = None,
+    processes: Processes | None = None,
 ) -> Outcome:
     """Trains, measures and records a run under its lock, unless another process has done so meanwhile.
 
-    afresh: not from its checkpoint. on_step: see `train`. Raises BackboneUnavailable, and what `train` raises.
+    afresh: not from its checkpoint. on_step, processes: see `train`. Raises BackboneUnavailable and what `train` does.
     """
     e = wanted.experiment
     lock = cache_root() / "locks" / f"{key}.lock"
@@ -277,7 +301,7 @@ def record_run(
         record = None if redo else load_record(store, key, e)
         if record is not None:
             return Outcome(record, made_now=False)
-        record = _make_record(e, key, device, wanted.name, progress, afresh, on_step)
+        record = _make_record(e, key, device, wanted.name, progress, afresh, on_step, processes)
         save_record(store, key, record)
     return Outcome(record, made_now=True)
 
@@ -301,14 +325,18 @@ def _make_record(
     progress: bool,
     afresh: bool,
     on_step: Callable[[int], None] | None,
+    processes: Processes | None,
 ) -> dict[str, Any]:
+    processes = processes or Processes(device=device)
     checkpoint = checkpoint_path(key)
     if afresh:
         checkpoint.unlink(missing_ok=True)
-    started = datetime.now(UTC)
-    scale = e.data.scale
+    started, scale = datetime.now(UTC), e.data.scale
+    # before the training: an image or a file of weights that cannot be used is told at once
+    bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
     start = start_weights(e)
     with threads_for(parameters(build_model(e))) as threads:
+        announce(processes, e)
         trained = train(
             e,
             device=device,
@@ -318,12 +346,12 @@ def _make_record(
             label=label,
             progress=progress,
             on_step=on_step,
+            processes=processes,
         )
     evaluation = {
         set_label(name): evaluate(trained.model, name, scale=scale, lpips=e.data.lpips, device=device).to_json()
         for name in e.data.evaluation
     }
-    bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
     return {
         "key": key,
         "protocol": PROTOCOL,
@@ -340,8 +368,8 @@ def _make_record(
         "train_seconds": round(trained.seconds, 2),
         "peak_memory_mb": round(trained.peak_memory_mb, 1),
         "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": provenance(device, threads),
+        "finished": max(started, datetime.now(UTC)).isoformat(timespec="seconds"),  # the clock may be set back
+        "provenance": provenance(device, threads, processes.world_size),
     }
 
 
@@ -362,7 +390,8 @@ def start_weights(e: Experiment) -> dict[str, torch.Tensor] | None:
     if state := load_checkpoint(path):
         return state["model"]
     raise FileNotFoundError(
-        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path}: train it first"
+        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path} that can be used: "
+        "remove that file if it is there, and train it first"
     )
 
 

@@ -19,10 +19,11 @@ import pytest
 from conftest import CHECKOUT, tiny_settings
 
 import prffn.__main__ as command_line
-from prffn import cluster, config, paths
+from prffn import cluster, config, paths, trainings
 from prffn.cluster import RunKillsWorkers, check_address, local_workers
 from prffn.config import Experiment, experiment
 from prffn.notebook import check_parameters, has_parameter
+from prffn.processes import Processes
 from prffn.records import read_record
 from prffn.runs import checkpoint_path, ensure, run_key
 from prffn.training import NonFiniteLoss, load_checkpoint
@@ -361,6 +362,11 @@ def test_without_distributed(tiny, monkeypatch, capsys):
     assert ensure({}, "quick").trained == set()
 
 
+def test_a_scheduler_or_several_processes(tiny):
+    with pytest.raises(ValueError, match="give one of the two"):
+        ensure({"a": [tiny]}, "quick", scheduler="tcp://127.0.0.1:1", processes=Processes())
+
+
 def test_folders_of_images_are_absolute(tiny):
     relative = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, train="photos"))
     wanted = {"key": cluster.Wanted(experiment=relative, name="", retrain=False, need_weights=False)}
@@ -458,7 +464,7 @@ def test_only_notebooks_that_have_it_get_the_scheduler(tmp_path, monkeypatch):
     assert not has_parameter(table6, "scheduler")
     given: dict[str, dict[str, Any]] = {}
     monkeypatch.setattr(command_line, "find_notebooks", lambda _: {"has": has, "table6_memory_time": table6})
-    monkeypatch.setattr(command_line, "train_together", lambda *_: None)
+    monkeypatch.setattr(trainings, "train_together", lambda *_, **__: None)
     monkeypatch.setattr(command_line, "write_pages", lambda *_: 0)
     monkeypatch.setattr(
         papermill, "execute_notebook", lambda path, out, parameters, **_: given.update({Path(path).stem: parameters})
