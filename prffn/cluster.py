@@ -135,9 +135,10 @@ def train_on(
                 f"checkpoint of each run, are kept in {store} and {cache_root()}: run this again"
             ) from error
     if errors:
-        first = next(iter(errors.values()))
-        for key, failure in errors.items():
-            first.add_note(f"in {wanted[key].name} ({key}): {type(failure).__name__}: {failure}")
+        (key, first), *others = errors.items()
+        first.add_note(f"in {wanted[key].name} ({key})")
+        for key, failure in others:
+            first.add_note(f"also in {wanted[key].name} ({key}): {type(failure).__name__}: {failure}")
         raise first
 
 
@@ -254,6 +255,7 @@ class _Campaign:
         self.tasks: dict[str, Future] = {}
         self.saved: dict[str, int] = {}
         """The step in the checkpoint of each run when it was submitted."""
+        self.attempt = dict.fromkeys(wanted, 1)
         self.bars: dict[str, Any] = {}
 
     def outcomes(self, errors: dict[str, Exception]) -> Iterator[tuple[str, Outcome | BackboneUnavailable]]:
@@ -278,6 +280,7 @@ class _Campaign:
                 self._forget(key)
                 if outcome is not None:
                     yield key, outcome
+                self.attempt[key] += 1
                 self._submit(errors)
 
     def _submit(self, errors: dict[str, Exception]) -> None:
@@ -301,9 +304,13 @@ class _Campaign:
             future.add_done_callback(lambda future, key=key: self.news.put((key, future)))
 
     def _topic(self, key: str) -> str:
-        """Name of a run's task and of its messages: the same for all clients that want the same."""
+        """Name of a run's task and of its messages: the same for all clients that want the same.
+
+        Another one for each attempt: dask gives the failure of one that it has given up to all who ask for it again.
+        """
         run = self.wanted[key]
-        return f"prffn-{key}-{digest([repr(self.place), run.retrain, run.need_weights])[:8]}"
+        what = digest([repr(self.place), run.retrain, run.need_weights, self.attempt[key]])
+        return f"prffn-{key}-{what[:8]}"
 
     def _settle(self, key: str, future: "Future", errors: dict[str, Exception]) -> Outcome | BackboneUnavailable | None:
         """What has become of a run whose task has ended; None if it has failed, or goes on elsewhere."""

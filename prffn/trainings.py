@@ -1,4 +1,4 @@
-"""Trains what notebooks need, without their reports: `python -m prffn train`, alone, under torchrun, or by dask workers."""
+"""Trains what notebooks need, without their reports: `python -m prffn train`, with torchrun on several GPUs."""
 
 import argparse
 import os

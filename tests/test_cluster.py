@@ -179,13 +179,16 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(client, address, phot
         "no images": [experiment(tiny_settings(photo_folder, **{"data.train": "BSD200"}))],
         "good": seeds(tiny, 2),
     }
-    for _ in range(2):
+    for missing in (4, 2):
         with pytest.warns(UserWarning, match="others go on"), pytest.raises(Exception) as raised:  # noqa: PT011
             ensure(asked, "quick", device="cpu", progress=False, scheduler=address)
         assert type(raised.value) in (NonFiniteLoss, FileNotFoundError)
-        notes = "\n".join(raised.value.__notes__)
-        assert f"in run 1 of {4 if _ == 0 else 2}: diverges, seed 0 ({run_key(asked['diverges'][0])}): Non" in notes
-        assert "python -m prffn data get BSD200" in notes
+        told = "\n".join([str(raised.value), *raised.value.__notes__])
+        for number, label in enumerate(("diverges", "no images"), start=1):
+            name = f"run {number} of {missing}: {label}, seed 0 ({run_key(asked[label][0])})"
+            assert told.count(name) == 1
+        assert "is nan at step" in told or "is inf at step" in told
+        assert "python -m prffn data get BSD200" in told
     store = tmp_path / "reports" / "quick" / "runs"
     assert sorted(os.listdir(store)) == sorted(f"{run_key(e)}.json" for e in asked["good"])
 
