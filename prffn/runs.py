@@ -301,7 +301,7 @@ def record_run(
         record = None if redo else load_record(store, key, e)
         if record is not None:
             return Outcome(record, made_now=False)
-        record = _make_record(e, key, device, wanted.name, progress, afresh, on_step, processes)
+        record = _make_record(e, key, device, wanted.name, progress, afresh, processes, on_step)
         save_record(store, key, record)
     return Outcome(record, made_now=True)
 
@@ -324,8 +324,8 @@ def _make_record(
     label: str,
     progress: bool,
     afresh: bool,
-    on_step: Callable[[int], None] | None,
-    processes: Processes | None,
+    processes: Processes | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     processes = processes or Processes(device=device)
     checkpoint = checkpoint_path(key)
