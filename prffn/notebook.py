@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prffn.cluster import check_address
 from prffn.config import Experiment, check_profile, unknown
 from prffn.machine import pick_device
 
@@ -31,6 +32,15 @@ def check_parameters(**parameters: Any) -> None:
         if not isinstance(parameters["device"], str):
             raise TypeError(f"device must be 'auto', 'cpu', 'cuda' or 'mps', got {parameters['device']!r}")
         pick_device(parameters["device"])
+    if parameters.get("scheduler") is not None:
+        check_address(parameters["scheduler"])
+
+
+def has_parameter(path: Path, name: str) -> bool:
+    """Whether a notebook has a parameter of this name, in its cell tagged "parameters"."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    return any(name in _assigned(ast.parse("".join(cell["source"]))) for cell in tagged)
 
 
 def _injected_names() -> list[str]:
