@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prffn.config import Experiment, check_profile, unknown
+from prffn.config import Experiment, check_profile, check_seeds, unknown
 from prffn.machine import pick_device
 
 
@@ -22,14 +22,12 @@ def check_parameters(**parameters: Any) -> None:
     if "profile" in parameters:
         check_profile(parameters["profile"])
     if "seeds" in parameters:
-        seeds = parameters["seeds"]
-        if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1):
-            raise ValueError(f"seeds must be a whole number from 1 on, or None for the profile's own, got {seeds!r}")
+        check_seeds(parameters["seeds"])
     if "retrain" in parameters and not isinstance(parameters["retrain"], bool):
         raise TypeError(f"retrain must be True or False, got {parameters['retrain']!r}")
     if "device" in parameters:
         if not isinstance(parameters["device"], str):
-            raise TypeError(f"device must be 'auto', 'cpu', 'cuda' or 'mps', got {parameters['device']!r}")
+            raise TypeError(f"device must be one of auto, cpu, cuda or mps, got {parameters['device']!r}")
         pick_device(parameters["device"])
 
 

@@ -19,7 +19,7 @@ from prffn.data import image_set
 from prffn.degradation import ImageArray
 
 # The same examples in every run, on machines of any pace: what fails in one place fails in all.
-settings.register_profile("reproducible", deadline=None, derandomize=True, max_examples=40, print_blob=False)
+settings.register_profile("reproducible", deadline=None, derandomize=True, max_examples=100, print_blob=False)
 settings.load_profile("reproducible")
 
 CHECKOUT = Path(__file__).resolve().parent.parent

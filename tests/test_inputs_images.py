@@ -1,6 +1,7 @@
 """Any image: of every mode, size, orientation and scale, it is taken as documented, or refused by an error that names
 it and says what to do. Properties, over examples that hypothesis draws."""
 
+import dataclasses
 import struct
 import tempfile
 import zlib
@@ -26,6 +27,7 @@ from prffn.metrics import evaluate_bicubic, psnr_y, ssim_y
 from prffn.photos import FORMATS, read_photo
 from prffn.pictures import picture
 from prffn.plots import new_figure
+from prffn.runs import ensure
 from prffn.upscaling import upscale_file
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of odd and damaged files
@@ -301,6 +303,15 @@ def test_evaluation_names_the_image_that_is_too_small(sizes, scale):
         else:
             found = evaluate_bicubic(str(where), scale=scale)
             assert np.isfinite(found.psnr_y + found.ssim_y).all()
+
+
+def test_an_image_that_cannot_be_measured_is_found_before_the_training(tiny, photo_folder, tmp_path):
+    """Not after days of it."""
+    Image.fromarray(noise((16, 40))).save(photo_folder / "small.png")
+    e = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, patch_size=5))
+    with pytest.raises(ValueError, match="image small of photos: SSIM needs at least 11 x 11 pixels after shaving"):
+        ensure({"tiny": [e]}, "quick", progress=False)
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 # Networks
