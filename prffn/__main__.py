@@ -1,4 +1,4 @@
-"""Command line: `python -m prffn reports`, `overview`, `html`, `plan`, `bench`, `data`, `ship`, `upscale`."""
+"""Command line: `python -m prffn reports`, `train`, `overview`, `html`, `plan`, `bench`, `data`, `ship`, `upscale`."""
 
 import argparse
 import os
@@ -23,6 +23,16 @@ def main(arguments: list[str] | None = None) -> int:
     reports.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
     reports.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     reports.add_argument("--retrain", action="store_true", help="train all runs afresh")
+
+    train = commands.add_parser("train", help="train and record what the notebooks need, without their reports; under "
+                                "torchrun, each run by several processes")  # fmt: skip
+    train.add_argument(
+        "notebooks", nargs="*", help="names such as table5_region_size, or files; all of them if none is given"
+    )
+    train.add_argument("--label", action="append", help="only the runs of this label; may be given several times")
+    train.add_argument("--profile", default="quick", choices=sorted(PROFILES))
+    train.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
+    train.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
 
     plan = commands.add_parser("plan", help="a dry run: the runs of a profile, and what they take on this device")
     plan.add_argument("notebooks", nargs="*", help="names such as table5_region_size; all of them if none is given")
@@ -74,6 +84,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "reports":
             return run_notebooks(options)
+        if options.command == "train":
+            from prffn import trainings
+
+            return trainings.run(find_notebooks(options.notebooks), options)
         if options.command == "plan":
             return plan_runs(options)
         if options.command in ("overview", "html"):
@@ -143,12 +157,13 @@ def run_notebooks(options: argparse.Namespace) -> int:
 
 
 def find_notebooks(names: list[str]) -> dict[str, Path]:
-    """The notebooks of these names, all if there are none. Raises ValueError for a name that no notebook has."""
+    """The notebooks of these names, or files, all if there are none. Raises ValueError for what is neither."""
     available = {path.stem: path for path in sorted((checkout() / "notebooks").glob("*.ipynb"))}
+    own = {name: Path(name) for name in names if name.endswith(".ipynb") and Path(name).is_file()}
     for name in names:
-        if name not in available:
+        if name not in available | own:
             raise ValueError(unknown("notebook", name, available))
-    return {name: available[name] for name in names or available}
+    return {path.stem: path for path in ((available | own)[name] for name in names or available)}
 
 
 def plan_runs(options: argparse.Namespace) -> int:

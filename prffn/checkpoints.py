@@ -3,7 +3,6 @@
 Only tensors are read: torch.load with weights_only, or safetensors. A checkpoint must fit to the last key and shape.
 """
 
-import pickle
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +15,8 @@ from torch import Tensor, nn
 from prffn.models import NETWORKS, build
 from prffn.models.authors import FORMATS, Format, State
 from prffn.models.blocks import DIV2K_MEAN
+from prffn.pretrained import is_ours, load_pretrained
+from prffn.tensors import DamagedTensors, load_tensors
 from prffn.training import CHECKPOINT_MAGIC
 
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
@@ -32,15 +33,20 @@ def load_network(path: Path | str, name: str | None = None, scale: int | None = 
     path: a state dict in PyTorch's format or in safetensors, bare or within {"params": ...}, {"state_dict": ...} and
         the like, with or without "module." before each key. Under the names of the authors of CARN, CARN-M, SMSR,
         MSRN, AWSRN, OISR, SeaNet, EDSR, RCAN or SwinIR-light; of any network of NETWORKS under ours; or any RGB
-        network for super-resolution that spandrel knows.
+        network for super-resolution that spandrel knows. What `save_pretrained` wrote is checked against its sums.
     name, scale: what it should be; needed only where the file does not tell (a CARN for all scales, for instance).
     Value range and mean RGB are the file's; `scale` of the network is set. Raises FileNotFoundError, UnusableCheckpoint
-    if the file holds no such network, is damaged, or holds anything else than tensors, ValueError for an unknown name.
+    or DamagedWeights if the file holds no such network, is damaged, or holds anything else than tensors, ValueError
+    for an unknown name.
     """
     path = Path(path)
+    model: nn.Module
     if name is not None and name not in NETWORKS:
         raise ValueError(f"unknown network {name!r}; the networks are {', '.join(NETWORKS)}")
-    model, found = _recognise(path, read_state(path), name, scale)
+    if is_ours(path):
+        model, found = load_pretrained(path), "PRFFN"
+    else:
+        model, found = _recognise(path, read_state(path), name, scale)
     if name is not None and found != name:
         raise UnusableCheckpoint(f"{path} holds {found}, not {name}")
     if scale is not None and model.scale != scale:
@@ -87,14 +93,11 @@ def read_state(path: Path) -> State:
 
             content: Any = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UnusableCheckpoint(
-            f"{path} holds Python objects other than tensors, perhaps a whole pickled network, or is damaged. Reading "
-            "it could run any code; where you trust it, load it yourself and save its state_dict()"
-        ) from error
+            content = load_tensors(path)
+    except DamagedTensors as error:
+        raise UnusableCheckpoint(str(error)) from error
     except Exception as error:
-        raise UnusableCheckpoint(f"{path} is damaged, or neither a PyTorch nor a safetensors file ({error})") from error
+        raise UnusableCheckpoint(f"{path} is damaged, or no safetensors file ({error}); get it again") from error
     for _ in WRAPPERS:
         inner = next((content[key] for key in WRAPPERS if isinstance(content, Mapping) and key in content), None)
         content = inner if isinstance(inner, Mapping) else content

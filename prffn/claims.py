@@ -1,12 +1,12 @@
 """Claims about a table as code over its records: each comes out as holds, does not hold, or not decided."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from prffn.runs import Runs, image_sets
-from prffn.statistics import Interval, Verdict, paired_interval, verdict_greater, verdict_not_smaller
+from prffn.statistics import paired_interval, verdict_greater, verdict_not_smaller
 
 NOT_MEASURED = "not measured"
 
@@ -34,7 +34,7 @@ def claims_greater(
     A claim holds, or does not hold, only if the paired 95 % interval over seeds and images excludes zero.
     printed: the paper's figures by label; the column "printed" is then their difference.
     """
-    return _judged(runs, claims, metric, printed or {}, digits, verdict_greater)
+    return _judged(runs, claims, metric, printed or {}, digits)
 
 
 def claims_not_smaller(
@@ -47,9 +47,7 @@ def claims_not_smaller(
     digits: int = 3,
 ) -> pd.DataFrame:
     """As `claims_greater`, for "the first label's figure is not smaller than the second's by more than `margin`"."""
-    return _judged(
-        runs, claims, metric, printed or {}, digits, lambda difference: verdict_not_smaller(difference, margin)
-    )
+    return _judged(runs, claims, metric, printed or {}, digits, margin)
 
 
 def _judged(
@@ -58,7 +56,7 @@ def _judged(
     metric: str,
     printed: Mapping[str, float],
     digits: int,
-    verdict: Callable[[Interval], Verdict],
+    margin: float | None = None,
 ) -> pd.DataFrame:
     rows = []
     for text, (first, second) in claims.items():
@@ -77,7 +75,10 @@ def _judged(
             row["difference"] = round(difference.mean, digits)
             if seeds > 1:
                 row |= {"low": round(difference.low, digits), "high": round(difference.high, digits)}
-            rows.append({**row, "verdict": verdict(difference)})
+            if margin is None:
+                rows.append({**row, "verdict": verdict_greater(difference)})
+            else:
+                rows.append({**row, "margin": margin, "verdict": verdict_not_smaller(difference, margin)})
     return pd.DataFrame(rows).set_index(["claim", "set"])
 
 
@@ -96,8 +97,8 @@ def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB", digits: 
     if seeds == 1:
         lines.append("One seed has no interval: nothing can be decided with it.")
     elif "high" in verdicts:  # something was measured
-        half_width = ((verdicts["high"] - verdicts["low"]) / 2).groupby(level="set", sort=False).median()
-        reach = ", ".join(f"{width:.{digits}f} {unit} on {image_set}" for image_set, width in half_width.items())
+        widths = ((verdicts["high"] - verdicts["low"]) / 2).groupby(level="set", sort=False).median().dropna()
+        reach = ", ".join(f"{width:.{digits}f} {unit} on {image_set}" for image_set, width in widths.items())
         lines.append(
             f"With these seeds and steps a difference must be about {reach} (the median of the intervals' half-widths) "
             "to be told from none."

@@ -99,12 +99,13 @@ def _trained(profile: str, scale: int) -> dict[str, Weights]:
 
 
 def weights_of_losses(experiments: Mapping[str, Sequence[Experiment]], runs: Runs) -> dict[str, Weights]:
-    """The weights of each run, as "L_1, seed 0", from the checkpoints in the cache."""
+    """The weights of each run, as "L_1, seed 0", from the checkpoints in the cache; none of a loss not measured."""
     return {
         of_seed(label, e.seed): Weights(
             run.record["weights_sha256"], f"trained here, profile {runs.profile}", partial(trained_model, e)
         )
         for label, group in experiments.items()
+        if label not in runs.not_measured
         for e, run in zip(group, runs[label], strict=True)
     }
 
@@ -196,7 +197,7 @@ def _make(shown: Picture, method: str, weights: Weights | None, device: torch.de
         sr = upscale_bicubic(lr, shown.scale)
     else:
         try:
-            model = weights.load()
+            model = weights.network()
         except FileNotFoundError:
             return None
         size = parameters(model)

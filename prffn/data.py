@@ -1,7 +1,6 @@
 """Image sets, decoded once into a cache, and random LR/HR patches."""
 
 import hashlib
-import json
 import struct
 import warnings
 import zlib
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from prffn.config import unknown
 from prffn.degradation import ImageArray, downscale, mod_crop
 from prffn.paths import DATA_VARIABLE, atomic_write, cache_root, data_root, user_path
+from prffn.records import DamagedRecord, read_record, save_record
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -100,8 +101,10 @@ def read_image(path: Path) -> ImageArray:
     EXIF says is turned is set upright.
 
     Raises ValueError naming the file if it is damaged, no image, or of more than 8 bits or other colours than RGB.
+    Only PNG files have checksums: in another format damage may pass for another image.
     """
     try:
+        check_png(path)
         with Image.open(path) as file:
             if file.mode not in ("RGB", "L", "P", "1", "LA", "RGBA"):
                 unusable = f"of mode {file.mode}"
@@ -126,6 +129,13 @@ def _orientation(file: Image.Image) -> int:
         return file.getexif().get(ExifTags.Base.Orientation, 1)
     except UNREADABLE:
         return 1
+
+
+def check_png(path: Path) -> None:
+    """Compares the checksums of a PNG file's chunks, also of those that decoding passes over. Raises SyntaxError."""
+    with Image.open(path) as file:
+        if file.format == "PNG":
+            file.verify()
 
 
 def _source_files(name: str) -> list[Path]:
@@ -181,7 +191,7 @@ def image_set(name: str) -> ImageSet:
     files = _source_files(name)
     label = set_label(name)
     where = hashlib.sha256(str(files[0].parent.resolve()).encode()).hexdigest()[:8]
-    cached = _Cache(cache_root() / "images" / f"{label}-{where}" / "hr")
+    cached = _Cache(cache_root() / "images" / f"{label}-{where}" / "hr", str(files[0].parent))
     fingerprint = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     images, checksum = cached.get(fingerprint, ((f.stem, read_image(f)) for f in files))
     return ImageSet(label, tuple(f.stem for f in files), images, checksum)
@@ -213,7 +223,7 @@ def set_checksum(name: str) -> str:
 
 def lr_images(hr: ImageSet, scale: int) -> tuple[ImageArray, ...]:
     """The LR image of each HR image, by the benchmark's degradation, from the cache."""
-    cached = _Cache(cache_root() / "images" / f"{hr.name}-{hr.checksum[:8]}" / f"x{scale}")
+    cached = _Cache(cache_root() / "images" / f"{hr.name}-{hr.checksum[:8]}" / f"x{scale}", hr.name)
     fingerprint = [hr.checksum, scale]
     pairs = zip(hr.image_names, hr.images, strict=True)
     images, _ = cached.get(fingerprint, ((name, _lr_image(hr.name, name, image, scale)) for name, image in pairs))
@@ -228,11 +238,12 @@ def _lr_image(of_set: str, name: str, image: ImageArray, scale: int) -> ImageArr
 
 
 class _Cache:
-    """Decoded images in one folder, memory-mapped; a manifest holds the sum of each file, checked when it is opened."""
+    """Decoded images in one folder, memory-mapped. A record of the folder, with its own checksum, holds the shape and
+    the sum of each, which are checked when it is opened."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.manifest = folder / "manifest.json"
+    def __init__(self, folder: Path, source: str) -> None:
+        self.folder, self.source = folder, source
+        self.record = folder / "images.json"
 
     def get(self, fingerprint: list, make: Iterable[tuple[str, ImageArray]]) -> tuple[tuple[ImageArray, ...], str]:
         """The images and their checksum; made anew unless they are there, come from the same files, and are whole.
@@ -255,37 +266,53 @@ class _Cache:
 
     def _load(self, fingerprint: list) -> tuple[tuple[ImageArray, ...], str] | None:
         try:
-            manifest = json.loads(self.manifest.read_text())
-            if manifest["fingerprint"] != fingerprint:
+            record = read_record(self.record)
+            if record["fingerprint"] != fingerprint:
                 return None
             images = []
-            for entry in manifest["files"]:
+            for entry in record["files"]:
                 path = self.folder / entry["file"]
                 image = np.load(path, mmap_mode="r", allow_pickle=False)
-                if image.dtype != np.uint8 or zlib.crc32(image.data) != entry["crc32"]:
+                found = {"file": path.name, "shape": list(image.shape), "crc32": zlib.crc32(image.data)}
+                if image.dtype != np.uint8 or found != {key: entry[key] for key in found}:
                     raise ValueError(f"{path} is damaged")
                 images.append(image)
-            return tuple(images), manifest["checksum"]
+            return tuple(images), record["checksum"]
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+        except Exception as error:  # NumPy's reader of headers has many of its own
             warnings.warn(f"image cache {self.folder}: {error}; it is made anew", stacklevel=4)
             return None
 
     def _store(self, fingerprint: list, make: Iterable[tuple[str, ImageArray]]) -> None:
         digest = hashlib.sha256()
-        entries = []
-        self.manifest.unlink(missing_ok=True)
+        entries: list[dict[str, Any]] = []
+        before = self._sums()
         for number, (name, image) in enumerate(make):
             image = np.ascontiguousarray(image)
-            file = f"{number:05d}.npy"
-            with atomic_write(self.folder / file) as out:
-                np.save(out, image, allow_pickle=False)
-            entries.append({"file": file, "crc32": zlib.crc32(image.data)})
+            path = self.folder / f"{number:05d}.npy"
+            with atomic_write(path) as out:
+                np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(image))
+                out.write(image.data)  # unlike np.save, it says why it fails
+            crc32 = zlib.crc32(image.data)
+            if before.get(name, crc32) != crc32:
+                warnings.warn(
+                    f"image {name} of {self.source} is not what it was when it was last decoded: runs on it are new. "
+                    "If you did not replace the file, it is damaged: bring it back",
+                    stacklevel=4,
+                )
+            entries.append({"name": name, "file": path.name, "shape": list(image.shape), "crc32": crc32})
             digest.update(f"{name} {image.shape}\n".encode())
             digest.update(image.data)
-        with atomic_write(self.manifest, "w") as out:
-            json.dump({"fingerprint": fingerprint, "checksum": digest.hexdigest(), "files": entries}, out)
+        content = {"fingerprint": fingerprint, "checksum": digest.hexdigest(), "files": entries}
+        save_record(self.folder, self.record.stem, {"key": self.record.stem, **content})
+
+    def _sums(self) -> dict[str, int]:
+        """Of each image by name, as they were the last time; {} where that is not known."""
+        try:
+            return {entry["name"]: entry["crc32"] for entry in read_record(self.record)["files"]}
+        except (FileNotFoundError, DamagedRecord):
+            return {}
 
 
 class PatchSampler:

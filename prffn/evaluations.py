@@ -50,6 +50,13 @@ class Weights:
     origin: str
     load: Callable[[], nn.Module]
 
+    def network(self) -> nn.Module:
+        """Raises FileNotFoundError if there is none, or another one: a run that was trained again elsewhere, say."""
+        network = self.load()
+        if weights_sha256(network) != self.sha256:
+            raise FileNotFoundError(f"the weights at hand are not those of {self.origin}, {self.sha256}")
+        return network
+
 
 class Evaluations(Mapping[Subject, dict[str, Any]]):
     """The records by row, scale and image set, and how many of them were measured now. Prints as one line."""
@@ -153,6 +160,12 @@ def ensure_evaluations(
         for name in image_sets:
             subject = (row, scale, set_label(name))
             found = records.pop(subject, None)
+            if found is not None and found["weights"] != w.sha256 and found["origin"] == "authors'":
+                warnings.warn(
+                    f"{row} x{scale} from {w.origin} is not the authors' that was evaluated before, and counts as "
+                    "another. If you did not choose it, the file is damaged: get it again",
+                    stacklevel=2,
+                )
             if found is None or found["weights"] != w.sha256:  # the last one of this name, perhaps not the only one
                 found = _read(store / f"{evaluation_key(w.sha256, checksums[name] or '', scale)}.json")
             if (retrain or found is None) and (new := _measure(subject, name, w, pick_device(device))):
@@ -197,7 +210,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _measure(subject: Subject, name: str, weights: Weights, device: torch.device) -> dict[str, Any] | None:
     """A new record; None where the images or the weights are not at hand."""
     try:
-        images, model = image_set(name), weights.load()
+        images, model = image_set(name), weights.network()
     except FileNotFoundError:
         return None
     row, scale, label = subject

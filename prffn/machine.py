@@ -98,13 +98,14 @@ def threads_for(parameters: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def provenance(device: torch.device, threads: int) -> dict[str, Any]:
-    """Versions, device, PyTorch's threads and commit, as they go into a record."""
+def provenance(device: torch.device, threads: int, processes: int = 1) -> dict[str, Any]:
+    """Versions, device, PyTorch's threads, commit, and how many processes if several, as they go into a record."""
     packages = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "pillow", "lpips")
     return {
         "device": device.type,
         "device_name": device_name(device),
         "threads": threads,
+        **({"processes": processes} if processes > 1 else {}),
         "cores": os.cpu_count(),
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

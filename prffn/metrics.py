@@ -21,6 +21,7 @@ from prffn.data import ImageSet, image_set, lr_images, to_tensor
 from prffn.degradation import ImageArray, mod_crop, upscale_bicubic
 from prffn.inference import upscale
 from prffn.paths import weights_root
+from prffn.tensors import load_tensors
 
 BT601 = np.array([65.481, 128.553, 24.966]) / 255
 """ITU-R BT.601 luma of RGB in 0 to 255, to which 16 is added (MATLAB's rgb2ycbcr)."""
@@ -75,12 +76,17 @@ class LpipsUnavailable(RuntimeError):
     """No trained AlexNet is at hand: LPIPS cannot be measured."""
 
 
+class UnusableTrunk(ValueError):
+    """There is a file that should hold the trained AlexNet, and does not: it is damaged, or of another network."""
+
+
 @lru_cache(maxsize=1)
 def _lpips_network() -> torch.nn.Module:
     """LPIPS v0.1 with AlexNet (our choice: the library's default); heads from the `lpips` package.
 
     The trunk is alexnet_features.pth in the folder PRFFN_WEIGHTS (torchvision's IMAGENET1K_V1, `features.*`), or
-    torchvision downloads it. Raises LpipsUnavailable with the reason where neither is to be had.
+    torchvision downloads it. Raises LpipsUnavailable with the reason where neither is to be had, UnusableTrunk
+    for a file that is damaged.
     """
     import lpips
 
@@ -105,17 +111,23 @@ def _lpips_network() -> torch.nn.Module:
 def _load_alexnet(network: torch.nn.Module, path: Path) -> None:
     """Puts torchvision's AlexNet features into the five slices of the LPIPS network, which keep their indices."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
         state = {name.removeprefix("features."): value for name, value in state.items()}
         for n in range(1, 6):
             part = network.get_submodule(f"net.slice{n}")
             part.load_state_dict({name: state[name] for name in part.state_dict()}, strict=True)
     except Exception as error:
-        raise LpipsUnavailable(f"{path} is not a state dict of torchvision's AlexNet features ({error})") from error
+        raise UnusableTrunk(
+            f"{path} is not a state dict of torchvision's AlexNet features ({error}); put the right one there, or "
+            "remove it: LPIPS is then measured with the one that torchvision downloads, or not at all"
+        ) from error
 
 
 def lpips_alex(sr: ImageArray, hr: ImageArray) -> float:
-    """LPIPS of two RGB images (H, W, 3) uint8, whole; lower is better. Raises LpipsUnavailable without a trunk."""
+    """LPIPS of two RGB images (H, W, 3) uint8, whole; lower is better.
+
+    Raises LpipsUnavailable without a trunk, UnusableTrunk for a damaged one.
+    """
     a, b = (to_tensor(image[None]) * 2 - 1 for image in (sr, hr))
     with torch.inference_mode():
         return float(_lpips_network()(a, b))

@@ -26,7 +26,7 @@ VERDICTS = ("holds", "does not hold", "not decided", NOT_MEASURED)
 MEANING = """\
 - **holds**, **does not hold**: the 95 % confidence interval of the difference, paired, over seeds and images, lies
   wholly on one side of zero: on the claim's side, or on the other. *not decided*: zero lies within it. A claim of "no
-  harm" or "not worse" is judged in the same way against a small loss instead of zero, a margin that its notebook names.
+  harm" or "not worse" is judged in the same way against a small loss, the margin in its cell, instead of zero.
 - A cell gives the verdict on one image set, the mean difference measured here, and its interval. `printed` is the
   difference printed in the paper: on the paper's own images, network and training.
 - *Smallest difference*: what could be told from none, the median of the intervals' half-widths. An effect smaller than
@@ -236,7 +236,7 @@ def verdict_cell(row: Mapping[str, Any]) -> str:
         cell += f" {signed(row['difference'])}"
         if row.get("low") is not None and row.get("high") is not None:
             cell += f" [{signed(row['low'])}, {signed(row['high'])}]"
-    return cell
+    return f"{cell}, margin {row['margin']:g}" if row.get("margin") is not None else cell
 
 
 def signed(value: float) -> str:

@@ -1,10 +1,12 @@
 """Where things are, and how files are written so that nothing is ever half there."""
 
+import fcntl
+import glob
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,20 +62,55 @@ def user_path(name: str) -> Path:
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
-    """Opens a temporary file beside `path` that takes its place only when everything is written and on the disk."""
+    """Opens a temporary file beside `path` that takes its place only when everything is written and on the disk.
+
+    Where that fails, `path` is as it was before. What killed processes left of their own attempts is removed.
+    Raises OSError naming `path`, for a full disk for instance, whose own error names no file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    _remove_leftovers(path)
+    descriptor, name = _temporary_file(path)
     encoding = None if "b" in mode else "utf-8"
     try:
         with os.fdopen(descriptor, mode, encoding=encoding) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            raise named(error, path) from error
         raise
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The same error of writing, with the file's name and the way out: the operating system does not give them."""
+    found = OSError(
+        f"{path} cannot be written ({error}): make room on that disk, or use another one, and run the same again; "
+        "nothing that was complete is lost"
+    )
+    found.errno = error.errno
+    return found
+
+
+def _temporary_file(path: Path) -> tuple[int, str]:
+    """A new file beside `path`, open and locked: the lock says that its writer is alive, and ends with it."""
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, name
+        os.close(descriptor)  # taken for a leftover before it was locked
+
+
+def _remove_leftovers(path: Path) -> None:
+    for name in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError), name.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where its writer is alive
+            name.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

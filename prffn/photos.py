@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from prffn.data import IMAGE_SUFFIXES, TURNS, UNREADABLE
+from prffn.data import IMAGE_SUFFIXES, TURNS, UNREADABLE, check_png
 from prffn.degradation import ImageArray, upscale_bicubic
 from prffn.png import write_png
 
@@ -71,6 +71,7 @@ def read_photo(path: Path) -> Photo:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large photograph is what this is for
+            check_png(path)
             file = Image.open(path)
         with file:
             if file.mode not in MODES:
@@ -165,7 +166,15 @@ def write_photo(
         options["icc_profile"] = photo.icc
     if photo.exif:
         options["exif"] = b"Exif\0\0" + photo.exif
-    image.save(file, **options)
+    image.save(_WithoutNumber(file), **options)  # type: ignore[arg-type]
+
+
+class _WithoutNumber:
+    """A file to write to without its number: given that, Pillow writes past Python, and does not notice where a disk
+    that fills up cuts a write short."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write, self.flush, self.seek, self.tell = file.write, file.flush, file.seek, file.tell
 
 
 def check_format(target: Path, photo: Photo, width: int, height: int) -> None:

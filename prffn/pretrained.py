@@ -1,7 +1,8 @@
 """The small trained networks that come with the package, one for each scale: files that say what they hold.
 
-A file is safetensors with three texts beside the tensors: `settings`, the run's settings in JSON by dotted name;
-`record`, the key of the run's record in reports/; `weights_sha256`, as in that record.
+A file is safetensors with four texts beside the tensors: `settings`, the run's settings in JSON by dotted name;
+`record`, the key of the run's record in reports/; `weights_sha256`, as in that record; `sha256`, of the three others:
+settings such as the dilation rates show in no shape.
 """
 
 import json
@@ -13,12 +14,17 @@ from safetensors import torch as safetensors_torch
 
 from prffn.models import PRFFN
 from prffn.paths import atomic_write
+from prffn.records import digest
 from prffn.training import weights_sha256
 
 WEIGHTS = Path(__file__).parent / "weights"
 SCALES = (2, 3, 4)
 SIZES = ("variant", "channels", "groups", "blocks", "reduction", "dilation_rates")
 """Settings of the network, `model.<name>`; one that a file does not name has the paper's value."""
+
+
+TEXTS = {"settings", "record", "weights_sha256"}
+"""What a file says of itself."""
 
 
 class DamagedWeights(ValueError):
@@ -69,10 +75,10 @@ def settings_of_file(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             texts = file.metadata() or {}
-        return {
-            **{name: texts[name] for name in ("record", "weights_sha256")},
-            "settings": json.loads(texts["settings"]),
-        }
+        said = {name: texts[name] for name in TEXTS}
+        if digest(said) != texts["sha256"]:
+            raise DamagedWeights(f"{path} is damaged: what it says of itself is not what was written; {_WAY_OUT}")
+        return {**said, "settings": json.loads(said["settings"])}
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise DamagedWeights(f"{path} is damaged, or no safetensors file ({error}); {_WAY_OUT}") from error
     except KeyError as error:
@@ -82,12 +88,12 @@ def settings_of_file(path: Path) -> dict[str, Any]:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file says of itself what `save_pretrained` writes."""
+    """Whether a file says of itself what `save_pretrained` writes, or some of it, where it is damaged."""
     if path.suffix != ".safetensors" or not path.is_file():
         return False
     try:
         with safe_open(path, framework="pt") as file:
-            return "settings" in (file.metadata() or {})
+            return not TEXTS.isdisjoint(file.metadata() or {})
     except (SafetensorError, OSError):
         return False
 
@@ -102,7 +108,7 @@ def save_pretrained(model: PRFFN, path: Path, settings: dict[str, Any], record_k
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     texts = {"settings": json.dumps(settings, sort_keys=True), "record": record_key, "weights_sha256": sha}
     with atomic_write(path) as file:
-        file.write(safetensors_torch.save(tensors, metadata=texts))
+        file.write(safetensors_torch.save(tensors, metadata={**texts, "sha256": digest(texts)}))
 
 
 _WAY_OUT = "`git checkout prffn/weights`, or installing the package again, brings the shipped ones back"

@@ -28,8 +28,8 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         recorded = content.pop("sha256")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedRecord(f"{path} is not a run record ({type(error).__name__}: {error})") from error
-    if digest(content) != recorded or content["key"] != path.stem:
+    if digest(content) != recorded or content.get("key") != path.stem:
         raise DamagedRecord(f"{path} was changed after it was written: its checksum does not match")
     return content

@@ -133,6 +133,7 @@ def provenance_table(runs: Runs) -> pd.DataFrame:
         "steps": _steps(runs),
         "device": distinct(f"{m['device_name']} ({m['device']})" for m in made),
         "threads": distinct(m["threads"] for m in made),
+        **({"processes": distinct(m.get("processes", 1) for m in made)} if any("processes" in m for m in made) else {}),
         "platform": distinct(m["platform"] for m in made),
         "torch": distinct(m["versions"]["torch"] for m in made),
         "commit": distinct(m["commit"] or "none" for m in made),

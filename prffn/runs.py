@@ -18,11 +18,13 @@ from filelock import FileLock
 
 from prffn.config import SHIPPED, Experiment, check_profile, fields_of, setting
 from prffn.data import set_checksum, set_label
+from prffn.joint import announce
 from prffn.losses.backbone import BackboneUnavailable, backbone_sha256
 from prffn.machine import pick_device, provenance, threads_for
 from prffn.metrics import Evaluation, evaluate, evaluate_bicubic
 from prffn.models.complexity import multi_adds, parameters
 from prffn.paths import cache_root, reports_root
+from prffn.processes import Processes
 from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.training import build_model, load_checkpoint, train, weights_sha256
 
@@ -53,16 +55,27 @@ def run_key(experiment: Experiment) -> str:
 
 
 def backbone_checksum(experiment: Experiment) -> str | None:
-    """Checksum of the backbone of L_perc and L_CSD: of that at hand, else of the recorded one; None if none is used."""
+    """Checksum of the backbone of L_perc and L_CSD: of that at hand, else of the recorded one; None if none is used.
+
+    Warns if the one at hand is not the study's: its records are then of another one, and are not found.
+    """
     loss = experiment.loss
     if not (loss.perceptual_weight or loss.csd_weight):
         return None
+    recorded = RECORDED_BACKBONES.get(loss.backbone)
     try:
-        return backbone_sha256(loss.backbone)
+        found = backbone_sha256(loss.backbone)
     except BackboneUnavailable:
-        if loss.backbone not in RECORDED_BACKBONES:
+        if recorded is None:
             raise
-        return RECORDED_BACKBONES[loss.backbone]
+        return recorded
+    if recorded is not None and found != recorded:
+        warnings.warn(
+            f"the weights of {loss.backbone} at hand are not those of the recorded study: runs with them are new. If "
+            "you did not choose others, their file is damaged: get it again",
+            stacklevel=2,
+        )
+    return found
 
 
 def settings_of(experiment: Experiment) -> dict[str, Any]:
@@ -157,6 +170,7 @@ def ensure(
     device: str = "auto",
     retrain: bool = False,
     progress: bool = True,
+    processes: Processes | None = None,
 ) -> Runs:
     """The runs of all experiments: recorded ones are loaded, the others trained, measured and recorded.
 
@@ -164,6 +178,7 @@ def ensure(
     retrain: train all of them afresh. A damaged record is never used: it is reported and trained again. Two
     processes that need the same run train it once; a killed run goes on from its checkpoint. A run from whose weights
     others start is trained before them, and again if it is recorded and its weights are on another machine.
+    processes: those that train each run together, of which this one is rank 0 and the others `follow`, see joint.py.
     """
     if profile != SHIPPED:
         check_profile(profile)
@@ -193,7 +208,7 @@ def ensure(
             if record is None:
                 name = f"run {number} of {len(missing)}: {label}, seed {e.seed}"
                 try:
-                    record = _make_record(e, key, pick_device(device), name, progress, afresh=retrain)
+                    record = _make_record(e, key, pick_device(device), name, progress, retrain, processes)
                 except BackboneUnavailable as reason:
                     not_measured |= {label: str(reason) for label, group in keys.items() if key in group}
                     continue
@@ -227,17 +242,26 @@ def checkpoint_path(key: str) -> Path:
 
 
 def _make_record(
-    e: Experiment, key: str, device: torch.device, label: str, progress: bool, afresh: bool
+    e: Experiment,
+    key: str,
+    device: torch.device,
+    label: str,
+    progress: bool,
+    afresh: bool,
+    processes: Processes | None,
 ) -> dict[str, Any]:
+    processes = processes or Processes(device=device)
     checkpoint = checkpoint_path(key)
     if afresh:
         checkpoint.unlink(missing_ok=True)
-    started = datetime.now(UTC)
-    scale = e.data.scale
+    started, scale = datetime.now(UTC), e.data.scale
+    # before the training: an image or a file of weights that cannot be used is told at once
+    bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
     start = start_weights(e)
     # First, as an image that cannot be measured must not be found out after days of training.
     bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
     with threads_for(parameters(build_model(e))) as threads:
+        announce(processes, e)
         trained = train(
             e,
             device=device,
@@ -246,6 +270,7 @@ def _make_record(
             validate=lambda model: evaluate(model, e.data.evaluation[0], scale=scale, device=device).mean_psnr(),
             label=label,
             progress=progress,
+            processes=processes,
         )
     evaluation = {
         set_label(name): evaluate(trained.model, name, scale=scale, lpips=e.data.lpips, device=device).to_json()
@@ -267,8 +292,8 @@ def _make_record(
         "train_seconds": round(trained.seconds, 2),
         "peak_memory_mb": round(trained.peak_memory_mb, 1),
         "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": provenance(device, threads),
+        "finished": max(started, datetime.now(UTC)).isoformat(timespec="seconds"),  # the clock may be set back
+        "provenance": provenance(device, threads, processes.world_size),
     }
 
 
@@ -289,7 +314,8 @@ def start_weights(e: Experiment) -> dict[str, torch.Tensor] | None:
     if state := load_checkpoint(path):
         return state["model"]
     raise FileNotFoundError(
-        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path}: train it first"
+        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path} that can be used: "
+        "remove that file if it is there, and train it first"
     )
 
 

@@ -35,7 +35,7 @@ images), and no gain of networks of this size is decided (notebooks/table5_regio
 BODY_STEPS = 6000
 """Of the training at x2 from which all scales start."""
 
-STEPS = {2: 3000, 3: 4500, 4: 4500}
+STEPS = {2: 3000, 3: 10000, 4: 24000}
 """Of the training at each scale."""
 
 

@@ -8,12 +8,14 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import tqdm.auto
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from prffn.config import Experiment, TrainingConfig
 from prffn.data import PatchSampler, image_set, lr_images
@@ -22,6 +24,7 @@ from prffn.machine import peak_memory_mb, reset_peak_memory
 from prffn.models import PRFFN, reduced
 from prffn.models.interpolating import start_as_interpolation
 from prffn.paths import TEXT_PROGRESS_VARIABLE, atomic_write
+from prffn.processes import Processes
 
 CURVE_POINTS = 50
 """How many points the recorded curve has; each is a mean over the steps since the one before."""
@@ -104,6 +107,7 @@ def train(
     validate: Callable[[nn.Module], float] | None = None,
     label: str = "training",
     progress: bool = True,
+    processes: Processes | None = None,
 ) -> Trained:
     """Trains the experiment's network, from `checkpoint` where there is one.
 
@@ -112,15 +116,27 @@ def train(
         same number of threads). A damaged one, or one of another experiment, is not used.
     start: weights to start from, see `take_over`: those of the run that training.start names.
     validate: gives the PSNR in dB of the network; the curve then holds it as `psnr_y` at some ten points and the end.
-    Raises NonFiniteLoss naming the step and the term, ValueError or FileNotFoundError if the images cannot be used.
+    processes: those that train this run together, all calling this function, each on its own device; None for one
+        alone. Every one draws the whole batch from the same generator and takes its part of it; its gradient is
+        weighted by its share, so that what is applied is the gradient of the whole batch, and the curve holds the whole
+        batch's losses. The result is that of one process but for the order of float sums, and a checkpoint of one
+        number of processes serves another. Rank 0 alone uses `checkpoint`, `start`, `validate` and `progress`.
+    Raises NonFiniteLoss naming the step and the term, on all processes if one has met it; ValueError or
+    FileNotFoundError if the images cannot be used, ValueError for a batch of fewer samples than processes.
     """
-    e, config, device = experiment, experiment.training, torch.device(device)
+    e, config = experiment, experiment.training
+    processes = processes or Processes(device=torch.device(device))
+    device = processes.device
+    if others := processes.rank > 0:
+        checkpoint, validate, progress = None, None, False
+    part = processes.part(e.data.batch_size)
+    share = (part.stop - part.start) / e.data.batch_size
     reset_peak_memory(device)
 
     model = build_model(e)
-    if bool(config.start) != (start is not None):
+    if bool(config.start) != (start is not None) and not others:
         raise ValueError(f"training.start is {config.start!r}: its weights must be given as `start`, and only then")
-    if start is not None:
+    if start is not None and not others:
         take_over(model, start)
     hr = image_set(e.data.train)
     sampler = PatchSampler(
@@ -138,17 +154,26 @@ def train(
 
     step, seconds, peak, curve, sums = 0, 0.0, 0.0, [], dict[str, float]()
     state = load_checkpoint(checkpoint, identity := repr(e.canonical())) if checkpoint else None
+    state = from_rank_0(state, processes)
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         sampler.generator.set_state(state["sampler"])
         step, seconds, peak, curve, sums = (state[k] for k in ("step", "seconds", "peak", "curve", "sums"))
-    began = last_saved = time.perf_counter()
+    parallel = model if processes.world_size == 1 else in_parallel(model)
+    batch_mean = partial(processes.mean, share=share) if processes.world_size > 1 else None
+    last_tick, unsaved = time.perf_counter(), 0.0
+
+    def tick() -> None:
+        """Counts the seconds since the last call; none where the clock was set back meanwhile."""
+        nonlocal last_tick, seconds, unsaved
+        now = time.perf_counter()
+        seconds, unsaved, last_tick = seconds + max(0.0, now - last_tick), unsaved + max(0.0, now - last_tick), now
 
     def save() -> None:
         assert checkpoint is not None
         save_checkpoint(checkpoint, {
-            "identity": identity, "step": step, "seconds": seconds + time.perf_counter() - began,
+            "identity": identity, "step": step, "seconds": seconds,
             "model": model.state_dict(), "optimizer": optimizer.state_dict(),
             "sampler": sampler.generator.get_state(), "curve": curve, "sums": sums,
             "peak": max(peak, peak_memory_mb(device)),
@@ -157,16 +182,18 @@ def train(
     interval = max(1, config.steps // CURVE_POINTS)
     bar = progress_bar(total=config.steps, initial=step, desc=label, unit="step", disable=not progress, leave=False)
     while step < config.steps:
-        lr, target = (batch.to(device, memory_format=memory_format) for batch in sampler.batch())
+        lr, hr_batch = sampler.batch()
+        lr, target = (batch.to(device, memory_format=memory_format) for batch in (lr, hr_batch[part]))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
-            sr = model(lr)
-        terms = loss_terms(sr.float(), target, lr, e.loss)
-        values = dict(zip(terms, torch.stack(list(terms.values())).detach().tolist(), strict=True))
+            sr = parallel(lr[part])
+        terms = loss_terms(sr.float(), target, lr, e.loss, batch_mean)
+        means = processes.mean(torch.stack(list(terms.values())).detach(), share)
+        values = dict(zip(terms, means.tolist(), strict=True))
         check_finite(values, step)
         optimizer.zero_grad(set_to_none=True)
-        weighted_sum(terms, e.loss).backward()
+        (weighted_sum(terms, e.loss) * (share * processes.world_size)).backward()
         optimizer.step()
 
         step += 1
@@ -179,15 +206,19 @@ def train(
             due = len(curve) % VALIDATE_EVERY == 0 or step == config.steps
             if validate is not None and due:
                 curve[-1]["psnr_y"] = validate(model)
+            if due:
+                processes.wait()  # for rank 0, which validates
             bar.set_postfix_str(f"L1 {curve[-1]['l1']:.4f}", refresh=False)
         bar.update()
-        if checkpoint and time.perf_counter() - last_saved > checkpoint_every:
+        tick()
+        if checkpoint and unsaved >= checkpoint_every:
             save()
-            last_saved = time.perf_counter()
+            unsaved = 0.0
     bar.close()
     if checkpoint:
         save()
-    return Trained(model.eval(), curve, seconds + time.perf_counter() - began, max(peak, peak_memory_mb(device)))
+    tick()
+    return Trained(model.eval(), curve, seconds, max(peak, peak_memory_mb(device)))
 
 
 def progress_bar(**options: Any) -> Any:
@@ -205,6 +236,23 @@ def check_finite(values: dict[str, float], step: int) -> None:
                 f"loss term {name!r} is {value} at step {step}; try a smaller training.learning_rate, or a larger "
                 "loss.temperature or loss.epsilon"
             )
+
+
+def in_parallel(model: nn.Module) -> nn.Module:
+    """The network for several processes: all get the weights of rank 0 here, and the mean of their gradients later."""
+    constants = [name for name, _ in model.named_buffers()]  # such as the mean RGB: nothing to be sent at every step
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constants)
+    return DistributedDataParallel(model)
+
+
+def from_rank_0(state: dict[str, Any] | None, processes: Processes) -> dict[str, Any] | None:
+    """The state of a checkpoint as rank 0 has it: the others may be on machines that do not see the file."""
+    if processes.world_size == 1:
+        return state
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = processes.broadcast(buffer.getvalue())
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -227,7 +275,13 @@ def load_checkpoint(path: Path, identity: str | None = None) -> dict[str, Any] |
     if content[:head] != CHECKPOINT_MAGIC or hashlib.sha256(payload).digest() != digest:
         warnings.warn(f"checkpoint {path} is damaged and is not used: training starts anew", stacklevel=2)
         return None
-    state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        state["identity"], state["step"], state["model"]
+    except Exception as error:  # its checksum is right: another program wrote it, or another version
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        warnings.warn(f"checkpoint {path} is not of this kit and is not used ({reason})", stacklevel=2)
+        return None
     if identity is not None and state["identity"] != identity:
         warnings.warn(f"checkpoint {path} is of another experiment and is not used", stacklevel=2)
         return None

@@ -19,7 +19,7 @@ from prffn.inference import check_tiles, in_bands, upscale_tiles
 from prffn.machine import pick_device
 from prffn.paths import atomic_write
 from prffn.photos import FORMATS, check_format, listed, read_photo, sr_bands, write_photo
-from prffn.pretrained import is_ours, load_pretrained, pretrained
+from prffn.pretrained import pretrained
 from prffn.training import progress_bar
 
 TILE = 256
@@ -75,16 +75,9 @@ def check_target(source: Path, target: Path, overwrite: bool) -> None:
 def network(scale: int | None, weights: Path | None) -> nn.Module:
     """The network to upscale with: of a file, else the one that comes with the package, at x3 if no scale is given.
 
-    weights: written by `save_pretrained`, or anything that `load_network` takes. Raises as these do.
+    weights: anything that `load_network` takes. Raises as `pretrained` and `load_network` do.
     """
-    if weights is None:
-        return pretrained(3 if scale is None else scale)
-    if not is_ours(weights):
-        return load_network(weights, scale=scale)
-    model = load_pretrained(weights)
-    if scale not in (None, model.scale):
-        raise ValueError(f"{weights} is for x{model.scale}, not x{scale}")
-    return model
+    return pretrained(3 if scale is None else scale) if weights is None else load_network(weights, scale=scale)
 
 
 def plan(sources: Sequence[Path], output: Path | None, scale: int, overwrite: bool) -> list[tuple[Path, Path]]:

@@ -1,44 +1,79 @@
-"""Trains one experiment, given as JSON, in a process of its own, and prints the hash of the weights and the curve.
+"""What is killed, in a process of its own: a set is downloaded, decoded, trained on, evaluated and recorded.
 
-With a moment, such as "step 7" or "save 3", the process kills itself by SIGKILL in its seventh step from here, after
-the gradients and before the weights change, or in its third save, when the file is written and not yet in place.
+The processes are forked from one that has imported the kit: then killing twenty of them costs seconds.
 """
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from prffn import runs
 from prffn.config import experiment
-from prffn.training import train, weights_sha256
+from prffn.download import Archive, get
 
-settings, checkpoint, moment = json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-kind, _, number = moment.partition(" ")
-left = int(number or -1)
+PHASES = {"download": "data", "caching": "cache/images", "training": "cache/checkpoints", "recording": "reports"}
+"""Where each phase has its files."""
+
+CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod"}
+"""Of the interpreter's audit events, those of changed files; they come before what they announce."""
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["prffn.runs", "prffn.download", "torch._dynamo"])  # the last: what Adam imports
 
 
-def killing(function: Callable[..., Any], counts: Callable[..., bool]) -> Callable[..., Any]:
-    """The function, but for the call, of those that count, at which the process dies instead."""
+def started(folder: Path, archive: Archive, settings: dict[str, Any], moment: tuple[str, int] | None) -> BaseProcess:
+    """The process, which does all its work in `folder`. moment: the phase and the number of the event in it, counted
+    from here on, at which it kills itself by SIGKILL."""
+    process = context.Process(target=work, args=(folder, archive, settings, moment))
+    process.start()
+    return process
 
-    def wrapped(*arguments: Any, **more: Any) -> Any:
-        global left
-        left -= counts(*arguments)
-        if left == 0:
+
+def work(folder: Path, archive: Archive, settings: dict[str, Any], moment: tuple[str, int] | None) -> None:
+    """The command that is killed and given again. It leaves the number of events by phase in events.json, and a byte
+    in `steps` for each training step."""
+    os.environ |= {
+        "PRFFN_DATA": str(folder / "data"),
+        "PRFFN_CACHE": str(folder / "cache"),
+        "PRFFN_REPORTS": str(folder / "reports"),
+        "CC": "false",  # nothing is compiled, in every cache anew
+    }
+    warnings.simplefilter("ignore")  # of a Set5 that is not the study's
+    torch.set_num_threads(1)
+    runs.train = partial(runs.train, checkpoint_every=0)
+    events = dict.fromkeys(PHASES, 0)
+
+    def happens(phase: str) -> None:
+        events[phase] += 1
+        if moment == (phase, events[phase]):
             os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **more)
 
-    return wrapped
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        changes = event in CHANGES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        if changes:
+            for phase, place in PHASES.items():
+                if any(str(path).startswith(str(folder / place)) for path in arguments[:2]):
+                    happens(phase)
 
+    step = torch.optim.Adam.step
 
-if kind == "step":
-    torch.optim.Adam.step = killing(torch.optim.Adam.step, lambda *_: True)
-elif kind == "save":
-    os.replace = killing(os.replace, lambda _, target: Path(target) == checkpoint)
+    def stepping(*arguments: Any, **more: Any) -> Any:
+        happens("training")  # with the gradients, before the weights change
+        with (folder / "steps").open("ab") as log:
+            log.write(b".")
+        return step(*arguments, **more)
 
-trained = train(experiment(settings), checkpoint=checkpoint, checkpoint_every=0, progress=False)
-print(json.dumps({"weights": weights_sha256(trained.model), "curve": trained.curve}))
+    torch.optim.Adam.step = stepping  # type: ignore[method-assign]
+    sys.addaudithook(audit)
+    get("Set5", archives=(archive,), progress=False)
+    runs.ensure({"killed": [experiment(settings)]}, "quick", progress=False)
+    (folder / "events.json").write_text(json.dumps(events))

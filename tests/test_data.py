@@ -1,6 +1,5 @@
 """Image sets, the cache of decoded images, and patches."""
 
-import json
 import warnings
 
 import numpy as np
@@ -53,23 +52,10 @@ def test_a_changed_file_is_noticed(photo_folder, photo):
     before = image_set(str(photo_folder))
     Image.fromarray(photo[100:172, :96]).save(photo_folder / "1.png")
     image_set.cache_clear()
-    after = image_set(str(photo_folder))
+    with pytest.warns(UserWarning, match=rf"image 1 of {photo_folder} is not what it was .* bring it back"):
+        after = image_set(str(photo_folder))
     assert np.array_equal(after.images[1], photo[100:172, :96])
     assert after.checksum != before.checksum
-
-
-@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "manifest"])
-def test_a_damaged_cache_is_made_anew(photo_folder, tmp_path, damage):
-    good = [np.array(image) for image in image_set(str(photo_folder)).images]
-    (manifest,) = tmp_path.glob("cache/images/*/hr/manifest.json")
-    file = manifest if damage == "manifest" else manifest.parent / "00001.npy"
-    content = bytearray(file.read_bytes())
-    content[-5] ^= 4
-    file.write_bytes({"flip": content, "truncate": content[:200], "empty": b"", "manifest": content[:40]}[damage])
-    image_set.cache_clear()
-    with pytest.warns(UserWarning, match="made anew"):
-        again = image_set(str(photo_folder)).images
-    assert all(np.array_equal(a, b) for a, b in zip(good, again, strict=True))
 
 
 def test_the_checksum_is_of_pixels_not_of_files(photo_folder):
@@ -230,9 +216,3 @@ def test_no_warning_for_a_whole_cache(photo_folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         image_set(str(photo_folder))
-
-
-def test_the_manifest_is_json(photo_folder, tmp_path):
-    image_set(str(photo_folder))
-    (manifest,) = tmp_path.glob("cache/images/*/hr/manifest.json")
-    assert len(json.loads(manifest.read_text())["files"]) == 3

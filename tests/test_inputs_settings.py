@@ -77,6 +77,7 @@ def without_images():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "set_checksum", lambda name: f"of {name}")
         patch.setattr(runs, "backbone_sha256", lambda name: f"of {name}")
+        patch.setattr(runs, "RECORDED_BACKBONES", {})
         yield
 
 

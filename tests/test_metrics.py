@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from prffn import metrics
 from prffn.data import image_set
 from prffn.degradation import downscale, mod_crop, upscale_bicubic
-from prffn.metrics import LpipsUnavailable, evaluate, evaluate_bicubic, lpips_alex, luma, psnr, psnr_y, ssim, ssim_y
+from prffn.metrics import UnusableTrunk, evaluate, evaluate_bicubic, lpips_alex, luma, psnr, psnr_y, ssim, ssim_y
 
 RCAN = {2: (38.27, 0.9614), 3: (34.74, 0.9299), 4: (32.63, 0.9002)}  # published by RCAN's authors, Set5
 BICUBIC_RGB = {  # PSNR of EDSR's and RCAN's convention: RGB is scaled, Y is taken of the result
@@ -171,7 +171,7 @@ def test_a_damaged_trunk_is_not_used(tmp_path, monkeypatch, photo):
     metrics._lpips_network.cache_clear()
     (tmp_path / "alexnet_features.pth").write_bytes(b"not weights")
     monkeypatch.setenv("PRFFN_WEIGHTS", str(tmp_path))
-    with pytest.raises(LpipsUnavailable, match="alexnet_features.pth is not a state dict"):
+    with pytest.raises(UnusableTrunk, match="alexnet_features.pth is not a state dict .*or remove it"):
         lpips_alex(photo[:64, :64], photo[:64, :64])
 
 

@@ -19,6 +19,8 @@ from prffn.losses.backbone import BACKBONES, WIDTHS, BackboneUnavailable, backbo
 from prffn.losses.perceptual import CSD_WEIGHTS, csd_loss, perceptual_loss
 
 NAMES = ["vgg19", "vgg16_caffe"]
+WITHOUT_SUM = {"vgg19": "vgg19_features.pth", "vgg16_caffe": "vgg16_features_caffe_fp16.pth"}
+"""Names of files that do not say which checksum these have."""
 BUILDERS = {"vgg19": torchvision.models.vgg19, "vgg16_caffe": torchvision.models.vgg16}
 
 
@@ -62,7 +64,7 @@ def weight_files(tmp_path_factory) -> Path:
         state = made(name)
         if name == "vgg16_caffe":
             state = {key: value.half() for key, value in state.items()}
-        torch.save(state, root / kind / BACKBONES[name].files[0])
+        torch.save(state, root / kind / WITHOUT_SUM[name])
     return root
 
 
@@ -91,7 +93,7 @@ def torchvision_features(name: str, folder: Path, dtype=torch.float64) -> torch.
     """torchvision's own network with the weights of the file."""
     with torch.device("meta"):
         network = BUILDERS[name](weights=None).features[: len(BACKBONES[name].layers)]
-    state = torch.load(folder / BACKBONES[name].files[0], weights_only=True)
+    state = torch.load(folder / WITHOUT_SUM[name], weights_only=True)
     state = {key.removeprefix("features."): value.to(dtype) for key, value in state.items()}
     network.load_state_dict(state, assign=True)
     return network.requires_grad_(False)
@@ -317,7 +319,7 @@ def test_sha256_is_of_the_weights(name, random_weights, tmp_path, monkeypatch):
     """The same ones in another file, as float32 and with a classifier, have the same checksum; a changed one not."""
     expected = backbone_sha256(name)
     assert len(expected) == 64
-    state = torch.load(random_weights / BACKBONES[name].files[0], weights_only=True)
+    state = torch.load(random_weights / WITHOUT_SUM[name], weights_only=True)
     whole = {key: value.float() for key, value in state.items()} | {"classifier.0.weight": torch.zeros(2, 2)}
     changed = {key: value.clone() for key, value in whole.items()}
     changed["features.0.bias"][0] += 1
@@ -349,9 +351,10 @@ def test_vgg19_is_downloaded_once(random_weights, tmp_path, monkeypatch):
 
     def download(url: str, path: str, hash_prefix: str, progress: bool) -> None:
         asked.append((url, hash_prefix))
-        Path(path).write_bytes((random_weights / "vgg19-dcbb9e9d.pth").read_bytes())
+        Path(path).write_bytes((random_weights / "vgg19_features.pth").read_bytes())
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    monkeypatch.setattr(backbone_module, "_file_sha256", lambda file: "dcbb9e9d")
     expected = backbone_sha256("vgg19")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv(paths.WEIGHTS_VARIABLE)
@@ -361,7 +364,7 @@ def test_vgg19_is_downloaded_once(random_weights, tmp_path, monkeypatch):
 
 def test_a_file_of_something_else(random_weights, tmp_path, monkeypatch):
     monkeypatch.setenv(paths.WEIGHTS_VARIABLE, str(tmp_path))
-    path = tmp_path / "vgg19-dcbb9e9d.pth"
+    path = tmp_path / "vgg19_features.pth"
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(BackboneUnavailable, match="not a state dict of vgg19's features"):
         backbone_sha256("vgg19")

@@ -10,6 +10,7 @@ from scipy import stats
 
 from prffn import paper, report
 from prffn.claims import claims_greater, claims_not_smaller, conclusion
+from prffn.overview import verdict_cell
 from prffn.plots import new_figure, plot_gain_grid, plot_gains
 from prffn.report import compare, gain_grid, markdown, save
 from prffn.runs import Run, Runs
@@ -251,7 +252,9 @@ def test_a_claim_of_no_harm():
     claim = {"no harm": ("with", "none")}
     row = claims_not_smaller(runs, claim, margin=0.05).loc[("no harm", "set")]
     assert row["verdict"] == "holds"
+    assert row["margin"] == 0.05
     assert (row["low"], row["high"]) == pytest.approx((-0.045, 0.005), abs=5e-4)
+    assert verdict_cell(row) == "**holds** -0.020 [-0.045, +0.005], margin 0.05"
     assert claims_not_smaller(runs, claim, margin=0.03)["verdict"].item() == "not decided"
     assert claims_greater(runs, claim)["verdict"].item() == "not decided"
 

@@ -317,6 +317,13 @@ def test_a_record_under_the_key_of_other_weights_is_not_used(weights, photo_fold
         assert not ensure_evaluations({}, sets, "quick", device="cpu")
 
 
+def test_weights_that_are_not_those_of_the_run_are_not_measured_as_its(photo_folder):
+    """A checkpoint of the same run trained again elsewhere, for instance."""
+    model, other = (build("FSRCNN", 2, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    theirs = {("FSRCNN", 2): Weights(weights_sha256(model), "profile quick", lambda: other)}
+    assert not ensure_evaluations(theirs, [str(photo_folder)], "quick", device="cpu")
+
+
 def test_what_is_not_at_hand_is_left_out(weights):
     def missing() -> nn.Module:
         raise FileNotFoundError

@@ -1,11 +1,9 @@
-"""Training: exact resume, exact seeds, the schedule by hand, and errors that say what went wrong."""
+"""Training: exact resume, exact seeds, the schedule by hand, and errors that say what went wrong.
 
-import json
+Killed trainings, and damaged checkpoints: test_faults_killed.py, test_faults_damaged.py.
+"""
+
 import math
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +17,6 @@ from prffn.metrics import evaluate, evaluate_bicubic
 from prffn.models import PRFFN
 from prffn.runs import PROTOCOL
 from prffn.training import NonFiniteLoss, learning_rate, load_checkpoint, train, weights_sha256
-
-KILLED = Path(__file__).with_name("killed.py")
 
 
 def test_run_2n_equals_run_n_stop_resume_n(tiny, tmp_path, monkeypatch):
@@ -47,36 +43,6 @@ def test_run_2n_equals_run_n_stop_resume_n(tiny, tmp_path, monkeypatch):
     assert weights_sha256(resumed.model) == weights_sha256(whole.model)
     assert resumed.curve == whole.curve
     assert [point["step"] for point in whole.curve] == [3, 6, 9, 12]
-
-
-def test_killed_at_any_moment_resumes_bit_identical(photo_folder, tmp_path):
-    """SIGKILL in a step or in the middle of a save, five times in one run: the same weights and curve in the end."""
-    settings = json.dumps(tiny_settings(photo_folder, **{"training.steps": 60}))
-
-    def run(checkpoint: str, moment: str) -> tuple[int, str]:
-        command = [sys.executable, str(KILLED), settings, str(tmp_path / checkpoint), moment]
-        done = subprocess.run(command, capture_output=True, text=True)
-        return done.returncode, done.stdout
-
-    code, expected = run("whole.ckpt", "never")
-    assert code == 0
-    for moment in ("step 1", "save 1", "step 17", "save 9", "step 30"):
-        assert run("killed.ckpt", moment) == (-signal.SIGKILL, "")
-    # 0, 0, 16, 8 and 29 steps were saved: 53, and the killed ones done again
-    assert load_checkpoint(tmp_path / "killed.ckpt")["step"] == 53
-    assert run("killed.ckpt", "never") == (0, expected)
-
-
-def test_a_damaged_checkpoint_is_not_used(tiny, tmp_path):
-    checkpoint = tmp_path / "run.ckpt"
-    expected = weights_sha256(train(tiny, checkpoint=checkpoint, progress=False).model)
-    good = checkpoint.read_bytes()
-    flipped = bytearray(good)
-    flipped[len(good) // 2] ^= 1
-    for damaged in (bytes(flipped), good[:-1], good[:50], b"", b"text"):
-        checkpoint.write_bytes(damaged)
-        with pytest.warns(UserWarning, match=r"run.ckpt is damaged and is not used"):
-            assert weights_sha256(train(tiny, checkpoint=checkpoint, progress=False).model) == expected
 
 
 def test_a_checkpoint_of_another_experiment_is_not_used(tiny, photo_folder, tmp_path):

@@ -1,6 +1,7 @@
 """VGG features for L_perc and L_CSD: frozen networks, how an image is brought to them, and where their weights are."""
 
 import hashlib
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prffn.paths import weights_root
+from prffn.tensors import load_tensors
 
 BackboneName = Literal["vgg19", "vgg16_caffe"]
 
@@ -176,6 +178,18 @@ def _download_vgg19(missing: str) -> Path:
     return path
 
 
+def _compare_with_name(file: Path) -> None:
+    """Raises ValueError if torchvision's file has not the checksum of which eight digits stand in its name."""
+    named = re.fullmatch(r"vgg19-([0-9a-f]{8})\.pth", file.name)
+    if named and not _file_sha256(file).startswith(named[1]):
+        raise ValueError("its checksum is not the one in its name: it is damaged, or another file")
+
+
+def _file_sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 @lru_cache(maxsize=4)
 def _weights(
     backbone: BackboneName, file: Path, device: torch.device, first: torch.dtype, others: torch.dtype
@@ -183,7 +197,8 @@ def _weights(
     """Weight and bias of each convolution, by layer, in the network's order; the first in a type of its own."""
     weights: dict[str, tuple[Tensor, Tensor]] = {}
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        _compare_with_name(file)
+        state = load_tensors(file)
         channels = 3
         for index, layer in enumerate(BACKBONES[backbone].layers):
             if layer.startswith("conv"):

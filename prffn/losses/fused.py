@@ -12,13 +12,14 @@ import os
 import shlex
 import subprocess
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from prffn.paths import CACHE_VARIABLE, cache_root
+from prffn.paths import CACHE_VARIABLE, atomic_write, cache_root
 
 FORMS = ("l1", "squared", "cosine", "dot", "ratio")  # in the order of fused.c
 NEGATIVES = {"hr": 1, "sr": 2, "both": 3}
@@ -133,18 +134,37 @@ def _library(channels: int, double: bool) -> ctypes.CDLL:
     key = hashlib.sha256("\n".join((SOURCE.read_text(), shlex.join(command), target)).encode()).hexdigest()[:16]
     path = cache_root() / "compiled" / f"contrast-{key}.so"
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # others may be at it too: the last one stays
+        if not _is_whole(path):
+            with tempfile.TemporaryDirectory() as folder:  # others may be at it too: the last one stays
                 made = Path(folder) / path.name
                 _run([*command, str(SOURCE), "-o", str(made), "-lm"])
-                os.replace(made, path)
+                _keep(made.read_bytes(), path)
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise _does_not_work(f"{error} ({CACHE_VARIABLE} names the folder for compiled code)") from error
     settings: list[Any] = [ctypes.c_int, ctypes.c_int, ctypes.c_double, ctypes.c_double, ctypes.c_int]
     library.contrast.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 4 + settings
     return library
+
+
+def _keep(code: bytes, path: Path) -> None:
+    """Writes compiled code, and its checksum beside it: what is damaged must never run."""
+    with atomic_write(path.with_suffix(".sha256"), "w") as file:
+        file.write(hashlib.sha256(code).hexdigest())
+    with atomic_write(path) as file:
+        file.write(code)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether compiled code is there as it was written; warns if it is damaged."""
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        whole = path.with_suffix(".sha256").read_bytes() == found.encode()
+    except FileNotFoundError:
+        return False
+    if not whole:
+        warnings.warn(f"compiled code {path} is damaged and is not used: it is compiled anew", stacklevel=2)
+    return whole
 
 
 def _compiler() -> tuple[list[str], str]:

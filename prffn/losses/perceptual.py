@@ -7,6 +7,7 @@ The paper's text on them is not at hand; they are what their own papers publish,
               over the distances to K negatives, with the HR image in the place of their teacher's
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
@@ -60,6 +61,7 @@ def csd_loss(
     *,
     negatives: int = CSD_NEGATIVES,
     bfloat16: bool = False,
+    batch_mean: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """L_CSD of a batch of SR images (Table 2). Returns a scalar; no gradient flows to `hr` and `lr`.
 
@@ -72,11 +74,15 @@ def csd_loss(
     negatives: K; the first K patches of `lr`, enlarged by the interpolation of the authors' code (bicubic, a = -0.75),
         are the negatives of every image, its own patch among them (as published). A batch of fewer has no more.
     bfloat16: as in `perceptual_loss`; here the gradient is within 10 degrees of the exact one.
+    batch_mean: for processes that share a batch, each with a part of it as sr and hr: gives, for distances that are
+        means over such a part, their means over the batch. `lr` is then the whole batch's, so that all have the same
+        negatives (and each computes their features), and the loss is the whole batch's on every process; the mean of
+        the processes' gradients, weighted by their shares, is its gradient.
     Raises ValueError for shapes that do not fit, an unknown backbone or K below 1, BackboneUnavailable without weights;
     RuntimeError for second derivatives.
     """
     _check_shapes(sr, hr)
-    if lr.ndim != 4 or lr.shape[:2] != sr.shape[:2]:
+    if lr.ndim != 4 or lr.shape[1] != 3 or (len(lr) < len(sr) if batch_mean else len(lr) != len(sr)):
         raise ValueError(f"lr must hold the {len(sr)} patches (N, 3, h, w) of sr, got {tuple(lr.shape)}")
     if isinstance(negatives, bool) or not isinstance(negatives, int) or negatives < 1:
         raise ValueError(f"negatives must be a whole number from 1 on, got {negatives!r}")
@@ -88,7 +94,7 @@ def csd_loss(
     losses = []
     for layer, x in features(sr, backbone, CSD_WEIGHTS, bfloat16=bfloat16).items():
         positive, negative = others[layer].split((len(sr), len(enlarged)))
-        losses.append(CSD_WEIGHTS[layer] * _Ratio.apply(x, positive, negative))
+        losses.append(CSD_WEIGHTS[layer] * _Ratio.apply(x, positive, negative, batch_mean))
     return torch.stack(losses).sum()
 
 
@@ -100,7 +106,13 @@ class _Ratio(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        positive: Tensor,
+        negatives: Tensor,
+        batch_mean: Callable[[Tensor], Tensor] | None,
+    ) -> Tensor:
         size = 1 if x.device.type == "cpu" else len(x)  # images at a time: on a CPU one, which the caches hold
         difference = torch.empty_like(x[:size])
         near, away = x.new_zeros(2)
@@ -111,17 +123,20 @@ class _Ratio(torch.autograd.Function):
             for negative in negatives:
                 away += torch.sub(image, negative, out=difference).abs().sum()
                 slopes += difference.sign_()
-        near, away = near / x.numel(), away / x.numel() + CSD_EPSILON
+        near, away = near / x.numel(), away / x.numel()
+        if batch_mean is not None:
+            near, away = batch_mean(torch.stack((near, away))).to(x.dtype)
+        away = away + CSD_EPSILON
         # d (near / away) = (d near - near / away * d away) / away
         ctx.save_for_backward((toward - near / away * from_all) / (away * x.numel()))
         return near / away
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         if torch.is_grad_enabled():  # create_graph=True, to which the gradient is a constant
             raise RuntimeError("L_CSD cannot be differentiated twice: leave create_graph=True out")
         (gradient,) = ctx.saved_tensors
-        return upstream * gradient, None, None
+        return upstream * gradient, None, None, None
 
 
 def _check_shapes(sr: Tensor, hr: Tensor) -> None:

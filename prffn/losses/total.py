@@ -1,5 +1,7 @@
 """The total loss, L = L_1 + lambda_c L_contr and the other terms of Table 2: each by its name, weighted once."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,10 +11,17 @@ from prffn.losses.contrast import pixel_contrast
 from prffn.losses.perceptual import csd_loss, perceptual_loss
 
 
-def loss_terms(sr: Tensor, hr: Tensor, lr: Tensor, config: LossConfig) -> dict[str, Tensor]:
+def loss_terms(
+    sr: Tensor, hr: Tensor, lr: Tensor, config: LossConfig, batch_mean: Callable[[Tensor], Tensor] | None = None
+) -> dict[str, Tensor]:
     """The terms in use, unweighted, by name.
 
     sr, hr: (N, 3, H, W), RGB in [0, 1]. lr: (N, 3, h, w), of which L_CSD makes its negatives.
+    batch_mean: None where sr and hr are a whole batch. Where several processes share a batch, each with a part of it
+        as sr and hr and all of it as lr: gives the mean over the batch of what is a mean over each process's part. The
+        means of the terms over all processes, weighted by their shares of the batch, are then the terms of the batch,
+        and so are their gradients: L_1, L_contr and L_perc are means over samples (all patches have as many pixels
+        alone in their regions, which L_contr leaves out), L_CSD is a ratio of such means, see `csd_loss`.
     """
     terms = {"l1": F.l1_loss(sr, hr)}
     if config.contrast_weight:
@@ -30,7 +39,7 @@ def loss_terms(sr: Tensor, hr: Tensor, lr: Tensor, config: LossConfig) -> dict[s
     if config.perceptual_weight:
         terms["perceptual"] = perceptual_loss(sr, hr, config.backbone)
     if config.csd_weight:
-        terms["csd"] = csd_loss(sr, hr, lr, config.backbone)
+        terms["csd"] = csd_loss(sr, hr, lr, config.backbone, batch_mean=batch_mean)
     return terms
 
 

@@ -1,0 +1,367 @@
+"""One run trained by several processes is the run of one: its batches, losses, gradients, checkpoints and record."""
+
+import json
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from conftest import CHECKOUT, tiny_settings
+from PIL import Image
+from test_perceptual import random_state
+from together import all_jobs, killed, stopping, together, trained
+
+from prffn import paths, processes, training
+from prffn.__main__ import main
+from prffn.config import LossConfig, experiment
+from prffn.data import PatchSampler, image_set, lr_images
+from prffn.losses.backbone import BACKBONES
+from prffn.losses.total import loss_terms, weighted_sum
+from prffn.processes import Processes, device_of, started
+from prffn.report import provenance_table
+from prffn.runs import ensure, run_key, trained_model
+from prffn.training import build_model, load_checkpoint, train
+from prffn.trainings import labelled
+
+SAME_CURVE = 3e-6
+"""Relative. Float32 has a rounding error of 6e-8; sums over the batch and twelve steps of Adam make at most 2.5e-7 of
+it here. Ten times that, for processors that sum otherwise."""
+
+SAME_WEIGHTS = 1e-5
+"""Of the largest weight of a layer. At most 9e-7 here, with the ratio, whose gradient is made of signs."""
+
+
+def near(curve: list[dict[str, float]], expected: list[dict[str, float]], tolerance: float = SAME_CURVE) -> bool:
+    """Whether all terms of all points agree."""
+    return len(curve) == len(expected) and all(
+        a.keys() == b.keys() and all(a[name] == pytest.approx(b[name], rel=tolerance) for name in a)
+        for a, b in zip(curve, expected, strict=True)
+    )
+
+
+def off(weights: dict[str, np.ndarray], expected: dict[str, Any]) -> float:
+    """The largest difference of two weights, in units of the largest weight of the layer. The same names, in order."""
+    assert list(weights) == list(expected)
+    pairs = [(np.asarray(value), np.asarray(expected[name])) for name, value in weights.items()]
+    return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs if b.size)
+
+
+# Without starting a process
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
+def test_each_sample_is_one_processs(world_size):
+    """The parts follow each other without gap or overlap, and differ by one sample at most."""
+    for batch in range(world_size, 20):
+        parts = [list(range(batch))[Processes(rank, world_size).part(batch)] for rank in range(world_size)]
+        assert [sample for part in parts for sample in part] == list(range(batch))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    with pytest.raises(ValueError, match=rf"batch_size is {world_size - 1}, fewer .* the {world_size} processes"):
+        Processes(0, world_size).part(world_size - 1)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory) -> Path:
+    """A folder with VGG-16 of random weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    state = {name: value.half() for name, value in random_state("vgg16_caffe").items()}
+    torch.save(state, folder / BACKBONES["vgg16_caffe"].files[0])
+    return folder
+
+
+@pytest.mark.parametrize("form", ["infonce", "ratio"])
+def test_the_loss_of_a_batch_from_its_parts(backbone, monkeypatch, form):
+    """All terms of three samples, and their gradient, from parts of one and of two: in float64 the same to rounding.
+
+    Patches of 17 x 17 and regions of 4 x 4: the pixel in the corner is alone in its region, and left out of L_contr.
+    """
+    monkeypatch.setenv(paths.WEIGHTS_VARIABLE, str(backbone))
+    config = LossConfig(form=form, region_size=16, perceptual_weight=1e-4, csd_weight=1.0, backbone="vgg16_caffe")
+    g = torch.Generator().manual_seed(0)
+    hr, noise = (torch.rand(3, 3, 17, 17, generator=g, dtype=torch.float64) for _ in range(2))
+    lr = torch.rand(3, 3, 8, 8, generator=g, dtype=torch.float64)
+    whole = hr.lerp(noise, 0.1).requires_grad_()
+    expected = loss_terms(whole, hr, lr, config)
+    weighted_sum(expected, config).backward()
+
+    parts = [Processes(rank, 2).part(3) for rank in range(2)]
+    shares = [(part.stop - part.start) / 3 for part in parts]
+    said: list[list[torch.Tensor]] = [[], []]  # by each process, of the distances of L_CSD's layers
+
+    def listen(means: torch.Tensor, rank: int) -> torch.Tensor:
+        said[rank].append(means)
+        return means
+
+    for rank, part in enumerate(parts):
+        loss_terms(whole.detach()[part], hr[part], lr, config, partial(listen, rank=rank))
+    means = iter([sum(s * m for s, m in zip(shares, layer, strict=True)) for layer in zip(*said, strict=True)] * 2)
+    terms, gradients = [], []
+    for part in parts:
+        x = whole.detach()[part].clone().requires_grad_()
+        terms.append(loss_terms(x, hr[part], lr, config, lambda _: next(means)))
+        weighted_sum(terms[-1], config).backward()
+        gradients.append(x.grad)
+    for name, value in expected.items():
+        mean = sum(share * of[name].item() for share, of in zip(shares, terms, strict=True))
+        assert mean == pytest.approx(value.item(), rel=1e-12), name
+    gradient = torch.cat([share * of for share, of in zip(shares, gradients, strict=True)])
+    assert (gradient - whole.grad).abs().max() < 1e-12 * whole.grad.abs().max()
+
+
+def test_without_torchrun_a_process_is_alone(monkeypatch):
+    for name in processes.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    with started("cpu") as alone:
+        assert alone == Processes(0, 1, 0, torch.device("cpu"))
+        assert not dist.is_initialized()
+    value = torch.rand(2)
+    assert alone.mean(value, 1.0) is value
+    assert alone.broadcast(b"content") == b"content"
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(processes, "pick_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_of(1, "cuda") == torch.device("cuda", 1)
+    assert device_of(3, "cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"process 2 .* no GPU of its own: start 2 at most .*--device cpu"):
+        device_of(2, "cuda")
+    with pytest.raises(ValueError, match="'mps' cannot be shared"):
+        device_of(1, "mps")
+
+
+# Two processes, started once
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, photo) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for n in range(3):
+        Image.fromarray(photo[40 * n : 40 * n + 72, 90 * n : 90 * n + 96]).save(folder / f"{n}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def jobs(photos, backbone) -> dict[str, dict[str, Any]]:
+    """What is trained by one process and by two, by name: settings, and `train`'s other arguments."""
+    with_csd = {"loss.perceptual_weight": 1e-6, "loss.csd_weight": 0.1, "loss.backbone": "vgg16_caffe"}
+    more = {
+        "even": {"data.batch_size": 4},
+        "uneven": {"data.batch_size": 3},
+        "ratio": {"data.batch_size": 3, "loss.form": "ratio"},
+        "all losses": {"data.batch_size": 3, "training.steps": 4, **with_csd},
+        "channels_last": {"data.batch_size": 3, "training.channels_last": True},
+        "bfloat16": {"data.batch_size": 3, "training.bfloat16": True, "training.channels_last": True},
+        "started": {"data.batch_size": 3, "training.start": "abc"},
+        "resumed": {"data.batch_size": 4},
+    }
+    made = {name: {"settings": tiny_settings(photos, **changes)} for name, changes in more.items()}
+    made["all losses"]["environment"] = {paths.WEIGHTS_VARIABLE: str(backbone)}
+    other = experiment(tiny_settings(photos, seed=5))
+    made["started"]["start"] = build_model(other).state_dict()
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("together")
+
+
+@pytest.fixture(scope="module")
+def serial(jobs, folder) -> dict[str, dict[str, Any]]:
+    """The trainings by one process; and a checkpoint of seven steps, with which the two go on as "resumed"."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(paths.CACHE_VARIABLE, str(folder / "cache"))
+        found = {}
+        for name, job in jobs.items():
+            for variable, value in job.get("environment", {}).items():
+                patch.setenv(variable, value)
+            found[name] = trained(Processes(), experiment(job["settings"]), start=job.get("start"))
+        jobs["resumed"]["checkpoint"] = folder / "one.ckpt"
+        patch.setattr(training, "loss_terms", stopping(after=7)(loss_terms))
+        with pytest.raises(InterruptedError):
+            train(experiment(jobs["resumed"]["settings"]), checkpoint=folder / "one.ckpt", checkpoint_every=0,
+                  progress=False)  # fmt: skip
+    assert load_checkpoint(folder / "one.ckpt")["step"] == 7
+    return found
+
+
+@pytest.fixture(scope="module")
+def two(jobs, serial, folder) -> list[dict[str, Any]]:
+    """What each of two processes found, see together.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(paths.CACHE_VARIABLE, str(folder / "cache"))
+        found = together(all_jobs, jobs, folder)
+    for of_rank in found:
+        assert isinstance(of_rank, dict), of_rank
+    return found
+
+
+NAMES = ["even", "uneven", "ratio", "all losses", "channels_last", "started"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_train_what_one_does(two, serial, name):
+    """Both have the same curve and the same weights to the last bit, and they are those of one process."""
+    for of_rank in two:
+        assert of_rank[name]["curve"] == two[0][name]["curve"]
+        assert off(of_rank[name]["weights"], two[0][name]["weights"]) == 0
+    assert near(two[0][name]["curve"], serial[name]["curve"])
+    assert off(two[0][name]["weights"], serial[name]["weights"]) < SAME_WEIGHTS
+
+
+def test_in_bfloat16_to_its_digits(two, serial):
+    """Gradients are summed over samples in bfloat16, of 8 bits: parts of a batch are rounded in other
+    places. One unit in the last digit is 4e-3; the curves differ by 1e-4 here."""
+    assert near(two[0]["bfloat16"]["curve"], serial["bfloat16"]["curve"], 2e-3)
+
+
+def test_each_process_sees_its_part_of_the_batches_of_one(two, jobs):
+    """The HR patches of both, one after the other, are the batches that one process draws; LR both have whole."""
+    e = experiment(jobs["even"]["settings"])
+    hr = image_set(e.data.train)
+    sampler = PatchSampler(hr.images, lr_images(hr, 3), scale=3, patch_size=8, batch_size=4,
+                           generator=torch.Generator().manual_seed(2**32 + e.seed))  # fmt: skip
+    assert len(two[0]["batches"]) == len(two[1]["batches"]) == 12
+    for first, second in zip(two[0]["batches"], two[1]["batches"], strict=True):
+        lr, target = sampler.batch()
+        assert len(first[0]) == len(second[0]) == 2
+        assert np.array_equal(np.concatenate((first[0], second[0])), target)
+        assert np.array_equal(first[1], lr)
+        assert np.array_equal(second[1], lr)
+
+
+def test_rank_0_alone_saves_and_validates(two, serial, folder):
+    """The checkpoint has the names of the network itself, and is one process's but for rounding."""
+    assert [of_rank["resumed"]["saves"] for of_rank in two] == [1, 0]
+    assert [of_rank["stopped"] for of_rank in two] == ["stopped by the test"] * 2
+    one, of_two = (load_checkpoint(folder / name) for name in ("one.ckpt", "two.ckpt"))
+    assert one["step"] == 12  # the two processes went on with it to the end
+    assert of_two["step"] == 7
+    assert list(of_two["model"]) == list(serial["even"]["weights"])
+    (validations, curve), (none, other) = (of_rank["validated"] for of_rank in two)
+    assert (validations, none) == (3, 0)  # the fifth, the tenth and the last point
+    assert [point["step"] for point in curve if "psnr_y" in point] == [5, 10, 12]
+    assert near([{k: v for k, v in point.items() if k != "psnr_y"} for point in curve], other, 0)
+
+
+def test_another_number_of_processes_goes_on(two, serial, jobs, folder):
+    """Seven steps by one process and five by two, and the other way round: as twelve by one."""
+    assert near(two[0]["resumed"]["curve"], serial["even"]["curve"])
+    assert off(two[0]["resumed"]["weights"], serial["even"]["weights"]) < SAME_WEIGHTS
+    alone = trained(Processes(), experiment(jobs["even"]["settings"]), checkpoint=folder / "two.ckpt")
+    assert alone["saves"] == 1
+    assert near(alone["curve"], serial["even"]["curve"])
+    assert alone["curve"][:7] == two[0]["even"]["curve"][:7]
+    assert off(alone["weights"], serial["even"]["weights"]) < SAME_WEIGHTS
+
+
+def test_a_loss_that_is_not_finite_on_one_process_stops_both(two):
+    for of_rank in two:
+        kind, text = of_rank["poisoned"]
+        assert kind == "NonFiniteLoss"
+        assert "loss term 'l1' is nan at step 0" in text
+
+
+def test_a_batch_smaller_than_the_processes_is_refused(two):
+    for of_rank in two:
+        assert of_rank["small batch"][0] == "ValueError"
+        assert "data.batch_size is 1, fewer samples than the 2 processes" in of_rank["small batch"][1]
+
+
+def test_a_process_with_other_images_stops_all(two, photos):
+    text = f"process 1 of 2 cannot take part: the images of {photos} are not those of process 0"
+    assert [of_rank["other images"] for of_rank in two] == [("ValueError", text)] * 2
+
+
+def test_a_killed_process_ends_the_other_and_the_run_goes_on(two, jobs, tmp_path):
+    """SIGKILL of one in a step; started again, they end as if nothing had been: the same bits."""
+    e, checkpoint = experiment(jobs["even"]["settings"]), tmp_path / "run.ckpt"
+    error, code = together(killed, e, checkpoint)
+    assert code == -9
+    assert isinstance(error, ConnectionError)
+    assert "process 0 of 2 has lost the others" in str(error)
+    assert load_checkpoint(checkpoint)["step"] in (6, 7)  # rank 0 may have saved its own seventh
+    again, _ = together(partial(trained, e=e, checkpoint=checkpoint))
+    assert again["curve"] == two[0]["even"]["curve"]
+    assert off(again["weights"], two[0]["even"]["weights"]) == 0
+
+
+# The command
+
+
+def notebook(folder: Path, experiments: dict[str, list[dict[str, Any]]]) -> Path:
+    """A notebook that asks for these experiments."""
+    cells = [
+        ("profile = 'quick'\nseeds = None", ["parameters"]),
+        (f"from prffn.config import experiment\nasked = {experiments!r}", []),
+        ("experiments = {label: [experiment(e) for e in group] for label, group in asked.items()}", []),
+        ("from prffn.runs import ensure\nruns = ensure(experiments, profile)", []),
+    ]
+    content = [{"cell_type": "code", "source": [text], "metadata": {"tags": tags}} for text, tags in cells]
+    path = folder / "own.ipynb"
+    path.write_text(json.dumps({"cells": content}))
+    return path
+
+
+def test_torchrun_makes_the_record(photo_folder, tmp_path, monkeypatch):
+    """The command under torchrun itself: the record is found by `ensure`, and is that of one process."""
+    settings = tiny_settings(photo_folder, **{"data.batch_size": 3})
+    e, path = experiment(settings), notebook(tmp_path, {"a": [settings]})
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "prffn",
+               "train", str(path), "--profile", "quick", "--device", "cpu"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1 runs of profile quick: 0 loaded, 1 trained"
+    found = ensure({"a": [e]}, "quick", progress=False)
+    assert not found.trained
+    record = found["a"][0].record
+    assert record["provenance"]["processes"] == 2
+    assert provenance_table(found).loc["processes", "value"] == "2"
+    assert len(list((tmp_path / "cache" / "checkpoints").iterdir())) == 1
+
+    weights = {name: value.numpy() for name, value in trained_model(e).state_dict().items()}
+    monkeypatch.setenv(paths.REPORTS_VARIABLE, str(tmp_path / "serial"))
+    one = ensure({"a": [e]}, "quick", retrain=True, progress=False)["a"][0].record
+    assert "processes" not in one["provenance"]
+    assert near(record["curve"], one["curve"])
+    assert off(weights, trained_model(e).state_dict()) < SAME_WEIGHTS
+    same = ("key", "protocol", "settings", "checksums", "parameters", "multi_adds", "bicubic")
+    assert {name: record[name] for name in same} == {name: one[name] for name in same}
+    for figure in ("psnr_y", "ssim_y"):
+        of_two, of_one = (r["evaluation"]["photos"][figure] for r in (record, one))
+        assert of_two == pytest.approx(of_one, rel=1e-4)  # a pixel on the edge of rounding to uint8 may change
+
+
+def test_the_command_without_torchrun(photo_folder, tmp_path, capsys):
+    settings = tiny_settings(photo_folder)
+    path = str(notebook(tmp_path, {"a": [settings], "b": [{**settings, "seed": 1}]}))
+    assert main(["train", path, "--label", "a", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == "1 runs of profile quick: 0 loaded, 1 trained\n"
+    assert main(["train", path, "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == "2 runs of profile quick: 1 loaded, 1 trained\n"
+    assert main(["train", path, "--label", "c", "--device", "cpu"]) == 1
+    assert "unknown label 'c'. Choose one of: a, b" in capsys.readouterr().err
+    assert main(["train", str(tmp_path / "other.ipynb")]) == 1
+    assert "unknown notebook" in capsys.readouterr().err
+    diverging = {**settings, "training.learning_rate": 1e30}
+    assert main(["train", str(notebook(tmp_path, {"d": [diverging]})), "--device", "cpu"]) == 1
+    assert re.search(r"^prffn: loss term '\w+' is (nan|inf) at step \d+", capsys.readouterr().err, re.M)
+
+
+def test_a_label_brings_the_runs_from_which_it_starts(photo_folder, tmp_path):
+    first = tiny_settings(photo_folder, **{"loss.contrast_weight": 0.0})
+    key = run_key(experiment(first))
+    asked = {"start": [first, {**first, "seed": 1}], "other": [tiny_settings(photo_folder)],
+             "goes on": [tiny_settings(photo_folder, **{"training.start": key})]}  # fmt: skip
+    path = notebook(tmp_path, asked)
+    found = labelled({"own": path}, ["goes on"], profile="quick", seeds=None)
+    assert {name: len(group) for name, group in found.items()} == {"own: start": 1, "own: goes on": 1}
+    assert [len(group) for group in labelled({"own": path}, profile="quick", seeds=None).values()] == [2, 1, 1]

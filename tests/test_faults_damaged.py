@@ -1,0 +1,392 @@
+"""Files of every kind, damaged: each is told by its name with the way out, or made anew with a warning, never used.
+
+A change in a byte that nothing reads, as in the padding of an archive, may pass, if what is read is the same.
+"""
+
+import random
+import re
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import lpips
+import numpy as np
+import pytest
+import torch
+from archives import tar_of, to_png, zip_of
+from conftest import tiny_settings
+from PIL import Image
+
+from prffn import metrics, plan, timing
+from prffn.config import experiment
+from prffn.crops import ensure_crops
+from prffn.data import image_set, lr_images
+from prffn.download import unpack
+from prffn.evaluations import AUTHORS, ensure_evaluations, weights_from_files
+from prffn.losses import backbone, fused
+from prffn.losses.contrast import pixel_contrast
+from prffn.models import PRFFN, build
+from prffn.photos import read_photo
+from prffn.pictures import picture
+from prffn.pretrained import save_pretrained
+from prffn.runs import ensure
+from prffn.training import train, weights_sha256
+from prffn.upscaling import network
+
+WAY_OUT = re.compile("again|anew|is not used|replace|remove|git checkout|bring it back|save its state_dict")
+
+
+@dataclass
+class Place:
+    """Where a test puts its files, and what it changes for itself."""
+
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+    photo: np.ndarray
+
+    def images(self, suffix: str = ".png") -> Path:
+        """A folder of three small photographs."""
+        folder = self.folder / "photos"
+        folder.mkdir()
+        for n in range(3):
+            Image.fromarray(self.photo[40 * n : 40 * n + 72, 90 * n : 90 * n + 96]).save(folder / f"{n}{suffix}")
+        return folder
+
+    def weights(self) -> Path:
+        """An empty folder in place of the user's weights."""
+        folder = self.folder / "weights"
+        folder.mkdir()
+        self.monkeypatch.setenv("PRFFN_WEIGHTS", str(folder))
+        return folder
+
+    def only(self, pattern: str) -> Path:
+        """The one file of that pattern."""
+        (path,) = self.folder.glob(pattern)
+        return path
+
+
+Use = Callable[[], Any]
+"""Uses the file as the kit does; what it gives must not depend on the damage."""
+
+
+def model(seed: int = 0) -> PRFFN:
+    return PRFFN(2, channels=4, groups=1, blocks=1, generator=torch.Generator().manual_seed(seed)).eval()
+
+
+def checkpoint(place: Place) -> tuple[Path, Use]:
+    e, path = experiment(tiny_settings(place.images())), place.folder / "run.ckpt"
+    train(e, checkpoint=path, progress=False)
+    return path, lambda: weights_sha256(train(e, checkpoint=path, progress=False).model)
+
+
+def run_record(place: Place) -> tuple[Path, Use]:
+    e = experiment(tiny_settings(place.images()))
+
+    def use() -> Any:
+        record = ensure({"a": [e]}, "quick", progress=False)["a"][0].record
+        return record["evaluation"], record["curve"], record["weights_sha256"]
+
+    use()
+    return place.only("reports/quick/runs/*.json"), use
+
+
+def evaluation_record(place: Place) -> tuple[Path, Use]:
+    images, folder = str(place.images()), place.weights()
+    torch.save(build("FSRCNN", 2, generator=torch.Generator().manual_seed(0)).state_dict(), folder / "fsrcnn_x2.pth")
+    weights = weights_from_files(["FSRCNN"], (2,))
+    use = lambda: ensure_evaluations(weights, [images], "quick")["FSRCNN", 2, "photos"]["evaluation"]  # noqa: E731
+    use()
+    return place.only("reports/quick/evaluations/*.json"), use
+
+
+def crop_record(place: Place) -> tuple[Path, Use]:
+    shown = picture(str(place.images() / "0.png"), (20, 30, 16, 24), 3)
+    use = lambda: [ensure_crops(shown, [], {}, "quick")["bicubic"][name] for name in ("figures", "png")]  # noqa: E731
+    use()
+    return place.only("reports/quick/crops/*.json"), use
+
+
+def timing_record(place: Place) -> tuple[Path, Use]:
+    place.monkeypatch.setattr(timing, "_in_its_own_process", lambda *_: {"seconds": 0.5, "peak_mb": 7.0})
+    use = lambda: dict(timing.ensure_timings({"step": timing.StepCase()}, "quick", device="cpu"))  # noqa: E731
+    use()
+    return place.only("reports/quick/timings/*.json"), use
+
+
+def measured_cost(place: Place) -> tuple[Path, Use]:
+    measured = {"seconds": 0.5, "batch": 2, "steps": 3, "peak_mb": 7.0, "one_mb": 6.0, "share": 1.0}
+    place.monkeypatch.setattr(timing, "_in_its_own_process", lambda *_: dict(measured))
+    e = experiment(tiny_settings(place.images()))
+    device = torch.device("cpu")
+    use = lambda: plan.estimate(plan.measured_costs({plan.cost(e): "a"}, device)[plan.cost(e)], 4)  # noqa: E731
+    use()
+    return place.only("cache/plan/*.json"), use
+
+
+def of_the_image_cache(pattern: str) -> Callable[[Place], tuple[Path, Use]]:
+    def image_cache(place: Place) -> tuple[Path, Use]:
+        images = str(place.images())
+
+        def use() -> Any:
+            image_set.cache_clear()
+            hr = image_set(images)
+            return hr.checksum, [image.tobytes() for image in (*hr.images, *lr_images(hr, 2))]
+
+        use()
+        return place.only(f"cache/images/{pattern}"), use
+
+    return image_cache
+
+
+def compiled_code(place: Place) -> tuple[Path, Use]:
+    """The C compiler is called once; later calls find what it made then."""
+    compiled: list[bytes] = []
+    compiler, describe = fused._run, cache(lambda *command: compiler([*command]))
+
+    def run(command: list[str]) -> str:
+        if "-o" not in command:
+            return describe(*command)
+        made = Path(command[command.index("-o") + 1])
+        if compiled:
+            made.write_bytes(compiled[0])
+            return ""
+        answer = compiler(command)
+        compiled.append(made.read_bytes())
+        return answer
+
+    place.monkeypatch.setattr(fused, "_run", run)
+    image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def use() -> Any:
+        fused._library.cache_clear()
+        loss = pixel_contrast(image.flip(3), image, 16, implementation="compiled").item()
+        return loss, place.only("cache/compiled/*.so").read_bytes() == compiled[0]
+
+    fused._library.cache_clear()
+    if not fused.works():
+        pytest.skip("there is no C compiler here")
+    use()
+    return place.only("cache/compiled/*.so"), use
+
+
+def archive(name: str, make: Callable[[dict[str, bytes]], bytes]) -> Callable[[Place], tuple[Path, Use]]:
+    def of_that_format(place: Place) -> tuple[Path, Use]:
+        images = {f"set/{n}.png": to_png(place.photo[9 * n : 9 * n + 40, :50]) for n in range(5)}
+        (place.folder / name).write_bytes(make(images))
+        target = place.folder / "Set5"
+
+        def use() -> dict[str, bytes]:
+            shutil.rmtree(target, ignore_errors=True)
+            try:
+                unpack(place.folder / name, "set", target, count=5)
+            except ValueError:
+                assert not target.exists()
+                raise
+            return {path.name: path.read_bytes() for path in target.iterdir()}
+
+        return place.folder / name, use
+
+    return of_that_format
+
+
+def png_of_a_set(place: Place) -> tuple[Path, Use]:
+    images = place.images()
+
+    def use() -> str:
+        image_set.cache_clear()
+        return image_set(str(images)).checksum
+
+    return images / "1.png", use
+
+
+def jpeg_of_a_set(place: Place) -> tuple[Path, Use]:
+    """JPEG has no checksum: damage gives other pixels. They are told, and are other images to every record."""
+    images = place.images(".jpg")
+
+    def use() -> str:
+        image_set.cache_clear()
+        return image_set(str(images)).checksum
+
+    return images / "1.jpg", use
+
+
+def photograph(place: Place) -> tuple[Path, Use]:
+    return (path := place.images() / "2.png"), lambda: read_photo(path).rgb.tobytes()
+
+
+def shipped_network(place: Place) -> tuple[Path, Use]:
+    path = place.folder / "prffn_x2.safetensors"
+    settings = {"data.scale": 2, "model.channels": 4, "model.groups": 1, "model.blocks": 1}
+    save_pretrained(model(), path, {**settings, "model.dilation_rates": [1, 2, 4]}, "0123", weights_sha256(model()))
+    lr = torch.rand(1, 3, 9, 8, generator=torch.Generator().manual_seed(1))
+    return path, lambda: network(2, path)(lr).tolist()
+
+
+def authors_weights(place: Place) -> tuple[Path, Use]:
+    path = place.folder / "fsrcnn.pt"
+    torch.save({"state_dict": build("FSRCNN", 2, generator=torch.Generator().manual_seed(0)).state_dict()}, path)
+    return path, lambda: weights_sha256(network(2, path))
+
+
+def backbone_weights(place: Place) -> tuple[Path, Use]:
+    """torchvision's VGG-19, cut to its first convolution; a part of its checksum stands in its name."""
+    folder = place.weights()
+    generator = torch.Generator().manual_seed(0)
+    state = {"features.0.weight": torch.rand(64, 3, 3, 3, generator=generator), "features.0.bias": torch.rand(64)}
+    torch.save(state, folder / "weights", _use_new_zipfile_serialization=False)  # the older format has no sums
+    path = folder / f"vgg19-{backbone._file_sha256(folder / 'weights')[:8]}.pth"
+    (folder / "weights").rename(path)
+    short = replace(backbone.BACKBONES["vgg19"], convolutions=(1,), files=(path.name,))
+    place.monkeypatch.setitem(backbone.BACKBONES, "vgg19", short)
+
+    def use() -> str:
+        backbone._sha256.cache_clear()
+        backbone._weights.cache_clear()
+        return backbone.backbone_sha256("vgg19")
+
+    return path, use
+
+
+def alexnet_weights(place: Place) -> tuple[Path, Use]:
+    path, generator = place.weights() / "alexnet_features.pth", torch.Generator().manual_seed(0)
+    layers = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
+    state = {}
+    for n, (out, into, side) in layers.items():
+        state[f"features.{n}.weight"] = torch.rand(out, into, side, side, generator=generator) / into / side - 0.02
+        state[f"features.{n}.bias"] = torch.rand(out, generator=generator)
+    torch.save(state, path)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in metrics
+        network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+
+    def use() -> str:
+        metrics._load_alexnet(network, path)
+        return weights_sha256(network)
+
+    return path, use
+
+
+KINDS = {
+    "checkpoint": [checkpoint],
+    "record": [run_record, evaluation_record, crop_record, timing_record, measured_cost],
+    "cache": [
+        of_the_image_cache("photos-*/hr/00001.npy"), of_the_image_cache("photos-*/x2/00001.npy"),
+        of_the_image_cache("photos-*/hr/images.json"), compiled_code,
+    ],
+    "archive": [archive("a.zip", zip_of), archive("a.tar", lambda m: tar_of(m, "w")), archive("a.tgz", tar_of)],
+    "image": [png_of_a_set, jpeg_of_a_set, photograph],
+    "weights": [shipped_network, authors_weights, backbone_weights, alexnet_weights],
+}  # fmt: skip
+
+
+def flipped(whole: bytes, draw: random.Random, start: int, count: int = 1) -> bytes:
+    """With a bit flipped in each of `count` bytes."""
+    changed = bytearray(whole)
+    for place in range(start, start + count):
+        changed[place] ^= 1 << draw.randrange(8)
+    return bytes(changed)
+
+
+DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "a flipped bit": lambda whole, draw: flipped(whole, draw, draw.randrange(len(whole))),
+    "a flipped bit in the middle": lambda whole, draw: flipped(
+        whole, draw, draw.randrange(len(whole) // 3, 2 * len(whole) // 3)
+    ),
+    "changed bytes": lambda whole, draw: flipped(whole, draw, draw.randrange(len(whole) - 8), 8),
+    "cut off": lambda whole, draw: whole[: draw.randrange(1, len(whole))],
+    "empty": lambda whole, draw: b"",
+    "another kind": lambda whole, draw: b"PK\x03\x04, or whatever else it is, it is not what its name says\n" * 9,
+}
+
+WITHOUT_MEANING = "in bytes that nothing reads"
+
+
+def put(path: Path, content: bytes) -> None:
+    """Replaces a file by another one: what is mapped into memory of the old one stays."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+def what_came_of(path: Path, use: Use, expected: Any) -> str:
+    """Uses a damaged file; fails if it passes for a whole one."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found, refusal = None, ""
+        try:
+            found = use()
+        except (ValueError, OSError, RuntimeError) as error:
+            refusal = str(error)
+    if refusal:
+        assert path.name in refusal
+        assert WAY_OUT.search(refusal), refusal
+        return "told by name, with the way out"
+    told = [str(warning.message) for warning in caught]
+    told = [text for text in told if path.name in text or str(path.parent) in text]
+    if not told:
+        assert found == expected
+        return WITHOUT_MEANING
+    assert WAY_OUT.search(told[0]), told[0]
+    if path.suffix == ".jpg":
+        assert found != expected
+        return "told by name, with the way out"
+    assert found == expected
+    return "made anew, with a warning"
+
+
+@pytest.mark.parametrize(("kind", "make"), [(kind, make) for kind, makers in KINDS.items() for make in makers])
+def test_a_damaged_file(kind, make, tmp_path, monkeypatch, photo, faults):
+    path, use = make(Place(tmp_path, monkeypatch, photo))
+    expected, whole = use(), path.read_bytes()
+    draw = random.Random(f"{kind} {path.name}")
+    for damage in DAMAGES.values():
+        outcome = WITHOUT_MEANING
+        while outcome == WITHOUT_MEANING:  # in the padding of an archive, for instance: the next place, then
+            put(path, damage(whole, draw))
+            outcome = what_came_of(path, use, expected)
+        put(path, whole)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that an image is another again
+            assert use() == expected
+        faults.tried(f"damaged {kind}", outcome)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_authors_weights_that_are_others_now(known, tmp_path, monkeypatch, photo):
+    """Files of PyTorch's older format have no checksum: a changed one is not called the authors', and is told."""
+    place = Place(tmp_path, monkeypatch, photo)
+    images, folder = str(place.images()), place.weights()
+    network = build("FSRCNN", 2, generator=torch.Generator().manual_seed(0))
+    path = folder / "fsrcnn_x2.pt"
+    torch.save(network.state_dict(), path, _use_new_zipfile_serialization=False)
+    if known:
+        monkeypatch.setitem(AUTHORS, weights_sha256(network), "FSRCNN x2")
+    first = ensure_evaluations(weights_from_files(["FSRCNN"], (2,)), [images], "quick")["FSRCNN", 2, "photos"]
+    content = bytearray(path.read_bytes())
+    content[content.index(next(network.parameters()).detach().numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    weights = weights_from_files(["FSRCNN"], (2,))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        second = ensure_evaluations(weights, [images], "quick")["FSRCNN", 2, "photos"]
+    assert [first["origin"], second["origin"]] == ["authors'" if known else "file fsrcnn_x2.pt", "file fsrcnn_x2.pt"]
+    assert first["key"] != second["key"]
+    told = [str(warning.message) for warning in caught]
+    assert len(told) == known
+    assert all(re.search("FSRCNN x2 from file fsrcnn_x2.pt is not the authors'.*get it again", text) for text in told)
+
+
+@pytest.mark.parametrize("text", ["settings", "record", "weights_sha256", "sha256", "dilation_rates"])
+def test_any_text_of_a_shipped_network_counts(text, tmp_path, monkeypatch, photo):
+    """A changed dilation rate shows in no shape of the weights, and gives another network."""
+    path, use = shipped_network(Place(tmp_path, monkeypatch, photo))
+    place = path.read_bytes().index(text.encode()) + (text == "dilation_rates") * len('dilation_rates\\": [')
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"prffn_x2.safetensors (is damaged|does not say)"):
+        use()

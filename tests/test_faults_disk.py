@@ -1,0 +1,177 @@
+"""A disk that is full while a file is written: the old file stays, no half one bears its name, the error names it, and
+with room again all goes on. The fault is the kernel's: it takes no more than so many bytes of a file (RLIMIT_FSIZE)."""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from archives import SET5, archive_at, served, tar_of
+from conftest import tiny_settings
+from PIL import Image
+
+from prffn.config import experiment
+from prffn.data import image_set
+from prffn.download import get, unpack
+from prffn.losses import fused
+from prffn.models import PRFFN
+from prffn.paths import write_json
+from prffn.plots import save_figure
+from prffn.pretrained import save_pretrained
+from prffn.records import read_record, save_record
+from prffn.report import markdown, write_markdown
+from prffn.runs import ensure
+from prffn.training import load_checkpoint, train, weights_sha256
+from prffn.upscaling import upscale_file
+
+OUTCOME = "disk full", "error by name, what was there is whole, then went on"
+
+
+@contextmanager
+def full_after(size: int) -> Iterator[None]:
+    """No file can grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def figure(path: Path) -> None:
+    drawn, ax = plt.subplots()
+    ax.plot([1, 3, 2])
+    save_figure(drawn, path)
+    plt.close(drawn)
+
+
+def upscaled(path: Path) -> None:
+    upscale_file(path.with_name("in.png"), path, network(), overwrite=True, progress=False)
+
+
+def network() -> PRFFN:
+    return PRFFN(2, channels=4, groups=1, blocks=1, generator=torch.Generator().manual_seed(0)).eval()
+
+
+TABLE = pd.DataFrame({"PSNR": np.linspace(30, 40, 99)})
+WRITERS: dict[str, Callable[[Path], Any]] = {
+    "record.json": lambda path: save_record(path.parent, "record", {"key": "record", "curve": list(range(999))}),
+    "report.json": lambda path: write_json(path, {"table": TABLE.to_dict()}),
+    "report.md": lambda path: write_markdown(path, ["# Report", markdown(TABLE)]),
+    "figure.png": figure,
+    "weights.safetensors": lambda path: save_pretrained(model := network(), path, {}, "0", weights_sha256(model)),
+    **{f"photo_x2.{suffix}": upscaled for suffix in ("png", "jpg", "tif", "webp")},
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_stays_as_it_was(name, tmp_path, photo, faults):
+    path, write = tmp_path / name, WRITERS[name]
+    Image.fromarray(photo[:40, :50]).save(tmp_path / "in.png")
+    write(path)
+    size = path.stat().st_size
+    path.write_bytes(b"precious")
+    before = sorted(tmp_path.iterdir())
+    for limit in (0, size // 3, size - 1):
+        with full_after(limit), pytest.raises(OSError, match=rf"{name} cannot be written .*make room") as error:
+            write(path)
+        assert error.value.filename is None  # it stands in the text
+        assert path.read_bytes() == b"precious"
+        assert sorted(tmp_path.iterdir()) == before
+        faults.tried(*OUTCOME)
+    write(path)
+    assert path.stat().st_size == size
+
+
+def test_a_training_goes_on_from_its_last_checkpoint(tmp_path, photo_folder, faults):
+    """At first no checkpoint fits; then none from the fifth step on."""
+    e, path = experiment(tiny_settings(photo_folder)), tmp_path / "run.ckpt"
+    expected = weights_sha256(train(e, checkpoint=path, checkpoint_every=0, progress=False).model)
+    size = path.stat().st_size
+    path.unlink()
+    with full_after(size // 2), pytest.raises(OSError, match=r"run.ckpt cannot be written .*make room"):
+        train(e, checkpoint=path, checkpoint_every=0, progress=False)
+    assert not [file for file in tmp_path.iterdir() if "run.ckpt" in file.name]
+
+    with ExitStack() as stack:
+
+        def filling(model: Any) -> float:
+            stack.enter_context(full_after(size // 2))
+            return 1.0
+
+        with pytest.raises(OSError, match=r"run.ckpt cannot be written"):  # after its first validation
+            train(e, checkpoint=path, checkpoint_every=0, validate=filling, progress=False)
+    assert load_checkpoint(path)["step"] == 4
+    resumed = train(e, checkpoint=path, checkpoint_every=0, progress=False)
+    assert weights_sha256(resumed.model) == expected
+    for _ in range(2):
+        faults.tried(*OUTCOME)
+
+
+def test_a_run_is_recorded_when_there_is_room(tmp_path, photo_folder, monkeypatch, faults):
+    """All is trained, and the record does not fit: the next call trains nothing, and writes it."""
+    e = experiment(tiny_settings(photo_folder))
+
+    def full(store: Path, key: str, record: dict[str, Any]) -> None:
+        with full_after(100):
+            save_record(store, key, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("prffn.runs.save_record", full)
+        with pytest.raises(OSError, match=r"reports/quick/runs/\w{16}\.json cannot be written"):
+            ensure({"a": [e]}, "quick", progress=False)
+    assert not list((tmp_path / "reports").rglob("*.json*"))
+    monkeypatch.setattr("torch.optim.Adam.step", lambda *_: pytest.fail("trained again"))
+    run = ensure({"a": [e]}, "quick", progress=False)["a"][0]
+    assert read_record(tmp_path / f"reports/quick/runs/{run.key}.json") == run.record
+    faults.tried(*OUTCOME)
+
+
+@pytest.mark.parametrize("size", [0, 5000, 20_000])
+def test_the_image_cache_is_made_when_there_is_room(size, tmp_path, photo_folder, faults):
+    """20,863 bytes an image: none fits."""
+    with full_after(size), pytest.raises(OSError, match=r"00000\.npy cannot be written .*make room"):
+        image_set(str(photo_folder))
+    assert not list((tmp_path / "cache" / "images").rglob("*.npy*"))
+    assert image_set(str(photo_folder)).images[0].shape == (72, 96, 3)
+    faults.tried(*OUTCOME)
+
+
+def test_compiled_code_is_kept_when_there_is_room(tmp_path, faults):
+    code, path = bytes(range(256)) * 9, tmp_path / "contrast-0.so"
+    with full_after(100), pytest.raises(OSError, match=r"contrast-0.so cannot be written"):
+        fused._keep(code, path)
+    assert not fused._is_whole(path)
+    fused._keep(code, path)
+    assert fused._is_whole(path)
+    faults.tried(*OUTCOME)
+
+
+def test_a_download_is_made_when_there_is_room(tmp_path, monkeypatch, faults):
+    monkeypatch.setenv("PRFFN_DATA", str(tmp_path / "data"))
+    content = tar_of(SET5, "w")
+    with served(content) as (url, requests):
+        archives = archive_at(url, content)
+        with full_after(len(content) // 2), pytest.raises(OSError, match=r"benchmark.tar cannot be written .*make"):
+            get("Set5", archives=archives, progress=False)
+        assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file() and path.name != ".download.lock"]
+        assert len(requests) == 1
+        get("Set5", archives=archives, progress=False)
+    assert len(image_set("Set5")) == 5
+    faults.tried(*OUTCOME)
+
+
+def test_an_archive_is_unpacked_when_there_is_room(tmp_path, faults):
+    (tmp_path / "a.tar").write_bytes(tar_of(SET5, "w"))
+    with full_after(40), pytest.raises(OSError, match=r"0\.png cannot be written .*make room"):
+        unpack(tmp_path / "a.tar", "benchmark/Set5/HR", tmp_path / "Set5")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
+    unpack(tmp_path / "a.tar", "benchmark/Set5/HR", tmp_path / "Set5")
+    assert len(list((tmp_path / "Set5").iterdir())) == 5
+    faults.tried(*OUTCOME)

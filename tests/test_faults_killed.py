@@ -1,0 +1,143 @@
+"""SIGKILL at random moments of downloading, decoding, training and recording: the same command then goes on, and ends
+with the same images, weights and figures as one that was never disturbed."""
+
+import json
+import random
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pytest
+from archives import archive_at, served, tar_of, to_png
+from conftest import tiny_settings
+from killed import PHASES, started
+
+from prffn.data import KNOWN_SETS
+from prffn.paths import atomic_write
+from prffn.records import read_record
+from prffn.training import load_checkpoint
+
+STEPS = 12
+
+
+@dataclass
+class Command:
+    """What is killed, and what it gave where it was not."""
+
+    archive: Any
+    settings: dict[str, Any]
+    expected: dict[str, Any]
+    events: dict[str, int]
+    seconds: float
+
+    def run(self, folder: Path, moment: tuple[str, int] | None = None, seconds: float | None = None) -> bool:
+        """Gives the command. Returns whether it was killed: at a moment, or after so many seconds."""
+        process = started(folder, self.archive, self.settings, moment)
+        process.join(seconds)
+        if seconds is not None and process.is_alive():
+            process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        return process.exitcode != 0
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory, photo):
+    """An undisturbed run, and all that it takes to run it again."""
+    crops = [photo[30 * n : 30 * n + 60, 70 * n : 70 * n + 66] for n in range(5)]
+    content = tar_of({f"benchmark/Set5/HR/{n}.png": to_png(crop) for n, crop in enumerate(crops)})
+    with served(content) as (url, _):
+        settings = {**tiny_settings(Path("Set5")), "training.steps": STEPS}
+        (archive,) = archive_at(url, content)
+        whole = Command(archive, settings, {}, {}, 0.0)
+        folder = tmp_path_factory.mktemp("undisturbed")
+        whole.run(tmp_path_factory.mktemp("first"))  # starts the process from which the others are forked
+        began = perf_counter()
+        assert not whole.run(folder)
+        whole.seconds = perf_counter() - began
+        whole.expected, whole.events = result(folder), json.loads((folder / "events.json").read_text())
+        yield whole
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """All that does not tell of times and places: images, decoded ones, weights, curve, figures."""
+    check_what_is_there(folder)
+    (record,) = (read_record(path) for path in folder.glob("reports/quick/runs/*.json"))
+    (checkpoint,) = (load_checkpoint(path) for path in folder.glob("cache/checkpoints/*.ckpt"))
+    told = ("key", "settings", "checksums", "evaluation", "bicubic", "curve", "weights_sha256", "parameters")
+    return {
+        "record": {name: record[name] for name in told},
+        "weights": {name: value.numpy().tobytes() for name, value in checkpoint["model"].items()},
+        "images": {path.name: path.read_bytes() for path in folder.glob("data/Set5/*")},
+        "decoded": {
+            (path.parent.name, path.name): np.load(path).tobytes() for path in folder.glob("cache/images/*/*/*.npy")
+        },
+    }
+
+
+def check_what_is_there(folder: Path) -> None:
+    """Nothing under its final name is half there, at any time."""
+    for path in (*folder.glob("reports/*/*/*.json"), *folder.glob("cache/images/*/*/*.json")):
+        read_record(path)
+    for path in folder.glob("cache/checkpoints/*.ckpt"):
+        assert load_checkpoint(path) is not None
+    for path in folder.glob("data/Set5"):
+        assert len(list(path.iterdir())) == KNOWN_SETS["Set5"].count
+
+
+def check_the_end(folder: Path, command: Command, killed_in_training: int) -> None:
+    """As undisturbed, bit for bit; nothing is left over; of each training only the last step was made twice."""
+    assert result(folder) == command.expected
+    names = [path.name for path in folder.rglob("*")]
+    assert not [name for name in names if name.endswith(".part") or name.startswith("tmp")]
+    assert STEPS <= len((folder / "steps").read_bytes()) <= STEPS + killed_in_training
+
+
+def test_leftovers_of_the_dead_are_removed_and_not_those_of_the_living(tmp_path):
+    path, left = tmp_path / "a[b].json", tmp_path / ".a[b].json.k1ll3d.part"
+    left.touch()
+    with atomic_write(path, "w") as living:
+        living.write("first")
+        assert not left.exists()
+        (writing,) = tmp_path.iterdir()
+        with atomic_write(path, "w") as another:
+            another.write("second")
+        assert set(tmp_path.iterdir()) == {writing, path}
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_once_in_each_phase(command: Command, tmp_path, faults, seed):
+    """At a random one of its events: a file is about to be opened, renamed or removed, or in a training step."""
+    draw = random.Random(seed)
+    for phase in PHASES:  # each is met whole: a kill in one keeps it from its end
+        assert command.run(tmp_path, (phase, draw.randint(1, command.events[phase])))
+        check_what_is_there(tmp_path)
+    assert not command.run(tmp_path)
+    check_the_end(tmp_path, command, killed_in_training=1)
+    for phase in PHASES:
+        faults.tried(f"SIGKILL: {phase}", "went on, the end bit for bit the same")
+
+
+def test_killed_at_any_time(command: Command, tmp_path, faults):
+    """Five times after random seconds, whatever goes on then."""
+    draw, kills = random.Random(0), 0
+    folder = tmp_path / "0"
+    folder.mkdir()
+    of_this_run = 0
+    while kills < 5:
+        if command.run(folder, seconds=draw.uniform(0, command.seconds)):
+            kills, of_this_run = kills + 1, of_this_run + 1
+            check_what_is_there(folder)
+        else:  # it came to its end: from the beginning
+            check_the_end(folder, command, of_this_run)
+            folder, of_this_run = tmp_path / str(int(folder.name) + 1), 0
+            folder.mkdir()
+    assert not command.run(folder)
+    check_the_end(folder, command, of_this_run)
+    for _ in range(kills):
+        faults.tried("SIGKILL: at any time", "went on, the end bit for bit the same")
