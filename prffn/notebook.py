@@ -13,6 +13,7 @@ from prffn.machine import pick_device
 def check_parameters(**parameters: Any) -> None:
     """Checks a notebook's parameters, given by name, and that papermill set no others. Raises ValueError or TypeError.
 
+    Whether an image is there, and a region or pixel in it, is checked where it is opened, before anything is made.
     papermill only warns of a `-p` name that the notebook does not have, and runs it with the defaults: here the
     misspelt name is found in the cell that papermill has added, and stops the notebook.
     """
@@ -29,23 +30,29 @@ def check_parameters(**parameters: Any) -> None:
         if not isinstance(parameters["device"], str):
             raise TypeError(f"device must be one of auto, cpu, cuda or mps, got {parameters['device']!r}")
         pick_device(parameters["device"])
+    for name in parameters.keys() & {"image", "second_image"}:
+        if not isinstance(parameters[name], str):
+            raise TypeError(f"{name} must be a name or the path of a file, got {parameters[name]!r}")
+    for name in parameters.keys() & {"row", "column"}:
+        if type(parameters[name]) is not int or parameters[name] < 0:
+            raise ValueError(f"{name} must be a whole number from 0 on, got {parameters[name]!r}")
+    if "scale" in parameters and (type(parameters["scale"]) is not int or parameters["scale"] not in (2, 3, 4)):
+        raise ValueError(f"scale must be 2, 3 or 4, got {parameters['scale']!r}")
 
 
 def _injected_names() -> list[str]:
-    """Names assigned in the cells that papermill has added, which begin with the comment "# Parameters"."""
+    """Names assigned in the cell that papermill has added, which begins with the comment "# Parameters".
+
+    As it was last executed: who corrects a name in it and runs it again is not told of the old one.
+    """
     try:
         from IPython import get_ipython
     except ImportError:
         return []
     shell = get_ipython()
     history = shell.user_ns.get("In", []) if shell is not None else []
-    names = []
-    for cell in history:
-        if cell.lstrip().startswith("# Parameters"):
-            for statement in ast.parse(cell).body:
-                if isinstance(statement, ast.Assign):
-                    names += [target.id for target in statement.targets if isinstance(target, ast.Name)]
-    return names
+    added = [cell for cell in history if cell.split("\n", 1)[0].rstrip() == "# Parameters"]
+    return _assigned(ast.parse(added[-1])) if added else []
 
 
 EXPERIMENTS = "experiments"
