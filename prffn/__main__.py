@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             return upscaling.run(options)
         return list_sets() if options.data_command == "list" else get_sets(options.sets)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"prffn: {error}", file=sys.stderr)
         return 1
 
@@ -125,6 +125,9 @@ def run_benchmarks(options: argparse.Namespace) -> int:
     """Runs the one that is asked for, or all, and prints their tables."""
     from prffn import bench, bench_inference
 
+    for name, number in {"--turns": options.turns, "--batch": options.batch, "--size": min(options.size)}.items():
+        if number < 1:
+            raise ValueError(f"{name} must be a whole number from 1 on, got {number}")
     for name in BENCHMARKS if options.only is None else (options.only,):
         if name == "contrast":
             tables = bench.run(options.device, options.turns, options.batch)
@@ -138,13 +141,14 @@ def run_notebooks(options: argparse.Namespace) -> int:
     """Runs notebooks headlessly; the executed copies go beside the reports."""
     import papermill
 
-    from prffn.notebook import has_parameter
+    from prffn.notebook import check_parameters, has_parameter
     from prffn.trainings import train_together
 
     notebooks = find_notebooks(options.notebooks)
     parameters = {"profile": options.profile, "device": options.device}
     if options.seeds is not None:
         parameters["seeds"] = options.seeds
+    check_parameters(**parameters)  # here too: papermill writes the executed notebook, stopped or not
     folder = reports_root() / options.profile
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[TEXT_PROGRESS_VARIABLE] = "1"  # the notebooks' kernels inherit it: their bars reach this terminal

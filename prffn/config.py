@@ -6,6 +6,7 @@ Each default says where it comes from: printed in the paper, inferred from print
 
 import dataclasses
 import difflib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -162,6 +163,10 @@ PROFILE_SEEDS = {"paper": 1, "cpu": 3, "quick": 1}
 """Number of seeds of each setting. The paper prints one figure each and no seeds: one is our reading."""
 
 
+MOST_SEEDS = 1000
+"""More is a slip of the keyboard, which would fill the memory with experiments (our choice)."""
+
+
 def fields_of(config: Any = Experiment) -> dict[str, type]:
     """All settings of an experiment by their dotted names, such as 'loss.region_size'."""
     names: dict[str, type] = {}
@@ -192,6 +197,13 @@ def check_profile(profile: object) -> str:
     if not isinstance(profile, str) or profile not in PROFILES:
         raise ValueError(unknown("profile", profile, PROFILES))
     return profile
+
+
+def check_seeds(seeds: object) -> None:
+    """Raises ValueError unless it is a number of seeds, or None for the profile's own."""
+    if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= MOST_SEEDS):
+        choices = f"a whole number from 1 on, {MOST_SEEDS} at most, or None for the profile's own"
+        raise ValueError(f"seeds must be {choices}, got {seeds!r}")
 
 
 def experiment(settings: Mapping[str, Any]) -> Experiment:
@@ -231,9 +243,8 @@ def variants(
     setting that the profile sets and the table varies: they would contradict each other.
     """
     budget = {name: value for name, value in PROFILES[check_profile(profile)].items() if name not in instead}
+    check_seeds(seeds)
     count = PROFILE_SEEDS[profile] if seeds is None else seeds
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"seeds must be a whole number from 1 on, or None for the profile's own, got {seeds!r}")
     table: dict[str, list[Experiment]] = {}
     for label, changes in vary.items():
         if missing := [name for name in instead if name not in changes]:
@@ -246,27 +257,38 @@ def variants(
     return table
 
 
+POSITIVE = (
+    "data.patch_size", "data.batch_size", "model.channels", "model.groups", "model.blocks", "model.reduction",
+    "training.steps", "training.learning_rate", "training.halve_every",
+)  # fmt: skip
+
+
 def check(e: Experiment) -> None:
     """Raises TypeError or ValueError naming the first setting that cannot be used."""
     for name, kind in fields_of().items():
         _check_value(name, setting(e, name), kind)
-    positive = {
-        "data.patch_size": e.data.patch_size,
-        "data.batch_size": e.data.batch_size,
-        "training.steps": e.training.steps,
-        "training.learning_rate": e.training.learning_rate,
-        "training.halve_every": e.training.halve_every,
-    }
-    for name, number in positive.items():
-        if not 0 < number < float("inf"):
+    for name in POSITIVE:
+        if not 0 < (number := setting(e, name)) <= sys.float_info.max:
             raise ValueError(f"{name} must be positive, got {number!r}")
+    if not 0 <= e.seed < 2**32:
+        raise ValueError(f"seed must be from 0 to 2**32 - 1, got {e.seed!r}")
     if e.data.scale not in (2, 3, 4):
         raise ValueError(f"data.scale must be 2, 3 or 4, got {e.data.scale!r}")
     for name in ("contrast_weight", "perceptual_weight", "csd_weight"):
-        if not 0 <= (weight := getattr(e.loss, name)) < float("inf"):
+        if not 0 <= (weight := getattr(e.loss, name)) <= sys.float_info.max:
             raise ValueError(f"loss.{name} must be 0 or more, got {weight!r}")
-    if not e.data.evaluation:
-        raise ValueError("data.evaluation must name at least one image set")
+    if not e.data.train:
+        raise ValueError(f"data.train must name an image set, got {e.data.train!r}")
+    if not e.data.evaluation or not all(e.data.evaluation) or len(set(e.data.evaluation)) < len(e.data.evaluation):
+        raise ValueError(f"data.evaluation must name at least one image set, each once, got {e.data.evaluation!r}")
+    if not e.model.dilation_rates or min(e.model.dilation_rates) < 1:
+        raise ValueError(f"model.dilation_rates must be one or more numbers from 1 on, got {e.model.dilation_rates!r}")
+    if len(e.training.betas) != 2 or not all(0 <= beta < 1 for beta in e.training.betas):
+        raise ValueError(f"training.betas must be two numbers from 0 to below 1, got {e.training.betas!r}")
+    if e.training.initial == "interpolating" and e.model.channels < 3:
+        raise ValueError(
+            f"training.initial 'interpolating' needs model.channels of 3 or more, for RGB; got {e.model.channels!r}"
+        )
     loss = e.loss
     check_arguments(loss.region_size, loss.form, loss.similarity, loss.temperature, loss.epsilon, loss.negatives)
 
@@ -275,7 +297,7 @@ def _check_value(name: str, value: Any, kind: Any) -> None:
     choices = get_args(kind)
     if getattr(kind, "__origin__", None) is tuple:
         item = choices[0]
-        if not isinstance(value, tuple) or not all(isinstance(v, item) for v in value):
+        if not isinstance(value, tuple) or not {*map(type, value)} <= {item}:
             raise TypeError(f"{name} must be a tuple of {item.__name__}, got {value!r}")
     elif choices:
         if value not in choices:

@@ -1,6 +1,7 @@
 """Image sets, decoded once into a cache, and random LR/HR patches."""
 
 import hashlib
+import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Sequence
@@ -13,15 +14,29 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from prffn.config import unknown
 from prffn.degradation import ImageArray, downscale, mod_crop
-from prffn.paths import DATA_VARIABLE, atomic_write, cache_root, data_root
+from prffn.paths import DATA_VARIABLE, atomic_write, cache_root, data_root, user_path
 from prffn.records import DamagedRecord, read_record, save_record
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF orientation: how to set an image upright."""
+
+UNREADABLE = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, struct.error, zlib.error)
+"""What Pillow raises for damaged files."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,8 @@ class ImageSet:
 
 
 def read_image(path: Path) -> ImageArray:
-    """Decodes an 8-bit image file to (H, W, 3) RGB, uint8. Gray and palette images become RGB; alpha is dropped.
+    """Decodes an 8-bit image file to (H, W, 3) RGB, uint8. Gray and palette images become RGB; alpha is dropped; what
+    EXIF says is turned is set upright.
 
     Raises ValueError naming the file if it is damaged, no image, or of more than 8 bits or other colours than RGB.
     Only PNG files have checksums: in another format damage may pass for another image.
@@ -91,13 +107,28 @@ def read_image(path: Path) -> ImageArray:
         check_png(path)
         with Image.open(path) as file:
             if file.mode not in ("RGB", "L", "P", "1", "LA", "RGBA"):
-                raise ValueError(
-                    f"{path}: images of mode {file.mode} are not supported; convert it to 8-bit RGB, for example with "
-                    "Pillow's Image.convert('RGB')"
-                )
-            return np.asarray(file.convert("RGB"))
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+                unusable = f"of mode {file.mode}"
+            elif ";16" in str(file.tile):  # of colours Pillow reads only the upper 8 bits
+                unusable = "of 16 bits a channel"
+            else:
+                file.load()
+                turn = TURNS.get(_orientation(file))
+                image = file.convert("RGBA" if file.has_transparency_data else "RGB").convert("RGB")
+                return np.asarray(image if turn is None else image.transpose(turn))
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be decoded as an image ({error}); replace the file") from error
+    raise ValueError(
+        f"{path}: images {unusable} are not supported; convert it to 8-bit RGB, for example with Pillow's "
+        "Image.convert('RGB')"
+    )
+
+
+def _orientation(file: Image.Image) -> int:
+    """As EXIF says it; 1, upright, where it says nothing that can be read."""
+    try:
+        return file.getexif().get(ExifTags.Base.Orientation, 1)
+    except UNREADABLE:
+        return 1
 
 
 def check_png(path: Path) -> None:
@@ -124,7 +155,7 @@ def _source_files(name: str) -> list[Path]:
                 f"python -m prffn data get {name}"
             )
         return files
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if not folder.is_dir():
         raise ValueError(unknown("image set", name, [*KNOWN_SETS, *EMBEDDED_SETS]) + ", or the path of a folder")
     files = list_images(folder)
@@ -168,7 +199,7 @@ def image_set(name: str) -> ImageSet:
 
 def set_label(name: str) -> str:
     """What a set is called in records: its name, or a folder's own name without its path."""
-    return name if name in KNOWN_SETS or name in EMBEDDED_SETS else Path(name).expanduser().resolve().name
+    return name if name in KNOWN_SETS or name in EMBEDDED_SETS else user_path(name).resolve().name
 
 
 def set_checksum(name: str) -> str:
@@ -195,8 +226,15 @@ def lr_images(hr: ImageSet, scale: int) -> tuple[ImageArray, ...]:
     cached = _Cache(cache_root() / "images" / f"{hr.name}-{hr.checksum[:8]}" / f"x{scale}", hr.name)
     fingerprint = [hr.checksum, scale]
     pairs = zip(hr.image_names, hr.images, strict=True)
-    images, _ = cached.get(fingerprint, ((name, downscale(image, scale)) for name, image in pairs))
+    images, _ = cached.get(fingerprint, ((name, _lr_image(hr.name, name, image, scale)) for name, image in pairs))
     return images
+
+
+def _lr_image(of_set: str, name: str, image: ImageArray, scale: int) -> ImageArray:
+    try:
+        return downscale(image, scale)
+    except ValueError as error:
+        raise ValueError(f"image {name} of {of_set}: {error}; leave it out") from error
 
 
 class _Cache:

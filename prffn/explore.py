@@ -23,7 +23,7 @@ from prffn.inference import upscale
 from prffn.machine import threads_for
 from prffn.metrics import psnr_y, ssim_y
 from prffn.models.complexity import parameters
-from prffn.paths import cache_root
+from prffn.paths import cache_root, user_path
 from prffn.plots import STYLE
 from prffn.pretrained import pretrained_path, settings_of_file
 from prffn.runs import run_key
@@ -46,6 +46,13 @@ class Upscaled:
     bicubic: ImageArray
     sr: ImageArray
 
+    def size_around(self, row: int, column: int) -> tuple[int, int]:
+        """Height and width of the HR image. Raises ValueError unless there is a pixel in that row and column."""
+        height, width = self.hr.shape[:2]
+        if not (0 <= row < height and 0 <= column < width):
+            raise ValueError(f"no pixel in row {row}, column {column}: the image has {height} rows and {width} columns")
+        return height, width
+
     def figures(self) -> pd.DataFrame:
         """PSNR-Y and SSIM-Y by the kit's protocol, to the two and four decimals that papers print."""
         rows = {
@@ -64,9 +71,9 @@ def load_photo(image: str) -> ImageArray:
     if image in names:
         found = image_set(names[image])
         return found.images[found.image_names.index(image)]
-    if not Path(image).expanduser().is_file():
+    if not (path := user_path(image)).is_file():
         raise ValueError(unknown("image", image, names) + ", or the path of a file")
-    return read_image(Path(image).expanduser())
+    return read_image(path)
 
 
 def upscaled(photo: ImageArray, network: nn.Module, device: torch.device | str = "cpu") -> Upscaled:
@@ -89,8 +96,11 @@ def about_pretrained(scale: int) -> pd.DataFrame:
 
 
 def plot_detail(axes: Sequence[Axes], result: Upscaled, row: int, column: int, side: int = 72) -> Sequence[Axes]:
-    """The same square of the three images, around a pixel, on three axes. Returns the axes."""
-    height, width = result.hr.shape[:2]
+    """The same square of the three images, around a pixel, on three axes. Returns the axes.
+
+    Raises ValueError for a pixel outside the image.
+    """
+    height, width = result.size_around(row, column)
     top, left = (min(max(0, at - side // 2), max(0, size - side)) for at, size in ((row, height), (column, width)))
     for ax, (name, label) in zip(axes, METHODS.items(), strict=True):
         _show(ax, getattr(result, name)[top : top + side, left : left + side], label)
@@ -133,9 +143,7 @@ def region_at(result: Upscaled, row: int, column: int, loss: LossConfig | None =
     Raises ValueError for a pixel outside the image.
     """
     loss = LossConfig() if loss is None else loss
-    height, width = result.hr.shape[:2]
-    if not (0 <= row < height and 0 <= column < width):
-        raise ValueError(f"no pixel in row {row}, column {column}: the image has {height} rows and {width} columns")
+    result.size_around(row, column)
     side = math.isqrt(loss.region_size)
     top, left = row - row % side, column - column % side
     sr, hr = (image[top : top + side, left : left + side] for image in (result.sr, result.hr))

@@ -32,8 +32,9 @@ def upscale(
         on the image. halo: LR pixels around a tile that the network sees and that are cut off again.
     A tiled result equals the whole image's where the network looks no further than the halo. Channel attention looks
     at the whole input: with it the two differ slightly (PRFFN, RCAN; the default halo keeps seams invisible).
-    Raises ValueError for a tile below 1, a halo below 0, or an output of another size than `scale` says.
+    Raises ValueError for another image, tile or halo, or an output of another size than `scale` says.
     """
+    check_tiles(tile, halo)
     tiles = upscale_tiles(model, image, scale=scale, device=device, tile=tile, halo=halo)
     output = np.empty((image.shape[0] * scale, image.shape[1] * scale, 3), np.uint8)
     for rows, columns, sr in tiles:
@@ -51,8 +52,8 @@ def upscale_tiles(
     halo: int = 16,
 ) -> Iterator[Tile]:
     """As `upscale`, one tile after the other, row by row: the SR image is never in memory as a whole."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"expected an RGB image (h, w, 3) of uint8, got {image.shape} {image.dtype}")
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
+        raise ValueError(f"expected an RGB image (h, w, 3) of uint8, not empty, got {image.shape} {image.dtype}")
 
     def part(rows: slice, columns: slice) -> Tensor:
         return to_tensor(image[None, rows, columns]).to(device)
@@ -80,6 +81,15 @@ def upscale_tensor(model: nn.Module, lr: Tensor, *, scale: int, tile: int | None
     return output
 
 
+def check_tiles(tile: int | None, halo: int = 0) -> None:
+    """Raises ValueError unless `tile` is None or a whole number from 1 on, and `halo` one from 0 on."""
+    for name, number, least in (("tile", tile, 1), ("halo", halo, 0)):
+        if name == "tile" and number is None:
+            continue
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise ValueError(f"{name} must be a whole number, at least {least}, got {number!r}")
+
+
 def _tiles(
     model: nn.Module,
     part: Callable[[slice, slice], Tensor],
@@ -92,8 +102,7 @@ def _tiles(
 
     part: gives the LR pixels of a rectangle, (1, 3, h, w).
     """
-    if (tile is not None and tile < 1) or halo < 0:
-        raise ValueError(f"tile must be at least 1 and halo at least 0, got tile={tile!r}, halo={halo!r}")
+    check_tiles(tile, halo)
     height, width = size
     was_training = model.training
     model.eval()

@@ -28,9 +28,10 @@ def pick_device(device: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         picked = torch.device(device)
-        torch.zeros(1, device=picked)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device {device!r} cannot be used here ({error}); try auto, cpu, cuda or mps") from error
+        torch.zeros(1, device=picked).tolist()  # "meta" has tensors without numbers
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"device {device!r} cannot be used here ({reason}); try auto, cpu, cuda or mps") from error
     return picked
 
 

@@ -33,8 +33,11 @@ def luma(image: ImageArray) -> NDArray[np.float64]:
 
 
 def _compared(sr: ImageArray, hr: ImageArray, shave: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if sr.shape != hr.shape or sr.dtype != np.uint8 or hr.dtype != np.uint8:
-        raise ValueError(f"expected two uint8 images of one shape, got {sr.shape} {sr.dtype}, {hr.shape} {hr.dtype}")
+    rgb = sr.ndim == 3 and sr.shape[2] == 3
+    if not rgb or sr.shape != hr.shape or sr.dtype != np.uint8 or hr.dtype != np.uint8:
+        raise ValueError(
+            f"expected two RGB images (H, W, 3) of one shape in uint8, got {sr.shape} {sr.dtype}, {hr.shape} {hr.dtype}"
+        )
     if shave < 0 or min(sr.shape[:2]) <= 2 * shave:
         raise ValueError(f"nothing is left of an image of shape {sr.shape} without {shave} pixels at each border")
     inside = slice(shave, -shave or None)
@@ -169,7 +172,8 @@ def evaluate(
     model: a network (N, 3, h, w) -> (N, 3, h * scale, w * scale) in [0, 1], or a function of one LR image,
         (h, w, 3) uint8, that returns the SR image, uint8, or the path of a checkpoint, see `load_network`.
     images: a set or its name. scale: that of the network unless it is given. lpips: measure LPIPS as well.
-    tile: LR pixels of a tile, see `upscale`. Raises ValueError where nothing says the scale.
+    tile: LR pixels of a tile, see `upscale`. Raises ValueError where nothing says the scale, or naming the image that
+        cannot be measured.
     """
     if isinstance(model, Path | str):
         model = load_network(model, scale=scale)
@@ -179,14 +183,17 @@ def evaluate(
     hr_set = image_set(images) if isinstance(images, str) else images
     psnr, ssim, perceptual = [], [], []
     not_measured = {} if lpips else {"lpips": "not asked for"}
-    for hr, lr in zip(hr_set.images, lr_images(hr_set, scale), strict=True):
+    for name, hr, lr in zip(hr_set.image_names, hr_set.images, lr_images(hr_set, scale), strict=True):
         hr = mod_crop(hr, scale)
         if isinstance(model, torch.nn.Module):
             sr = upscale(model, lr, scale=scale, device=device, tile=tile)
         else:
             sr = model(lr)
-        psnr.append(psnr_y(sr, hr, scale))
-        ssim.append(ssim_y(sr, hr, scale))
+        try:
+            psnr.append(psnr_y(sr, hr, scale))
+            ssim.append(ssim_y(sr, hr, scale))
+        except ValueError as error:
+            raise ValueError(f"image {name} of {hr_set.name}: {error}") from error
         if "lpips" not in not_measured:
             try:
                 perceptual.append(lpips_alex(sr, hr))

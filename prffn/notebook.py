@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from prffn.cluster import check_address
-from prffn.config import Experiment, check_profile, unknown
+from prffn.config import Experiment, check_profile, check_seeds, unknown
 from prffn.machine import pick_device
 
 
 def check_parameters(**parameters: Any) -> None:
     """Checks a notebook's parameters, given by name, and that papermill set no others. Raises ValueError or TypeError.
 
+    Whether an image is there, and a region or pixel in it, is checked where it is opened, before anything is made.
     papermill only warns of a `-p` name that the notebook does not have, and runs it with the defaults: here the
     misspelt name is found in the cell that papermill has added, and stops the notebook.
     """
@@ -23,15 +24,21 @@ def check_parameters(**parameters: Any) -> None:
     if "profile" in parameters:
         check_profile(parameters["profile"])
     if "seeds" in parameters:
-        seeds = parameters["seeds"]
-        if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1):
-            raise ValueError(f"seeds must be a whole number from 1 on, or None for the profile's own, got {seeds!r}")
+        check_seeds(parameters["seeds"])
     if "retrain" in parameters and not isinstance(parameters["retrain"], bool):
         raise TypeError(f"retrain must be True or False, got {parameters['retrain']!r}")
     if "device" in parameters:
         if not isinstance(parameters["device"], str):
-            raise TypeError(f"device must be 'auto', 'cpu', 'cuda' or 'mps', got {parameters['device']!r}")
+            raise TypeError(f"device must be one of auto, cpu, cuda or mps, got {parameters['device']!r}")
         pick_device(parameters["device"])
+    for name in parameters.keys() & {"image", "second_image"}:
+        if not isinstance(parameters[name], str):
+            raise TypeError(f"{name} must be a name or the path of a file, got {parameters[name]!r}")
+    for name in parameters.keys() & {"row", "column"}:
+        if type(parameters[name]) is not int or parameters[name] < 0:
+            raise ValueError(f"{name} must be a whole number from 0 on, got {parameters[name]!r}")
+    if "scale" in parameters and (type(parameters["scale"]) is not int or parameters["scale"] not in (2, 3, 4)):
+        raise ValueError(f"scale must be 2, 3 or 4, got {parameters['scale']!r}")
     if parameters.get("scheduler") is not None:
         check_address(parameters["scheduler"])
 
@@ -44,20 +51,18 @@ def has_parameter(path: Path, name: str) -> bool:
 
 
 def _injected_names() -> list[str]:
-    """Names assigned in the cells that papermill has added, which begin with the comment "# Parameters"."""
+    """Names assigned in the cell that papermill has added, which begins with the comment "# Parameters".
+
+    As it was last executed: who corrects a name in it and runs it again is not told of the old one.
+    """
     try:
         from IPython import get_ipython
     except ImportError:
         return []
     shell = get_ipython()
     history = shell.user_ns.get("In", []) if shell is not None else []
-    names = []
-    for cell in history:
-        if cell.lstrip().startswith("# Parameters"):
-            for statement in ast.parse(cell).body:
-                if isinstance(statement, ast.Assign):
-                    names += [target.id for target in statement.targets if isinstance(target, ast.Name)]
-    return names
+    added = [cell for cell in history if cell.split("\n", 1)[0].rstrip() == "# Parameters"]
+    return _assigned(ast.parse(added[-1])) if added else []
 
 
 EXPERIMENTS = "experiments"

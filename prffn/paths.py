@@ -52,6 +52,14 @@ def weights_root() -> Path | None:
     return Path(folder) if folder else None
 
 
+def user_path(name: str) -> Path:
+    """A path that a user has given, with ~ for the home folder; as it stands where there is no such user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 @contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     """Opens a temporary file beside `path` that takes its place only when everything is written and on the disk.

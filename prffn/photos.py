@@ -3,7 +3,6 @@
 import struct
 import sys
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from prffn.data import IMAGE_SUFFIXES, check_png
+from prffn.data import IMAGE_SUFFIXES, TURNS, UNREADABLE, check_png
 from prffn.degradation import ImageArray, upscale_bicubic
 from prffn.png import write_png
 
@@ -25,21 +24,11 @@ FORMATS: dict[str, dict[str, Any]] = {
     ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     ".tif": {"format": "TIFF"},  # uncompressed: libtiff, which compresses, does not take EXIF data from Pillow
     ".tiff": {"format": "TIFF"},
-    ".webp": {"format": "WEBP", "lossless": True},
+    ".webp": {"format": "WEBP", "lossless": True, "exact": True},  # exact: the colours under full transparency too
 }
 """By suffix: what can be written, and how Pillow is told to."""
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""By EXIF orientation: how to set an image upright."""
 
 DESCRIPTIVE_TAGS = (
     "ImageDescription", "Make", "Model", "XResolution", "YResolution", "ResolutionUnit", "Software", "DateTime",
@@ -64,7 +53,7 @@ class Photo:
 
     @property
     def mode(self) -> str:
-        """Pillow's name of the file's channels, which the SR image has too."""
+        """Pillow's name of the file's channels, which the SR image has too (but WebP, which has no gray)."""
         return ("L" if self.gray else "RGB") + ("A" if self.alpha is not None else "")
 
 
@@ -72,7 +61,7 @@ def read_photo(path: Path) -> Photo:
     """Decodes a file of 8 bits a channel: gray, palette or RGB, with or without transparency.
 
     An image that EXIF says is turned is turned here, and its orientation set to 1: viewers that heed it and viewers
-    that do not then show the same. (PNG files with 16 bits of RGB are read at 8: Pillow knows no others.)
+    that do not then show the same. (Files with 16 bits of colours or alpha are read at 8: Pillow knows no others.)
     Raises FileNotFoundError, or ValueError naming the file if it is damaged, no image, animated, or of another kind.
     """
     if not path.is_file():
@@ -92,8 +81,9 @@ def read_photo(path: Path) -> Photo:
                 )
             if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":  # MPO: a camera's JPEG with previews
                 raise _Unusable(f"holds {file.n_frames} images; save the one to be upscaled in a file of its own")  # type: ignore[attr-defined]
+            gray = file.mode in ("1", "L", "LA") or "LA;16" in str(file.tile)  # which Pillow calls RGBA
             file.load()
-            gray, icc = file.mode in ("1", "L", "LA"), file.info.get("icc_profile") or None
+            icc = file.info.get("icc_profile") or None
             exif, orientation = _exif(file)
             image = file.convert("RGBA" if file.has_transparency_data else "RGB")
         if orientation in TURNS:
@@ -103,7 +93,7 @@ def read_photo(path: Path) -> Photo:
         raise ValueError(f"{path} {error}") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large to be read at once ({error}); cut it into parts") from error
-    except (OSError, SyntaxError, EOFError, ValueError, TypeError, struct.error, zlib.error) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} is damaged, or no image ({error}); replace the file") from error
     return Photo(pixels[..., :3], pixels[..., 3] if pixels.shape[2] == 4 else None, gray, icc, exif)
 
@@ -127,7 +117,7 @@ def _exif(file: Image.Image) -> tuple[bytes | None, int]:
             if inner := tags.get_ifd(ifd):
                 kept[ifd] = dict(inner)
         return (kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None), orientation
-    except (SyntaxError, ValueError, TypeError, KeyError, IndexError, OSError, struct.error) as error:
+    except UNREADABLE as error:
         print(f"prffn: EXIF data that cannot be read are left out ({error})", file=sys.stderr)
         return None, 1
 

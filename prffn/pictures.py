@@ -12,7 +12,7 @@ import numpy as np
 from prffn.config import unknown
 from prffn.data import EMBEDDED_SETS, IMAGE_SUFFIXES, KNOWN_SETS, how_to_get, list_images, read_image
 from prffn.degradation import ImageArray, mod_crop
-from prffn.paths import data_root
+from prffn.paths import data_root, user_path
 
 EMBEDDED = {
     Path(file).stem: file
@@ -60,7 +60,7 @@ def find_image(image: str) -> tuple[str, Path]:
     """What an image is called in records, without a path of the machine, and its file; see `picture`."""
     if image in EMBEDDED:
         return image, Path(str(resources.files("skimage") / "data" / EMBEDDED[image]))
-    path = Path(image).expanduser()
+    path = user_path(image)
     if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
         return path.stem, path
     name, _, stem = image.partition("/")

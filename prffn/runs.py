@@ -84,11 +84,17 @@ def backbone_checksum(experiment: Experiment) -> str | None:
 def settings_of(experiment: Experiment) -> dict[str, Any]:
     """All settings that have an effect, by dotted name, as they stand in a record.
 
-    Folders of images go by their own name: a record names no path of the machine it was made on.
+    Folders of images go by their own name: a record names no path of the machine it was made on. Raises ValueError for
+    two folders of one name.
     """
     e = experiment.canonical()
-    values = {name: setting(e, name) for name in fields_of()}
-    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    sets = {e.data.train, *e.data.evaluation}
+    if len({set_label(name) for name in sets}) < len(sets):
+        raise ValueError(f"two of the folders {', '.join(sorted(sets))} would have one name in the record; rename one")
+    settings: dict[str, Any] = {}
+    for name, kind in fields_of().items():
+        value = setting(e, name)
+        settings[name] = list(value) if isinstance(value, tuple) else float(value) if kind is float else value
     settings["data.train"] = set_label(e.data.train)
     settings["data.evaluation"] = [set_label(name) for name in e.data.evaluation]
     return settings
@@ -335,6 +341,8 @@ def _make_record(
     # before the training: an image or a file of weights that cannot be used is told at once
     bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
     start = start_weights(e)
+    # First, as an image that cannot be measured must not be found out after days of training.
+    bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
     with threads_for(parameters(build_model(e))) as threads:
         announce(processes, e)
         trained = train(

@@ -31,8 +31,10 @@ def paired_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Int
     the mean squares of seeds and images less the residual one, degrees of freedom after Satterthwaite; where the
     residual exceeds the smaller of the two, the larger one alone). One image says nothing of others: the interval is
     then over seeds alone.
-    Raises ValueError if the shapes differ or there is nothing.
+    Raises ValueError if the shapes differ or there is nothing, or for a confidence that is not between 0 and 1.
     """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, such as 0.95, got {confidence!r}")
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape or a.ndim not in (1, 2) or not a.size:
         raise ValueError(f"paired values must be as many as each other and at least one, got {a.shape} and {b.shape}")
@@ -55,7 +57,7 @@ def _crossed(d: NDArray[np.float64], of_seeds: float) -> tuple[float, float]:
     freedoms = (seeds - 1, images - 1, (seeds - 1) * (images - 1))
     residual = (rest**2).sum() / freedoms[2]
     square = of_seeds + of_images - residual
-    if square <= max(of_seeds, of_images):
+    if square <= max(of_seeds, of_images) * (1 + 1e-9):  # rounding does not decide between the two
         return (of_seeds, freedoms[0]) if of_seeds > of_images else (of_images, freedoms[1])
     squares = zip((of_seeds, of_images, residual), freedoms, strict=True)
     return square, square**2 / sum(part**2 / freedom for part, freedom in squares)

@@ -15,7 +15,7 @@ from torch import nn
 
 from prffn.checkpoints import load_network
 from prffn.data import IMAGE_SUFFIXES, list_images
-from prffn.inference import in_bands, upscale_tiles
+from prffn.inference import check_tiles, in_bands, upscale_tiles
 from prffn.machine import pick_device
 from prffn.paths import atomic_write
 from prffn.photos import FORMATS, check_format, listed, read_photo, sr_bands, write_photo
@@ -41,11 +41,11 @@ def upscale_file(
 ) -> tuple[int, int]:
     """Upscales one image file into another, atomically. Returns the width and height of the SR image.
 
-    model: with its `scale`. Colour profile and EXIF data are kept, gray stays gray; alpha is upscaled bicubically.
+    model: with its `scale`. Colour profile and EXIF data are kept, gray stays gray (in WebP, which has none, as three
+        equal channels); alpha is upscaled bicubically. What is written has 8 bits a channel.
     Raises ValueError or OSError, before anything is computed, for a file that cannot be read or written.
     """
-    if tile < 1:
-        raise ValueError(f"tile must be at least 1, got {tile!r}")
+    check_tiles(tile)
     check_target(source, target, overwrite)
     photo, scale = read_photo(source), int(model.scale)  # type: ignore[arg-type]
     height, width = photo.rgb.shape[:2]

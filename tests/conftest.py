@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 from reliability import Faults
 from skimage import data as skimage_data
@@ -17,6 +18,10 @@ from prffn import paths
 from prffn.config import Experiment, experiment
 from prffn.data import image_set
 from prffn.degradation import ImageArray
+
+# The same examples in every run, on machines of any pace: what fails in one place fails in all.
+settings.register_profile("reproducible", deadline=None, derandomize=True, max_examples=100, print_blob=False)
+settings.load_profile("reproducible")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PRFFN_TEST_FILES") or CHECKOUT.parent / "shared")

@@ -295,7 +295,7 @@ def test_any_changed_bytes_give_an_image_or_a_clear_error(pixels, tmp_path, suff
         (["photo.png", "link.png", "-o", "out.png"], "--output out.png is one file, for several images"),
         (["photo.png", "-o", "there.png"], "there.png is there already; --overwrite replaces it"),
         (["photo.png", "-o", "folder.png"], "folder.png/photo_x2.png is there already"),
-        (["photo.png", "--tile", "0"], "tile must be at least 1, got 0"),
+        (["photo.png", "--tile", "0"], "tile must be a whole number, at least 1, got 0"),
         (["photo.png", "--scale", "3"], "tiny.safetensors holds PRFFN for x2, not x3"),
         (["photo.png", "--weights", "none.safetensors"], "none.safetensors"),
         (["photo.png", "--weights", "notes.txt"], "notes.txt"),

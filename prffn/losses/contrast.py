@@ -20,7 +20,9 @@ its own, by |x_i - y_i|^2 - min over j of |x_i - y_j|^2 in units of tau, and har
 """
 
 import math
+import sys
 from collections.abc import Iterator
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -69,11 +71,17 @@ def pixel_contrast(
         by torch.compile; or "reference", the definition written out, with its (S, S) matrices and derivatives of any
         order. All give the same loss and gradient.
     Raises ValueError for shapes that differ, a region that is not a square of at least 4 pixels, unknown names, or a
-    temperature or epsilon that is not positive; RuntimeError where the compiler or a second derivative does not work.
+    temperature or epsilon that is not positive; TypeError for images of whole numbers; RuntimeError where the compiler
+    or a second derivative does not work.
     """
     check_arguments(region_size, form, similarity, temperature, epsilon, negatives, implementation)
-    if sr.shape != hr.shape or sr.ndim != 4:
-        raise ValueError(f"sr and hr must both be (N, C, H, W), got {tuple(sr.shape)} and {tuple(hr.shape)}")
+    for name, image in (("sr", sr), ("hr", hr)):
+        if not isinstance(image, Tensor) or not image.is_floating_point():
+            kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
+            raise TypeError(f"{name} must be a tensor of floating-point numbers, RGB in [0, 1], got {kind}")
+    if sr.shape != hr.shape or sr.ndim != 4 or not sr.numel():
+        shapes = f"{tuple(sr.shape)} and {tuple(hr.shape)}"
+        raise ValueError(f"sr and hr must both be (N, C, H, W), not empty, got {shapes}")
     if implementation != "reference":
         from prffn.losses.streaming import streaming_pixel_contrast  # it imports this module
 
@@ -171,7 +179,7 @@ def check_arguments(
         if value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     for name, number in (("temperature", temperature), ("epsilon", epsilon)):
-        if not 0 < number < math.inf:
+        if isinstance(number, bool) or not isinstance(number, Real) or not 0 < number <= sys.float_info.max:
             raise ValueError(f"{name} must be a positive number, got {number!r}")
 
 

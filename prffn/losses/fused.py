@@ -97,7 +97,7 @@ def _contrast(
     sr, hr = sr.contiguous(), hr.contiguous()
     loss, grad_sr, grad_hr = _outputs(sr, hr, region_size, kind, parameter, negatives, with_sr, with_hr)
     n, channels, height, width = sr.shape
-    side = math.isqrt(region_size)
+    side = min(math.isqrt(region_size), max(2, height, width))  # a larger one, which C may not hold, cuts no otherwise
     losses = torch.zeros(n * math.ceil(height / side) * math.ceil(width / side), dtype=torch.float64)
     anchors = n * height * width - _alone(sr, region_size)
     failed = _library(channels, sr.dtype == torch.float64).contrast(

@@ -1,0 +1,287 @@
+"""Settings and values of any kind: valid experiments are told apart by their keys exactly, others are refused by an
+error that names setting and value; intervals behave as means do. Properties, over examples that hypothesis draws."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from prffn import runs
+from prffn.config import PROFILES, Experiment, experiment, fields_of, setting, variants
+from prffn.machine import pick_device
+from prffn.notebook import check_parameters
+from prffn.runs import run_key, settings_of
+from prffn.statistics import paired_interval, verdict_greater, verdict_not_smaller
+from prffn.training import build_model
+
+WHOLE = st.integers(1, 10**6)
+SMALL = st.integers(1, 6)
+
+
+def numbers(low: float, high: float) -> st.SearchStrategy[float]:
+    """Whole ones come as int and as float: they are the same setting."""
+    return st.one_of(st.floats(low, high, exclude_min=low == 0), st.integers(1, max(1, int(high))))
+
+
+WEIGHTS = st.one_of(st.sampled_from((0, 0.0, -0.0, 1, 1.0)), numbers(0, 100))
+RATES = st.lists(st.integers(1, 9), min_size=1, max_size=4)
+VALID = {
+    "data.train": st.sampled_from(("DIV2K_train", "BSD200", "embedded_train")),
+    "data.evaluation": st.lists(st.sampled_from(("Set5", "B100", "embedded_val")), min_size=1, unique=True),
+    "data.lpips": st.booleans(),
+    "data.scale": st.sampled_from((2, 3, 4)),
+    "data.patch_size": st.integers(5, 99),
+    "data.batch_size": WHOLE,
+    "model.network": st.sampled_from(("PRFFN", "EDSR", "SwinIR-light", "RCAN")),
+    "model.variant": st.sampled_from(("PRFFN0", "PRFFN1", "PRFFN2", "PRFFN3")),
+    "model.channels": st.integers(3, 12),
+    "model.groups": SMALL,
+    "model.blocks": SMALL,
+    "model.reduction": WHOLE,
+    "model.dilation_rates": st.one_of(RATES, RATES.map(tuple)),
+    "loss.contrast_weight": WEIGHTS,
+    "loss.region_size": st.integers(2, 99).map(lambda side: side * side),
+    "loss.form": st.sampled_from(("ratio", "infonce")),
+    "loss.similarity": st.sampled_from(("l1", "squared", "cosine", "dot")),
+    "loss.temperature": numbers(0, 10),
+    "loss.epsilon": numbers(0, 10),
+    "loss.negatives": st.sampled_from(("hr", "sr", "both")),
+    "loss.perceptual_weight": WEIGHTS,
+    "loss.csd_weight": WEIGHTS,
+    "loss.backbone": st.sampled_from(("vgg19", "vgg16_caffe")),
+    "training.steps": WHOLE,
+    "training.learning_rate": numbers(0, 1),
+    "training.schedule": st.sampled_from(("halving", "one_cycle")),
+    "training.halve_every": WHOLE,
+    "training.betas": st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2),
+    "training.bfloat16": st.booleans(),
+    "training.channels_last": st.booleans(),
+    "training.initial": st.sampled_from(("drawn", "interpolating")),
+    "training.start": st.sampled_from(("", "0123456789abcdef")),
+    "seed": st.integers(0, 2**32 - 1),
+}
+"""For every setting that there is, values that can be used."""
+
+SETTINGS = st.fixed_dictionaries({}, optional=VALID)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_images():
+    """Keys of image sets and backbones that are not at hand."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "set_checksum", lambda name: f"of {name}")
+        patch.setattr(runs, "backbone_sha256", lambda name: f"of {name}")
+        patch.setattr(runs, "RECORDED_BACKBONES", {})
+        yield
+
+
+def test_there_is_no_setting_beside_these():
+    assert set(VALID) == set(fields_of())
+
+
+@given(SETTINGS)
+def test_valid_settings_round_trip(given_settings):
+    """By their dotted names, as Python and as JSON, and the network can be built."""
+    e = experiment(given_settings)
+    assert experiment({name: setting(e, name) for name in fields_of()}) == e
+    assert experiment(json.loads(json.dumps(settings_of(e)))) == e.canonical()
+    assert e.canonical().canonical() == e.canonical()
+    assert run_key(e.canonical()) == run_key(e)
+
+
+@settings(max_examples=300)
+@given(SETTINGS, st.dictionaries(st.sampled_from(sorted(VALID)), st.none(), min_size=1, max_size=3), st.data())
+def test_experiments_are_equal_exactly_if_their_keys_are(given_settings, changed, data):
+    """Two that differ in up to three settings, of which some have no effect and some are the same number."""
+    changes = {name: data.draw(VALID[name], name) for name in changed}
+    a, b = experiment(given_settings), experiment({**given_settings, **changes})
+    assert (a.canonical() == b.canonical()) == (run_key(a) == run_key(b))
+
+
+@settings(max_examples=25)
+@given(SETTINGS)
+def test_valid_networks_make_images(given_settings):
+    e = experiment({**given_settings, "model.groups": 1})
+    lr = torch.zeros(1, 3, 5, 6)
+    with torch.no_grad():
+        assert build_model(e).eval()(lr).shape == (1, 3, 5 * e.data.scale, 6 * e.data.scale)
+
+
+JUNK = st.one_of(
+    st.none(), st.text(max_size=6), st.booleans(), st.integers(max_value=-1), st.floats(), st.complex_numbers(),
+    st.lists(st.one_of(st.text(max_size=3), st.floats(), st.integers(max_value=0), st.booleans()), max_size=3),
+    st.dictionaries(st.text(max_size=2), st.integers(), max_size=2), st.binary(max_size=3), st.just(10**400),
+    st.builds(object),
+)  # fmt: skip
+"""Values of every kind, of which few can be used anywhere."""
+
+ALMOST = [
+    ("data.scale", 1), ("data.scale", 5), ("data.scale", 3.0), ("data.patch_size", 0), ("data.batch_size", 0),
+    ("data.train", ""), ("data.evaluation", ()), ("data.evaluation", ("",)), ("data.evaluation", ("Set5", "Set5")),
+    ("model.channels", 0), ("model.groups", 0), ("model.blocks", 0), ("model.reduction", 0), ("model.channels", 64.0),
+    ("model.dilation_rates", ()), ("model.dilation_rates", (0,)), ("model.dilation_rates", (1, True)),
+    ("loss.region_size", 1), ("loss.region_size", 60), ("loss.temperature", 0.0), ("loss.epsilon", 10**400),
+    ("loss.contrast_weight", math.inf), ("loss.csd_weight", math.nan), ("training.steps", 0),
+    ("training.learning_rate", 0.0), ("training.learning_rate", math.inf), ("training.halve_every", 0),
+    ("training.betas", (0.9,)), ("training.betas", (0.9, 1.0)), ("training.betas", (0.9, math.nan)),
+    ("training.betas", (0.9, 0.99, 0.999)), ("training.initial", "interpolated"), ("seed", -1), ("seed", 2**32),
+    ("seed", 1.0), ("model.network", "PRFFN3"), ("model.variant", "PRFFN"),
+]  # fmt: skip
+"""Values that are nearly right."""
+
+
+def is_valid(name: str, value: object) -> bool:
+    """Whether JUNK has hit upon a value that can be used."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name.endswith("_weight"):
+        return number and 0 <= value <= 1e308
+    if fields_of()[name] is float:
+        return number and 0 < value <= 1e308
+    if name in ("data.train", "training.start"):
+        return isinstance(value, str) and (value != "" or name == "training.start")
+    if name == "training.betas":
+        return isinstance(value, list) and len(value) == 2 and all(type(v) is float and 0 <= v < 1 for v in value)
+    if name == "data.evaluation":
+        return isinstance(value, list) and value != [] and all(isinstance(v, str) and v for v in value)
+    return fields_of()[name] is bool and isinstance(value, bool)
+
+
+@settings(max_examples=400)
+@given(st.one_of(st.sampled_from(ALMOST), st.tuples(st.sampled_from(sorted(VALID)), JUNK)), SETTINGS)
+def test_invalid_settings_are_named_with_their_value(wrong, others):
+    name, value = wrong
+    assume(not is_valid(name, value))
+    with pytest.raises((TypeError, ValueError), match=name.split(".")[-1]) as error:
+        experiment({**others, name: value})
+    shown = tuple(value) if isinstance(value, list) else value
+    assert repr(shown) in str(error.value)
+
+
+@given(st.one_of(st.text(), st.integers(), st.none(), st.tuples(st.text())), st.data())
+def test_unknown_settings_are_named(name, data):
+    assume(name not in VALID)
+    with pytest.raises(ValueError, match="unknown setting") as error:
+        experiment({name: data.draw(JUNK)})
+    assert repr(name) in str(error.value)
+
+
+@given(JUNK)
+def test_wrong_numbers_of_seeds(value):
+    assume(value is not None)
+    for check in (lambda: variants("quick", {"a": {}}, seeds=value), lambda: check_parameters(seeds=value)):
+        with pytest.raises(ValueError, match="seeds must be a whole number from 1 on") as error:
+            check()
+        assert repr(value) in str(error.value)
+
+
+@given(JUNK)
+def test_wrong_profiles(value):
+    assume(value not in list(PROFILES))
+    for check in (lambda: variants(value, {"a": {}}), lambda: check_parameters(profile=value)):
+        with pytest.raises(ValueError, match="unknown profile.*Choose one of: cpu, paper, quick") as error:
+            check()
+        assert repr(value) in str(error.value)
+
+
+@given(st.one_of(JUNK, st.sampled_from(("meta", "hpu", "privateuseone", "opengl", "cuda:99", "CPU", "cpu "))))
+def test_wrong_devices(value):
+    with pytest.raises((TypeError, ValueError), match="device.* auto, cpu, cuda or mps") as error:
+        check_parameters(device=value)
+    assert repr(value) in str(error.value)
+    if isinstance(value, str):
+        with pytest.raises(ValueError, match="cannot be used here"):
+            pick_device(value)
+
+
+# Intervals
+
+VALUES = st.floats(-50, 50).map(lambda value: round(value, 3))
+MATRICES = st.tuples(st.integers(1, 6), st.integers(1, 8)).flatmap(lambda shape: arrays(float, shape, elements=VALUES))
+"""(seeds, images)."""
+
+
+def close(a: float, b: float) -> bool:
+    return a == b or math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6)
+
+
+@given(MATRICES, VALUES, st.data())
+def test_an_interval_of_shifted_scaled_and_permuted_values(d, shift, data):
+    """Adding to both changes nothing; to one, the mean alone; a factor is that of mean and width; the order of seeds
+    and of images says nothing; exchanging the two turns the sign."""
+    interval = paired_interval(d, np.zeros_like(d))
+    both = paired_interval(d + shift, np.full_like(d, shift))
+    moved = paired_interval(d + shift, np.zeros_like(d))
+    scaled = paired_interval(-3 * d, np.zeros_like(d))
+    seeds, images = (np.array(data.draw(st.permutations(range(n))), dtype=int) for n in d.shape)
+    permuted = paired_interval(d[seeds][:, images], np.zeros_like(d))
+    swapped = paired_interval(np.zeros_like(d), d)
+    assert interval.low <= interval.mean <= interval.high
+    for other, mean, factor in (
+        (both, interval.mean, 1), (moved, interval.mean + shift, 1), (scaled, -3 * interval.mean, 3),
+        (permuted, interval.mean, 1), (swapped, -interval.mean, 1),
+    ):  # fmt: skip
+        assert close(other.mean, mean)
+        assert close(other.half_width, factor * interval.half_width)
+    assert math.isinf(interval.half_width) == (len(d) == 1)
+
+
+@given(MATRICES, st.floats(0.5, 0.94), st.floats(0.96, 0.999))
+def test_more_confidence_is_a_wider_interval(d, low, high):
+    widths = [paired_interval(d, np.zeros_like(d), confidence).half_width for confidence in (low, 0.95, high)]
+    assert widths == sorted(widths)
+
+
+@given(st.lists(VALUES, min_size=2, max_size=8), st.integers(2, 5))
+def test_the_same_values_again_and_again_are_a_narrower_interval(values, times):
+    once, often = (paired_interval(v, np.zeros(len(v))) for v in (values, values * times))
+    assert close(once.mean, often.mean)
+    assert often.half_width < once.half_width or (len(set(values)) == 1 and close(often.half_width, 0))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 3), st.integers(0, 3))
+def test_more_seeds_and_images_are_narrower_intervals_in_the_mean(seed, of_seeds, of_images):
+    """Of 40 studies with effects of seeds and images: 8 seeds and 24 images beside 3 and 6."""
+    random = np.random.default_rng(seed)
+    widths = []
+    for seeds, images in ((3, 6), (8, 24)):
+        effects = of_seeds * random.normal(size=(40, seeds, 1)) + of_images * random.normal(size=(40, 1, images))
+        studies = effects + random.normal(size=(40, seeds, images))
+        widths.append(np.mean([paired_interval(d, np.zeros_like(d)).half_width for d in studies]))
+    assert widths[1] < widths[0]
+
+
+@given(MATRICES, st.sampled_from((math.nan, math.inf, -math.inf)), st.data())
+def test_what_is_no_number_decides_nothing(d, value, data):
+    """As the PSNR of two equal images."""
+    d[data.draw(st.integers(0, d.shape[0] - 1)), data.draw(st.integers(0, d.shape[1] - 1))] = value
+    with np.errstate(invalid="ignore"):
+        interval = paired_interval(d, np.zeros_like(d))
+    assert verdict_greater(interval) == verdict_not_smaller(interval, 0.1) == "not decided"
+
+
+@given(st.one_of(st.floats(max_value=0), st.floats(min_value=1), st.just(math.nan), st.just(95)))
+def test_no_confidence(confidence):
+    with pytest.raises(ValueError, match="confidence must be between 0 and 1") as error:
+        paired_interval([1, 2], [0, 0], confidence)
+    assert repr(confidence) in str(error.value)
+
+
+@given(MATRICES, MATRICES)
+def test_values_that_are_not_paired_are_refused(a, b):
+    assume(a.shape != b.shape)
+    with pytest.raises(ValueError, match="paired values") as error:
+        paired_interval(a, b)
+    assert str(a.shape) in str(error.value)
+    assert str(b.shape) in str(error.value)
+
+
+def test_a_field_is_checked_where_it_is_set():
+    """Also by dataclasses.replace, without names."""
+    with pytest.raises(ValueError, match="seed must be from 0"):
+        dataclasses.replace(Experiment(), seed=-5)
