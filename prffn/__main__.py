@@ -175,12 +175,13 @@ def run_notebooks(options: argparse.Namespace) -> int:
 
 def _scheduler(options: argparse.Namespace) -> contextlib.AbstractContextManager[str | None]:
     """The address of the scheduler that is asked for: a given one, one that is started here, or none."""
+    if options.workers is None and options.scheduler is None:
+        return contextlib.nullcontext()
     from prffn.cluster import check_address, local_workers
 
     if options.workers is not None:
         return local_workers(options.workers, options.device)
-    if options.scheduler is not None:
-        check_address(options.scheduler)
+    check_address(options.scheduler)
     return contextlib.nullcontext(options.scheduler)
 
 

@@ -22,7 +22,7 @@ import torch
 from prffn.data import EMBEDDED_SETS, KNOWN_SETS
 from prffn.losses.backbone import BackboneUnavailable
 from prffn.machine import pick_device
-from prffn.paths import cache_root
+from prffn.paths import cache_root, user_path
 from prffn.records import digest
 from prffn.runs import Outcome, Wanted, checkpoint_path
 from prffn.training import load_checkpoint, progress_bar
@@ -145,7 +145,7 @@ def train_on(
 def _check_image_sets(run: Wanted) -> None:
     """Raises ValueError for a folder of images by a relative path: a worker would look for it in its own folder."""
     for name in (run.experiment.data.train, *run.experiment.data.evaluation):
-        if name not in KNOWN_SETS and name not in EMBEDDED_SETS and not Path(name).expanduser().is_absolute():
+        if name not in KNOWN_SETS and name not in EMBEDDED_SETS and not user_path(name).is_absolute():
             raise ValueError(f"the folder of images {name!r} must be an absolute path where dask workers train")
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prffn.cluster import check_address
 from prffn.config import Experiment, check_profile, check_seeds, unknown
 from prffn.machine import pick_device
 
@@ -40,6 +39,8 @@ def check_parameters(**parameters: Any) -> None:
     if "scale" in parameters and (type(parameters["scale"]) is not int or parameters["scale"] not in (2, 3, 4)):
         raise ValueError(f"scale must be 2, 3 or 4, got {parameters['scale']!r}")
     if parameters.get("scheduler") is not None:
+        from prffn.cluster import check_address  # which loads all that trains
+
         check_address(parameters["scheduler"])
 
 

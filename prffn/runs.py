@@ -319,8 +319,13 @@ def checkpoint_path(key: str) -> Path:
 
 def has_weights(key: str, e: Experiment) -> bool:
     """Whether the trained weights of a run are in the cache."""
+    return _trained_state(key, e) is not None
+
+
+def _trained_state(key: str, e: Experiment) -> dict[str, Any] | None:
+    """The checkpoint of a run that has been trained to its end; None if there is none in the cache."""
     state = load_checkpoint(checkpoint_path(key))
-    return state is not None and state["step"] >= e.training.steps
+    return state if state is not None and state["step"] >= e.training.steps else None
 
 
 def _make_record(
@@ -338,11 +343,9 @@ def _make_record(
     if afresh:
         checkpoint.unlink(missing_ok=True)
     started, scale = datetime.now(UTC), e.data.scale
-    # before the training: an image or a file of weights that cannot be used is told at once
+    # before the training: an image or a file of weights that cannot be used is told at once, not after days
     bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
     start = start_weights(e)
-    # First, as an image that cannot be measured must not be found out after days of training.
-    bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
     with threads_for(parameters(build_model(e))) as threads:
         announce(processes, e)
         trained = train(
@@ -408,10 +411,10 @@ def trained_model(experiment: Experiment) -> torch.nn.Module:
 
     Raises FileNotFoundError if it was trained elsewhere.
     """
-    path = checkpoint_path(run_key(experiment))
-    state = load_checkpoint(path)
-    if state is None or state["step"] < experiment.training.steps:
-        raise FileNotFoundError(f"no weights of this run in {path}; train it here with retrain=True")
+    key = run_key(experiment)
+    state = _trained_state(key, experiment)
+    if state is None:
+        raise FileNotFoundError(f"no weights of this run in {checkpoint_path(key)}; train it here with retrain=True")
     model = build_model(experiment)
     model.load_state_dict(state["model"])
     return model.eval()

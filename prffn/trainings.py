@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prffn.cluster import RunKillsWorkers
 from prffn.config import Experiment, unknown
 from prffn.joint import dismiss, follow
 from prffn.losses.backbone import BackboneUnavailable
@@ -44,6 +43,8 @@ def train_together(notebooks: Mapping[str, Path], scheduler: str, **parameters: 
 
     parameters: of the notebooks. Raises ValueError if a run stops with an error; the others are recorded.
     """
+    from prffn.cluster import RunKillsWorkers  # for those who have a scheduler
+
     if not (asked := labelled(notebooks, **parameters)):
         return
     try:
@@ -65,10 +66,12 @@ def labelled(
         for name, path in notebooks.items()
         for label, group in experiments_of(path, **parameters).items()
     }
-    for label in labels or ():
+    if labels is None:
+        return {name: group for name, (_, group) in found.items()}
+    for label in labels:
         if label not in (known := {label for label, _ in found.values()}):
             raise ValueError(unknown("label", label, known))
-    chosen = {name: group for name, (label, group) in found.items() if labels is None or label in labels}
+    chosen = {name: group for name, (label, group) in found.items() if label in labels}
     starts = {e.training.start for group in chosen.values() for e in group} - {""}
     first = {name: [e for e in group if _is_one_of(e, starts)] for name, (_, group) in found.items()}
     return {name: group for name, group in first.items() if group and name not in chosen} | chosen
