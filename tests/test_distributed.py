@@ -14,14 +14,13 @@ import torch
 import torch.distributed as dist
 from conftest import CHECKOUT, tiny_settings
 from PIL import Image
-from test_perceptual import random_state
+from test_perceptual import save_random_vgg16
 from together import all_jobs, killed, stopping, together, trained
 
 from prffn import paths, processes, training
 from prffn.__main__ import main
 from prffn.config import LossConfig, experiment
 from prffn.data import PatchSampler, image_set, lr_images
-from prffn.losses.backbone import BACKBONES
 from prffn.losses.total import loss_terms, weighted_sum
 from prffn.processes import Processes, device_of, started
 from prffn.report import provenance_table
@@ -69,10 +68,7 @@ def test_each_sample_is_one_processs(world_size):
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory) -> Path:
     """A folder with VGG-16 of random weights."""
-    folder = tmp_path_factory.mktemp("weights")
-    state = {name: value.half() for name, value in random_state("vgg16_caffe").items()}
-    torch.save(state, folder / BACKBONES["vgg16_caffe"].files[0])
-    return folder
+    return save_random_vgg16(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.mark.parametrize("form", ["infonce", "ratio"])

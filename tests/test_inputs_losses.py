@@ -9,12 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_perceptual import random_state
+from test_perceptual import save_random_vgg16
 from test_streaming import needs_a_c_compiler, with_gradients
 from torch import Tensor
 
 from prffn import paths
-from prffn.losses.backbone import BACKBONES
 from prffn.losses.contrast import pixel_contrast
 from prffn.losses.perceptual import csd_loss, perceptual_loss
 
@@ -164,10 +163,7 @@ def test_wrong_arguments_are_named_with_their_value(argument):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     """Random ones: what is asked here holds for any."""
-    folder = tmp_path_factory.mktemp("weights")
-    state = {name: value.half() for name, value in random_state("vgg16_caffe").items()}
-    torch.save(state, folder / BACKBONES["vgg16_caffe"].files[0])
-    return folder
+    return save_random_vgg16(tmp_path_factory.mktemp("weights"))
 
 
 @settings(max_examples=25)
