@@ -30,7 +30,7 @@ def pick_device(device: str = "auto") -> torch.device:
         picked = torch.device(device)
         torch.zeros(1, device=picked).tolist()  # "meta" has tensors without numbers
     except (RuntimeError, AssertionError, NotImplementedError, ImportError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = " ".join(str(error).strip().partition("\n")[0].split())
         raise ValueError(f"device {device!r} cannot be used here ({reason}); try auto, cpu, cuda or mps") from error
     return picked
 
