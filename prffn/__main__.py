@@ -1,6 +1,7 @@
 """Command line: `python -m prffn reports`, `train`, `overview`, `html`, `plan`, `bench`, `data`, `ship`, `upscale`."""
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -23,6 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
     reports.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
     reports.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     reports.add_argument("--retrain", action="store_true", help="train all runs afresh")
+    where = reports.add_mutually_exclusive_group()
+    where.add_argument("--scheduler", metavar="ADDRESS", help="of dask: its workers train, not this process")
+    where.add_argument("--workers", type=int, metavar="N", help="train on so many processes of this machine, on a GPU "
+                       "each where there are GPUs")  # fmt: skip
 
     train = commands.add_parser("train", help="train and record what the notebooks need, without their reports; under "
                                 "torchrun, each run by several processes")  # fmt: skip
@@ -101,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             return upscaling.run(options)
         return list_sets() if options.data_command == "list" else get_sets(options.sets)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"prffn: {error}", file=sys.stderr)
         return 1
 
@@ -136,30 +141,47 @@ def run_notebooks(options: argparse.Namespace) -> int:
     """Runs notebooks headlessly; the executed copies go beside the reports."""
     import papermill
 
-    from prffn.notebook import check_parameters
+    from prffn.notebook import check_parameters, has_parameter
+    from prffn.trainings import train_together
 
     notebooks = find_notebooks(options.notebooks)
-    parameters = {"profile": options.profile, "device": options.device, "retrain": options.retrain}
+    parameters = {"profile": options.profile, "device": options.device}
     if options.seeds is not None:
         parameters["seeds"] = options.seeds
     check_parameters(**parameters)  # here too: papermill writes the executed notebook, stopped or not
     folder = reports_root() / options.profile
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[TEXT_PROGRESS_VARIABLE] = "1"  # the notebooks' kernels inherit it: their bars reach this terminal
-    for name, path in notebooks.items():
-        began = time.perf_counter()
-        print(f"{name}: profile {options.profile}", flush=True)
-        try:
-            papermill.execute_notebook(
-                str(path), str(folder / f"{name}.ipynb"), parameters=parameters, kernel_name="python3",
-                progress_bar=False, stderr_file=sys.stderr,
-            )  # fmt: skip
-        except papermill.PapermillExecutionError as error:
-            raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error
-        report = folder / f"{name}.md"
-        written = report if report.is_file() else folder / f"{name}.ipynb"
-        print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)
+    with _scheduler(options) as scheduler:
+        if scheduler is not None and not options.retrain:
+            train_together(notebooks, scheduler, **parameters)
+        for name, path in notebooks.items():
+            elsewhere = {"scheduler": scheduler} if scheduler and has_parameter(path, "scheduler") else {}
+            began = time.perf_counter()
+            print(f"{name}: profile {options.profile}", flush=True)
+            try:
+                papermill.execute_notebook(
+                    str(path), str(folder / f"{name}.ipynb"), kernel_name="python3",
+                    parameters={**parameters, "retrain": options.retrain, **elsewhere},
+                    progress_bar=False, stderr_file=sys.stderr,
+                )  # fmt: skip
+            except papermill.PapermillExecutionError as error:
+                raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error
+            report = folder / f"{name}.md"
+            written = report if report.is_file() else folder / f"{name}.ipynb"
+            print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)
     return write_pages(options.profile)
+
+
+def _scheduler(options: argparse.Namespace) -> contextlib.AbstractContextManager[str | None]:
+    """The address of the scheduler that is asked for: a given one, one that is started here, or none."""
+    from prffn.cluster import check_address, local_workers
+
+    if options.workers is not None:
+        return local_workers(options.workers, options.device)
+    if options.scheduler is not None:
+        check_address(options.scheduler)
+    return contextlib.nullcontext(options.scheduler)
 
 
 def find_notebooks(names: list[str]) -> dict[str, Path]:

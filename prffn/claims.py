@@ -97,8 +97,10 @@ def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB", digits: 
     if seeds == 1:
         lines.append("One seed has no interval: nothing can be decided with it.")
     elif "high" in verdicts:  # something was measured
-        widths = ((verdicts["high"] - verdicts["low"]) / 2).groupby(level="set", sort=False).median().dropna()
-        reach = ", ".join(f"{width:.{digits}f} {unit} on {image_set}" for image_set, width in widths.items())
+        widths = (verdicts["high"] - verdicts["low"]) / 2
+        units = verdicts["unit"].fillna(unit) if "unit" in verdicts else pd.Series(unit, verdicts.index)
+        medians = widths.groupby([units, widths.index.get_level_values("set")], sort=False).median().dropna()
+        reach = ", ".join(f"{width:.{digits}f} {of} on {name}" for (of, name), width in medians.items())
         lines.append(
             f"With these seeds and steps a difference must be about {reach} (the median of the intervals' half-widths) "
             "to be told from none."

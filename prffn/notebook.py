@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prffn.cluster import check_address
 from prffn.config import Experiment, check_profile, check_seeds, unknown
 from prffn.machine import pick_device
 
@@ -38,6 +39,15 @@ def check_parameters(**parameters: Any) -> None:
             raise ValueError(f"{name} must be a whole number from 0 on, got {parameters[name]!r}")
     if "scale" in parameters and (type(parameters["scale"]) is not int or parameters["scale"] not in (2, 3, 4)):
         raise ValueError(f"scale must be 2, 3 or 4, got {parameters['scale']!r}")
+    if parameters.get("scheduler") is not None:
+        check_address(parameters["scheduler"])
+
+
+def has_parameter(path: Path, name: str) -> bool:
+    """Whether a notebook has a parameter of this name, in its cell tagged "parameters"."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    return any(name in _assigned(ast.parse("".join(cell["source"]))) for cell in tagged)
 
 
 def _injected_names() -> list[str]:

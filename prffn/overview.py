@@ -206,7 +206,7 @@ def smallest_difference(verdicts: Sequence[Mapping[str, Any]]) -> str:
     half_widths: dict[tuple[str, str], list[float]] = {}
     for row in verdicts:
         if row.get("low") is not None and row.get("high") is not None:
-            half_widths.setdefault((row.get("unit", "dB"), row["set"]), []).append((row["high"] - row["low"]) / 2)
+            half_widths.setdefault((row.get("unit") or "dB", row["set"]), []).append((row["high"] - row["low"]) / 2)
     return ", ".join(f"{median(widths):.3f} {unit} on {name}" for (unit, name), widths in half_widths.items())
 
 

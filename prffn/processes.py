@@ -104,9 +104,10 @@ def started(device: str = "auto") -> Iterator[Processes]:
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
+        reason = str(error).splitlines()[0].partition(". ")[0]  # what follows is advice of the library
         raise ConnectionError(
-            f"process {rank} of {world_size} has lost the others ({str(error).splitlines()[0]}); the first message of "
-            "another one says why. Start them again: a training goes on from its last checkpoint"
+            f"process {rank} of {world_size} has lost the others ({reason}); if another one has left a message, it "
+            "says why. Start them again: a training goes on from its last checkpoint"
         ) from error
     # After an error the group is left as it is: to take it down in order takes all processes, and the others may be
     # waiting for this one. Its end tells them.

@@ -5,12 +5,12 @@ of the images' checksums and of PROTOCOL; it carries a checksum of its own conte
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from prffn.paths import cache_root, reports_root
 from prffn.processes import Processes
 from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.training import build_model, load_checkpoint, train, weights_sha256
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 PROTOCOL = 2
 """Raised by hand whenever the same experiment would give other numbers; a golden run in the tests notices."""
@@ -171,6 +174,7 @@ def ensure(
     retrain: bool = False,
     progress: bool = True,
     processes: Processes | None = None,
+    scheduler: "str | Client | None" = None,
 ) -> Runs:
     """The runs of all experiments: recorded ones are loaded, the others trained, measured and recorded.
 
@@ -179,7 +183,11 @@ def ensure(
     processes that need the same run train it once; a killed run goes on from its checkpoint. A run from whose weights
     others start is trained before them, and again if it is recorded and its weights are on another machine.
     processes: those that train each run together, of which this one is rank 0 and the others `follow`, see joint.py.
+    scheduler: of dask, its address or a client of it: its workers train the runs, side by side, on their own `device`
+    (prffn/cluster.py). None: this process does, one after the other.
     """
+    if scheduler is not None and processes is not None:
+        raise ValueError("a run is trained by the workers of a scheduler or by several processes: give one of the two")
     if profile != SHIPPED:
         check_profile(profile)
     store = reports_root() / profile / "runs"
@@ -196,25 +204,20 @@ def ensure(
             distinct[key] = (label, e)
     records = {key: None if retrain else load_record(store, key, e) for key, (_, e) in distinct.items()}
     missing = _in_order(distinct, [key for key, record in records.items() if record is None])
-    trained: set[str] = set()
+    starts = {distinct[key][1].training.start for key in missing}
+    wanted: dict[str, Wanted] = {}
     for number, key in enumerate(missing, start=1):
         label, e = distinct[key]
-        lock = cache_root() / "locks" / f"{key}.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
-            # another process may have made the record, or the weights that others start from, while this one waited
-            afresh = retrain or (records[key] is not None and not checkpoint_path(key).is_file())
-            record = None if afresh else load_record(store, key, e)
-            if record is None:
-                name = f"run {number} of {len(missing)}: {label}, seed {e.seed}"
-                try:
-                    record = _make_record(e, key, pick_device(device), name, progress, retrain, processes)
-                except BackboneUnavailable as reason:
-                    not_measured |= {label: str(reason) for label, group in keys.items() if key in group}
-                    continue
-                save_record(store, key, record)
-                trained.add(key)
-        records[key] = record
+        name = f"run {number} of {len(missing)}: {label}, seed {e.seed}"
+        wanted[key] = Wanted(experiment=e, name=name, retrain=retrain, need_weights=key in starts)
+    trained: set[str] = set()
+    for key, outcome in _train(wanted, store, device, progress, scheduler, processes):
+        if isinstance(outcome, BackboneUnavailable):
+            not_measured |= {label: str(outcome) for label, group in keys.items() if key in group}
+            continue
+        records[key] = outcome.record
+        if outcome.made_now:
+            trained.add(key)
     runs = {key: Run(key, record) for key, record in records.items() if record is not None}
     by_label = {label: [] if label in not_measured else [runs[key] for key in group] for label, group in keys.items()}
     return Runs(profile, by_label, trained, not_measured)
@@ -226,7 +229,8 @@ def _in_order(distinct: Mapping[str, tuple[str, Experiment]], missing: Sequence[
 
     def put(key: str) -> None:
         start = distinct[key][1].training.start
-        if start in distinct and start not in ordered and (start in missing or not checkpoint_path(start).is_file()):
+        new = start in distinct and start not in ordered
+        if new and (start in missing or not has_weights(start, distinct[start][1])):
             put(start)
         if key not in ordered:
             ordered.append(key)
@@ -236,9 +240,87 @@ def _in_order(distinct: Mapping[str, tuple[str, Experiment]], missing: Sequence[
     return ordered
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A run to train, if nobody has meanwhile."""
+
+    experiment: Experiment
+    name: str
+    """What its bar says."""
+    retrain: bool
+    """Even where there is a record."""
+    need_weights: bool
+    """Other runs start from its weights: a record without them is not enough."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The record of a run that was wanted, and whether it was made for this call, or had been made meanwhile."""
+
+    record: dict[str, Any]
+    made_now: bool
+
+
+def _train(
+    wanted: Mapping[str, Wanted],
+    store: Path,
+    device: str,
+    progress: bool,
+    scheduler: "str | Client | None",
+    processes: Processes | None,
+) -> Iterable[tuple[str, Outcome | BackboneUnavailable]]:
+    """Yields the key of each run with what has become of it, once that is known."""
+    if scheduler is not None and wanted:
+        from prffn.cluster import train_on  # distributed is an extra
+
+        yield from train_on(scheduler, wanted, store, device=device, progress=progress)
+        return
+    for key, run in wanted.items():
+        try:
+            picked, afresh = pick_device(device), run.retrain
+            yield key, record_run(key, run, store, picked, afresh=afresh, progress=progress, processes=processes)
+        except BackboneUnavailable as reason:
+            yield key, reason
+
+
+def record_run(
+    key: str,
+    wanted: Wanted,
+    store: Path,
+    device: torch.device,
+    *,
+    afresh: bool = False,
+    progress: bool = False,
+    on_step: Callable[[int], None] | None = None,
+    processes: Processes | None = None,
+) -> Outcome:
+    """Trains, measures and records a run under its lock, unless another process has done so meanwhile.
+
+    afresh: not from its checkpoint. on_step, processes: see `train`. Raises BackboneUnavailable and what `train` does.
+    """
+    e = wanted.experiment
+    lock = cache_root() / "locks" / f"{key}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        # another process may have made the record, or the weights that others start from, while this one waited
+        redo = wanted.retrain or (wanted.need_weights and not has_weights(key, e))
+        record = None if redo else load_record(store, key, e)
+        if record is not None:
+            return Outcome(record, made_now=False)
+        record = _make_record(e, key, device, wanted.name, progress, afresh, processes, on_step)
+        save_record(store, key, record)
+    return Outcome(record, made_now=True)
+
+
 def checkpoint_path(key: str) -> Path:
     """Where the checkpoint of a run lies, in the cache."""
     return cache_root() / "checkpoints" / f"{key}.ckpt"
+
+
+def has_weights(key: str, e: Experiment) -> bool:
+    """Whether the trained weights of a run are in the cache."""
+    state = load_checkpoint(checkpoint_path(key))
+    return state is not None and state["step"] >= e.training.steps
 
 
 def _make_record(
@@ -248,7 +330,8 @@ def _make_record(
     label: str,
     progress: bool,
     afresh: bool,
-    processes: Processes | None,
+    processes: Processes | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     processes = processes or Processes(device=device)
     checkpoint = checkpoint_path(key)
@@ -270,6 +353,7 @@ def _make_record(
             validate=lambda model: evaluate(model, e.data.evaluation[0], scale=scale, device=device).mean_psnr(),
             label=label,
             progress=progress,
+            on_step=on_step,
             processes=processes,
         )
     evaluation = {

@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
 """What differs from the paper's settings: network and training are for two cores (our choice).
 
 L_contr weighs less than the printed 0.1, with which its gradient is some thirty times that of L_1 (measured on bicubic
-images), and no gain of networks of this size is decided (notebooks/table5_region_size.ipynb).
+images): 0.001 is the weight at which small networks gain from it (notebooks/table3_lambda_c.ipynb).
 """
 
 BODY_STEPS = 6000

@@ -108,6 +108,7 @@ def train(
     label: str = "training",
     progress: bool = True,
     processes: Processes | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Trained:
     """Trains the experiment's network, from `checkpoint` where there is one.
 
@@ -116,6 +117,7 @@ def train(
         same number of threads). A damaged one, or one of another experiment, is not used.
     start: weights to start from, see `take_over`: those of the run that training.start names.
     validate: gives the PSNR in dB of the network; the curve then holds it as `psnr_y` at some ten points and the end.
+    on_step: called after each step with the number of steps done.
     processes: those that train this run together, all calling this function, each on its own device; None for one
         alone. Every one draws the whole batch from the same generator and takes its part of it; its gradient is
         weighted by its share, so that what is applied is the gradient of the whole batch, and the curve holds the whole
@@ -214,6 +216,8 @@ def train(
         if checkpoint and unsaved >= checkpoint_every:
             save()
             unsaved = 0.0
+        if on_step is not None:
+            on_step(step)
     bar.close()
     if checkpoint:
         save()

@@ -1,4 +1,4 @@
-"""Trains what notebooks need, without their reports: `python -m prffn train`, and with torchrun on several GPUs."""
+"""Trains what notebooks need, without their reports: `python -m prffn train`, with torchrun on several GPUs."""
 
 import argparse
 import os
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prffn.cluster import RunKillsWorkers
 from prffn.config import Experiment, unknown
 from prffn.joint import dismiss, follow
 from prffn.losses.backbone import BackboneUnavailable
@@ -36,6 +37,19 @@ def run(notebooks: Mapping[str, Path], options: argparse.Namespace) -> int:
         for label, reason in runs.not_measured.items():
             print(f"{label}: not measured: {reason}")
     return 0
+
+
+def train_together(notebooks: Mapping[str, Path], scheduler: str, **parameters: Any) -> None:
+    """Trains on a scheduler's workers what the notebooks lack, all at once: one table alone may leave workers idle.
+
+    parameters: of the notebooks. Raises ValueError if a run stops with an error; the others are recorded.
+    """
+    if not (asked := labelled(notebooks, **parameters)):
+        return
+    try:
+        print(ensure(asked, parameters["profile"], device=parameters["device"], scheduler=scheduler), flush=True)
+    except (NonFiniteLoss, RunKillsWorkers) as error:
+        raise ValueError("; ".join([str(error), *getattr(error, "__notes__", [])])) from error
 
 
 def labelled(

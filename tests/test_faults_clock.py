@@ -27,7 +27,7 @@ CLOCKS: dict[str, Callable[[int, float], float]] = {
 def test_a_run_with_a_clock_that_is(clock, photo_folder, tmp_path, monkeypatch, faults):
     e = experiment(tiny_settings(photo_folder))
     shown, right = CLOCKS[clock], time.perf_counter
-    undisturbed = runs._make_record(e, runs.run_key(e), torch.device("cpu"), "a", False, afresh=True)
+    undisturbed = runs.ensure({"a": [e]}, "quick", progress=False)["a"][0].record
     steps, saved = count(), []
     now = [0]
     adam, save = torch.optim.Adam.step, training.save_checkpoint
@@ -52,8 +52,7 @@ def test_a_run_with_a_clock_that_is(clock, photo_folder, tmp_path, monkeypatch, 
     monkeypatch.setattr("prffn.runs.train", lambda *a, **k: real_train(*a, **k, checkpoint_every=1e-9))
     for name in ("time", "perf_counter", "monotonic"):
         monkeypatch.setattr(time, name, lambda: shown(now[0], right()))
-    runs.checkpoint_path(runs.run_key(e)).unlink()
-    first = runs.ensure({"a": [e]}, "quick")
+    first = runs.ensure({"a": [e]}, "quick", retrain=True)
     assert first.trained
     record = first["a"][0].record
     of_time = {"train_seconds", "started", "finished", "peak_memory_mb"}

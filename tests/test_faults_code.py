@@ -84,15 +84,15 @@ def test_nothing_in_the_kit_runs_code_from_a_file():
 
 
 def test_only_the_kits_own_notebooks_are_executed():
-    """experiments_of is called in one place of the kit, with the paths that it was given, and these come from
-    find_notebooks, which looks into the checkout's notebooks/ alone."""
+    """experiments_of is called in two modules, which the command line hands the paths of find_notebooks; and this
+    looks into the checkout's notebooks/ alone."""
     callers = {
         path.name
         for path in (CHECKOUT / "prffn").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and dotted(node.func).endswith("experiments_of")
     }
-    assert callers == {"plan.py"}
+    assert callers == {"plan.py", "trainings.py"}
     from prffn.__main__ import find_notebooks
 
     assert {path.parent for path in find_notebooks([]).values()} == {CHECKOUT / "notebooks"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor, nn
@@ -457,6 +457,7 @@ def test_no_region(region):
 
 @given(st.one_of(st.text(), st.sampled_from(["~no-such-user/x.png", "Set5/", "/", ".", "~", "Urban100/../x", "a\0b"])))
 def test_no_such_photograph(image):
+    assume(not Path(image.replace("\0", "")).is_file())  # texts may be paths that the package's own code names
     for load in (load_photo, lambda image: picture(image, (20, 30, 16, 24), 3)):
         with pytest.raises((ValueError, OSError), match="unknown image|is not in|File name too long") as error:
             load(image)

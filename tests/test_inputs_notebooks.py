@@ -91,6 +91,9 @@ WRONG = {
     "seeds": JUNK.filter(lambda value: value is not None),
     "device": st.one_of(JUNK, st.sampled_from(("gpu", "cuda:99", "meta", "CPU"))),
     "retrain": JUNK.filter(lambda value: not isinstance(value, bool)),
+    "scheduler": st.one_of(
+        JUNK.filter(lambda value: value is not None), st.sampled_from(("host", "tcp://host", "tcp://host:0", "host:x"))
+    ),
     "image": st.one_of(JUNK, st.sampled_from(("cofee", "Set5/none", "none.png", "/"))),
     "region": st.one_of(JUNK, st.lists(st.integers(max_value=10), min_size=4, max_size=4), st.just("0, 0, 60, 80")),
     "scale": st.one_of(JUNK, st.sampled_from((0, 1, 5, 3.0, "3"))),

@@ -197,7 +197,11 @@ def test_tiles_bound_the_memory(photo):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"tile": 0}, "tile must be at least 1"), ({"halo": -1}, "halo at least 0"), ({"scale": 3}, "not x3")],
+    [
+        ({"tile": 0}, "tile must be a whole number, at least 1"),
+        ({"halo": -1}, "halo must be a whole number, at least 0"),
+        ({"scale": 3}, "not x3"),
+    ],
 )
 def test_bad_inference_arguments(photo, arguments, message):
     model = Upsampler(3, 2)

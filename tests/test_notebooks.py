@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -110,15 +111,15 @@ def test_papermill_trains_for_real_and_beats_bicubic(quick):
     report = json.loads((folder / "reports" / "quick" / "table5_region_size.json").read_text())
     assert report["label"].startswith("measured here at a far smaller protocol")
     keys = {key for group in report["runs"].values() for key in group}
-    assert len(keys) == 4
+    assert len(keys) == 5  # four rows, and what they start from
     for key in keys:
         record = json.loads((folder / "reports" / "quick" / "runs" / f"{key}.json").read_text())
         psnr, bicubic = (sum(record[k]["embedded_val"]["psnr_y"]) / 3 for k in ("evaluation", "bicubic"))
         assert psnr > bicubic
-        assert record["train_seconds"] > 1
+        assert record["train_seconds"] > 0
     for suffix in ("md", "csv", "png"):
         assert (folder / "reports" / "quick" / f"table5_region_size.{suffix}").stat().st_size > 200
-    assert "0 loaded, 4 trained" in (folder / "out.ipynb").read_text()
+    assert "0 loaded, 5 trained" in (folder / "out.ipynb").read_text()
 
 
 def test_a_second_call_trains_nothing(quick, monkeypatch, capfd):
@@ -126,7 +127,7 @@ def test_a_second_call_trains_nothing(quick, monkeypatch, capfd):
     monkeypatch.setenv("PRFFN_CACHE", str(folder / "cache"))
     monkeypatch.setenv("PRFFN_REPORTS", str(folder / "reports"))
     assert main(["reports", "table5_region_size", "--profile", "quick", "--seeds", "1"]) == 0
-    assert "4 loaded, 0 trained" in (folder / "reports" / "quick" / "table5_region_size.ipynb").read_text()
+    assert "5 loaded, 0 trained" in (folder / "reports" / "quick" / "table5_region_size.ipynb").read_text()
     assert "done in" in capfd.readouterr().out
 
 
@@ -192,4 +193,4 @@ def test_nbval_notices_a_changed_record(recorded, tmp_path):
     tampered(file, str(psnr), str(psnr + 0.5))
     done = nbval(copy, tmp_path)
     assert done.returncode == 1
-    assert "image set BSD200 is not in" in done.stdout
+    assert re.search("image set (BSD200|Set5) is not in", done.stdout)

@@ -15,7 +15,7 @@ from conftest import CHECKOUT, tiny_settings
 from prffn import plan as planning
 from prffn import timing
 from prffn.__main__ import main
-from prffn.config import PROFILES, experiment, variants
+from prffn.config import CONTINUED, PROFILES, experiment, variants
 from prffn.machine import device_name
 from prffn.notebook import experiments_of
 from prffn.paths import cache_root, reports_root
@@ -147,12 +147,13 @@ class TestExperimentsOfANotebook:
     @pytest.mark.parametrize("profile", ["paper", "cpu", "quick"])
     def test_are_listed_at_every_profile_without_images(self, profile):
         found = {name: experiments_of(path, profile=profile, seeds=1) for name, path in NOTEBOOKS.items()}
-        assert list(found["table5_region_size"]) == ["no L_contr", "S = 16", "S = 64", "S = 256"]
+        starts = [] if profile == "paper" else ["no L_contr, start"]
+        assert list(found["table5_region_size"]) == ["no L_contr", "S = 16", "S = 64", "S = 256", *starts]
         for group in (group for labels in found.values() for group in labels.values()):
             assert [e.seed for e in group] == [0]
-        assert {e.training.steps for (e,) in found["table5_region_size"].values()} == {
-            PROFILES[profile].get("training.steps", 1_000_000)
-        }
+        steps = {PROFILES[profile].get("training.steps", 1_000_000)}
+        steps |= {CONTINUED[profile]["training.steps"]} if starts else set()
+        assert {e.training.steps for (e,) in found["table5_region_size"].values()} == steps
 
     def test_parameters_take_the_place_of_the_notebooks_own(self, tmp_path):
         path = notebook(tmp_path / "n.ipynb", PARAMETERS, IMPORTS, "twice = seeds * 2", VARY, ENSURE)
@@ -300,7 +301,8 @@ class TestPlan:
         made = {"device": "cpu", "device_name": device_name(CPU)}
         record = {"key": key, "settings": settings_of(recorded), "train_seconds": 1000.0, "provenance": made}
         save_record(reports_root() / "quick" / "runs", key, record)
-        save_checkpoint(checkpoint_path(run_key(half)), {"identity": repr(half.canonical()), "step": STEPS * 2 // 3})
+        state = {"identity": repr(half.canonical()), "step": STEPS * 2 // 3, "model": {}}
+        save_checkpoint(checkpoint_path(run_key(half)), state)
         plan = make_plan(two_tables, "quick", device="cpu", seeds=1)
         assert {run.name: run.left for run in plan.runs} == pytest.approx(
             {"first: L1, seed 0": 600, "first: S, seed 0": 0, "second: S, seed 0": 400}, rel=0.01
@@ -383,7 +385,7 @@ class TestCommandLine:
 
     def test_plans_the_notebooks_that_are_named(self, measured, capsys):
         assert main(["plan", "table5_region_size", "--seeds", "1", "--device", "cpu"]) == 0
-        assert "distinct runs: 4: 0 recorded, 4 to train" in capsys.readouterr().out
+        assert "distinct runs: 5: 0 recorded, 5 to train" in capsys.readouterr().out
         assert len(measured) == 4
 
     def test_a_notebook_that_trains_nothing(self, capsys):

@@ -1,0 +1,516 @@
+"""Runs on dask workers: the records of a serial run, whatever dies meanwhile. Scheduler, workers, SIGKILL: all real."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nbformat
+import pytest
+from conftest import CHECKOUT, tiny_settings
+
+import prffn.__main__ as command_line
+from prffn import cluster, config, paths, trainings
+from prffn.cluster import RunKillsWorkers, check_address, local_workers
+from prffn.config import Experiment, experiment
+from prffn.notebook import check_parameters, has_parameter
+from prffn.processes import Processes
+from prffn.records import read_record
+from prffn.runs import checkpoint_path, ensure, run_key
+from prffn.training import NonFiniteLoss, load_checkpoint
+from prffn.worker import Asked, Fitness, fitness
+
+distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+
+OF_THE_MOMENT = {"train_seconds", "peak_memory_mb", "started", "finished", "provenance"}
+"""What no two records share."""
+
+SAVE_EACH_STEP = "import prffn.training; prffn.training.train.__kwdefaults__['checkpoint_every'] = 0.0"
+
+DIE = """
+import os, signal
+from pathlib import Path
+import torch
+
+def dying(function, calls, left=[None]):
+    left[0] = calls
+    def wrapped(*arguments, **more):
+        left[0] -= 1
+        if left[0] == 0 and Path({flag!r}).is_file():
+            Path({flag!r}).unlink()  # once is enough
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **more)
+    return wrapped
+"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A scheduler with two workers, each a process."""
+    with local_workers(2, "cpu") as address:
+        yield address
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Any]:
+    """A client that looks behind the scenes; both workers are there."""
+    with distributed.Client(address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=300)
+        client.topics_of_others = set(client.get_events())
+        yield client
+
+
+@pytest.fixture
+def allowed_failures(client: Any) -> Iterator[Callable[[int], None]]:
+    """Sets how many workers may die of a task before dask gives it up."""
+
+    def allow(count: int) -> None:
+        client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", count))
+
+    yield allow
+    allow(3)
+
+
+def on_workers(client: Any, code: str) -> None:
+    """Executes code in all workers."""
+    client.run(exec, code, {})
+
+
+def seeds(e: Experiment, count: int) -> list[Experiment]:
+    return [dataclasses.replace(e, seed=seed) for seed in range(count)]
+
+
+def lasting(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in OF_THE_MOMENT}
+
+
+def serially(experiments: dict[str, list[Experiment]], tmp_path: Path) -> dict[str, dict[str, Any]]:
+    """What lasts of the records by key, made in this process, in folders of their own."""
+    with pytest.MonkeyPatch.context() as elsewhere:
+        elsewhere.setenv(paths.CACHE_VARIABLE, str(tmp_path / "serial" / "cache"))
+        elsewhere.setenv(paths.REPORTS_VARIABLE, str(tmp_path / "serial" / "reports"))
+        runs = ensure(experiments, "quick", device="cpu", progress=False)
+        assert runs.trained == set(runs.all())
+    return {key: lasting(run.record) for key, run in runs.all().items()}
+
+
+def steps_heard_of(client: Any, key: str) -> list[tuple[str, int]]:
+    """Worker and step of each message about a run."""
+    return [
+        (message["worker"], message["step"])
+        for topic, events in client.get_events().items()
+        if topic.startswith(f"prffn-{key}") and topic not in client.topics_of_others
+        for _, message in events
+    ]
+
+
+def test_the_records_are_those_of_a_serial_run(client, address, tiny, tmp_path, monkeypatch, capfd):
+    """Bit for bit, in the store and in what is returned; a run that starts from another one waits for it."""
+    monkeypatch.setenv(paths.TEXT_PROGRESS_VARIABLE, "1")
+    short = dataclasses.replace(tiny.training, steps=4, start=run_key(tiny))
+    asked = {"after": [dataclasses.replace(tiny, training=short)], "start": seeds(tiny, 2)}
+    expected = serially(asked, tmp_path)
+    runs = ensure(asked, "quick", device="cpu", scheduler=address)
+    assert repr(runs) == "3 runs of profile quick: 0 loaded, 3 trained"
+    assert {key: lasting(run.record) for key, run in runs.all().items()} == expected
+    store = tmp_path / "reports" / "quick" / "runs"
+    for key, run in runs.all().items():
+        assert read_record(store / f"{key}.json") == run.record
+    assert sorted(os.listdir(store)) == sorted(f"{key}.json" for key in expected)
+    assert runs["after"][0].record["start_sha256"] == runs["start"][0].record["weights_sha256"]
+    printed = capfd.readouterr().err
+    assert all(f"run {n} of 3" in printed for n in (1, 2, 3))  # a bar each
+    again = ensure(asked, "quick", device="cpu", scheduler="tcp://nobody.invalid:8786")
+    assert not again.trained  # and nobody is asked
+
+
+def test_retraining_on_a_client_of_ones_own(client, tiny):
+    first = ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=client)
+    again = ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=client, retrain=True)
+    assert again.trained == {run_key(tiny)}
+    assert lasting(again["a"][0].record) == lasting(first["a"][0].record)
+    assert [step for _, step in steps_heard_of(client, run_key(tiny))].count(1) == 2  # from the first step each time
+    assert client.status == "running"
+
+
+@pytest.mark.parametrize("allowed", [3, 0])
+def test_a_worker_is_killed_and_its_run_goes_on(client, address, allowed_failures, tiny, tmp_path, allowed):
+    """From its checkpoint on the other worker, by dask or, where dask has given it up, by being submitted again."""
+    expected = serially({"a": [tiny]}, tmp_path)
+    allowed_failures(allowed)
+    (flag := tmp_path / "flag").touch()
+    on_workers(client, SAVE_EACH_STEP)
+    on_workers(client, DIE.format(flag=str(flag)) + "torch.optim.Adam.step = dying(torch.optim.Adam.step, 7)")
+    if allowed:
+        runs = ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address)
+    else:
+        with pytest.warns(UserWarning, match=r"run 1 of 1: a, seed 0: 1 workers were lost; it goes on from step 6"):
+            runs = ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address)
+    assert not flag.exists()
+    assert {key: lasting(run.record) for key, run in runs.all().items()} == expected
+    heard = steps_heard_of(client, run_key(tiny))
+    assert next(step for worker, step in heard if worker == heard[-1][0]) == 7  # six were in the checkpoint
+
+
+def test_a_run_that_kills_workers_is_named(client, address, allowed_failures, tiny, tmp_path):
+    """It gets nowhere: it is not tried for ever. When the cause is gone, it can be asked for again."""
+    allowed_failures(0)
+    (flag := tmp_path / "flag").touch()
+    on_workers(client, DIE.format(flag=str(flag)) + "torch.optim.Adam.step = dying(torch.optim.Adam.step, 1)")
+    message = rf"run 1 of 1: a, seed 0 \({run_key(tiny)}\): 1 workers ended .* at step 0.*--memory-limit 0"
+    with pytest.raises(RunKillsWorkers, match=message):
+        ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address)
+    assert ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address).trained
+
+
+def test_a_run_that_fails_does_not_take_the_others_with_it(client, address, photo_folder, tiny, tmp_path):
+    """Nor does a run fail for ever: dask forgets the error."""
+    asked = {
+        "diverges": [experiment(tiny_settings(photo_folder, **{"training.learning_rate": 1e30}))],
+        "no images": [experiment(tiny_settings(photo_folder, **{"data.train": "BSD200"}))],
+        "good": seeds(tiny, 2),
+    }
+    for missing in (4, 2):
+        with pytest.warns(UserWarning, match="others go on"), pytest.raises(Exception) as raised:  # noqa: PT011
+            ensure(asked, "quick", device="cpu", progress=False, scheduler=address)
+        assert type(raised.value) in (NonFiniteLoss, FileNotFoundError)
+        told = "\n".join([str(raised.value), *raised.value.__notes__])
+        for number, label in enumerate(("diverges", "no images"), start=1):
+            name = f"run {number} of {missing}: {label}, seed 0 ({run_key(asked[label][0])})"
+            assert told.count(name) == 1
+        assert "is nan at step" in told or "is inf at step" in told
+        assert "python -m prffn data get BSD200" in told
+    store = tmp_path / "reports" / "quick" / "runs"
+    assert sorted(os.listdir(store)) == sorted(f"{run_key(e)}.json" for e in asked["good"])
+
+
+def test_what_starts_from_a_failed_run_is_not_trained(client, address, photo_folder):
+    bad = experiment(tiny_settings(photo_folder, **{"training.learning_rate": 1e30}))
+    after = dataclasses.replace(bad, training=dataclasses.replace(bad.training, steps=4, start=run_key(bad)))
+    with pytest.warns(UserWarning, match="others go on"), pytest.raises(NonFiniteLoss) as raised:
+        ensure({"after": [after], "bad": [bad]}, "quick", device="cpu", progress=False, scheduler=address)
+    assert f"run {run_key(bad)}, from whose weights it starts, was not trained" in "\n".join(raised.value.__notes__)
+
+
+def test_two_clients_that_ask_for_the_same_runs_have_them_trained_once(client, address, tiny):
+    asked = {"a": seeds(tiny, 3)}
+    both = threading.Barrier(2)
+
+    def ask(_: int) -> dict[str, Any]:
+        both.wait()
+        runs = ensure(asked, "quick", device="cpu", progress=False, scheduler=address)
+        return {key: run.record for key, run in runs.all().items()}
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(ask, range(2))
+    assert one == other
+    assert len(one) == 3
+    for key in one:
+        assert [step for _, step in steps_heard_of(client, key)].count(1) == 1
+
+
+def test_what_nobody_wants_any_more_stops(client, photo_folder):
+    """A client that goes away frees its workers, and leaves a checkpoint."""
+    long = experiment(tiny_settings(photo_folder, **{"training.steps": 1_000_000}))
+    on_workers(client, SAVE_EACH_STEP)
+    wanted = {"key": cluster.Wanted(experiment=long, name="", retrain=False, need_weights=False)}
+    key = run_key(long)
+    outcomes = cluster.train_on(client, {key: wanted["key"]}, paths.reports_root(), device="cpu", progress=False)
+
+    def interrupted(self: Any, key: str, message: Any) -> None:
+        if checkpoint_path(key).is_file():
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster._Campaign, "_show", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(iter(outcomes))
+    wait_until(lambda: not any(client.run(lambda dask_worker: dask_worker.state.executing_count).values()))
+    assert load_checkpoint(checkpoint_path(key))["step"] > 0
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def lonely(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], subprocess.Popen[bytes]]]:
+    """A scheduler and a worker as processes of their own, as `dask scheduler` and `dask worker` start them."""
+    file = tmp_path / "scheduler.json"
+    common = ["--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(file)]
+    python = [sys.executable, "-m"]
+    scheduler = subprocess.Popen(
+        [*python, "distributed.cli.dask_scheduler", "--port", "0", *common], stderr=subprocess.DEVNULL
+    )
+    worker = subprocess.Popen(
+        [*python, "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", *common], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until(lambda: file.is_file() and file.stat().st_size > 0)
+        yield json.loads(file.read_text())["address"], scheduler, worker
+    finally:
+        for process in (scheduler, worker):
+            process.kill()
+            process.wait()
+
+
+def test_the_scheduler_is_lost(lonely, photo_folder, tmp_path):
+    """A clear error, and a second call without it goes on from what is saved."""
+    address, scheduler, worker = lonely
+    e = experiment(tiny_settings(photo_folder, **{"training.steps": 40}))
+    expected = serially({"a": [e]}, tmp_path)
+    checkpoint = checkpoint_path(run_key(e))
+    with distributed.Client(address, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=300)
+        on_workers(client, SAVE_EACH_STEP)
+        slow = "import time, torch; step = torch.optim.Adam.step; torch.optim.Adam.step = "
+        on_workers(client, slow + "lambda *a, **k: (time.sleep(1), step(*a, **k))")
+
+    def kill() -> None:
+        wait_until(checkpoint.is_file)
+        scheduler.send_signal(signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(ConnectionError, match=rf"the scheduler at {address} is lost.*are kept in .*: run this again"):
+        ensure({"a": [e]}, "quick", device="cpu", progress=False, scheduler=address)
+    killer.join()
+    worker.wait(timeout=300)  # it does not go on by itself
+    assert 0 < load_checkpoint(checkpoint)["step"] < 40
+    runs = ensure({"a": [e]}, "quick", device="cpu", progress=False)
+    assert {key: lasting(run.record) for key, run in runs.all().items()} == expected
+
+
+def test_no_scheduler_answers(tiny):
+    import dask
+
+    message = r"no dask scheduler answers at tcp://127\.0\.0\.1:1 .*dask worker"
+    soon = dask.config.set({"distributed.comm.timeouts.connect": "200ms"})
+    with soon, pytest.raises(ConnectionError, match=message):
+        ensure({"a": [tiny]}, "quick", device="cpu", scheduler="tcp://127.0.0.1:1")
+
+
+def test_workers_of_other_code_get_nothing(client, address, tiny, monkeypatch):
+    """Whether they are there when a client comes, or come later."""
+    other = "import prffn.worker as w; w.kept = w.code; w.code = lambda: 'other'"
+    on_workers(client, other)
+    try:
+        with pytest.raises(ValueError, match=r"the worker at tcp://\S+ runs other code: prffn at"):
+            ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address)
+        monkeypatch.setattr(cluster, "_check_workers", lambda *_: (False, set()))
+        with pytest.raises(ValueError, match=r"the worker at tcp://\S+ runs other code: prffn at"):
+            ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address)
+    finally:
+        on_workers(client, "import prffn.worker as w; w.code = w.kept")
+
+
+def test_gpus_are_asked_for_where_training_is_not_for_the_cpu(client, address, tiny):
+    with pytest.raises(ValueError, match=r'has the resource GPU: start one for each GPU, with .*--resources "GPU=1"'):
+        ensure({"a": [tiny]}, "quick", device="cuda", progress=False, scheduler=address)
+
+
+def a_worker(**more: Any) -> Any:
+    return SimpleNamespace(state=SimpleNamespace(total_resources=more.get("resources", {}), nthreads=1))
+
+
+def test_a_worker_must_see_the_same_folders(tmp_path):
+    with cluster._shared(tmp_path / "store", tmp_path / "cache") as marks:
+        asked = Asked.here(marks)
+        assert fitness(asked, a_worker()).refusal == ""
+        assert fitness(asked, a_worker(resources={"GPU": 1})).gpus == 1
+        (unseen := dataclasses.replace(asked, marks=(marks[0], str(tmp_path / "elsewhere" / "mark"))))
+        assert f"does not see the folder {tmp_path / 'elsewhere'}" in fitness(unseen, a_worker()).refusal
+        assert "runs torch" in fitness(dataclasses.replace(asked, torch="1.0.0"), a_worker()).refusal
+    assert os.listdir(tmp_path / "store") == os.listdir(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize(
+    ("worker", "on_gpu", "message"),
+    [
+        (Fitness("", gpus=2, device="cuda"), True, 'has the resource "GPU=2"'),
+        (Fitness("", gpus=1, device="cpu"), True, "PyTorch finds no GPU there"),
+        (Fitness("is wrong", gpus=1, device="cuda"), True, "is wrong"),
+        (Fitness("is wrong"), True, None),  # it has no GPU and gets nothing
+        (Fitness("", gpus=1, device="cuda", threads=4), True, None),  # the GPU is enough to train one run at a time
+        (Fitness("", threads=4), False, "runs 4 tasks at once"),
+        (Fitness(""), False, None),
+    ],
+)
+def test_one_training_for_each_worker(worker, on_gpu, message):
+    if message is None:
+        cluster._refuse({"tcp://host:1": worker}, on_gpu)
+    else:
+        with pytest.raises(ValueError, match=f"the worker at tcp://host:1 .*{message}"):
+            cluster._refuse({"tcp://host:1": worker}, on_gpu)
+
+
+def test_without_distributed(tiny, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ImportError, match=r'pip install "prffn\[cluster\]"'):
+        ensure({"a": [tiny]}, "quick", device="cpu", scheduler="tcp://127.0.0.1:8786")
+    assert command_line.main(["reports", "table5_region_size", "--workers", "2"]) == 1
+    assert 'pip install "prffn[cluster]"' in capsys.readouterr().err
+    assert ensure({}, "quick").trained == set()
+
+
+def test_a_scheduler_or_several_processes(tiny):
+    with pytest.raises(ValueError, match="give one of the two"):
+        ensure({"a": [tiny]}, "quick", scheduler="tcp://127.0.0.1:1", processes=Processes())
+
+
+def test_folders_of_images_are_absolute(tiny):
+    relative = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, train="photos"))
+    wanted = {"key": cluster.Wanted(experiment=relative, name="", retrain=False, need_weights=False)}
+    with pytest.raises(ValueError, match="'photos' must be an absolute path"):
+        list(cluster.train_on("tcp://127.0.0.1:1", wanted, paths.reports_root(), device="cpu", progress=False))
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://10.0.0.1:8786", "tls://head.node-1.org:1", "head:65535", "tcp://[::1]:8786"]
+)
+def test_addresses(address):
+    check_parameters(scheduler=address)
+    check_parameters(scheduler=None)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "head",
+        "tcp://head",
+        "http://head:8787/status",
+        "http://head:8787",
+        "tcp://head:0",
+        "tcp://head:99999",
+        "a b:1",
+    ],
+)
+def test_malformed_addresses(address, capsys):
+    with pytest.raises(ValueError, match=r'such as "tcp://host:8786".*; got'):
+        check_parameters(scheduler=address)
+    assert command_line.main(["reports", "table5_region_size", "--scheduler", address]) == 1
+    assert "such as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", [8786, True, ["tcp://head:8786"], b"tcp://head:8786"])
+def test_addresses_of_another_type(address):
+    with pytest.raises(TypeError, match="scheduler must be None or"):
+        check_address(address)
+
+
+def test_workers_of_this_machine():
+    with pytest.raises(ValueError, match="whole number from 1 on, got 0"), local_workers(0):
+        pass
+    with pytest.raises(SystemExit):
+        command_line.main(["reports", "--workers", "2", "--scheduler", "tcp://head:8786"])
+
+
+def test_each_worker_has_its_share_of_the_threads(client):
+    import torch
+
+    before = dict(os.environ)
+    assert set(client.run(torch.get_num_threads).values()) == {max(1, torch.get_num_threads() // 2)}
+    assert dict(os.environ) == before
+
+
+def test_each_worker_has_a_gpu_of_its_own(monkeypatch):
+    import torch
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in cluster._environments(2, "cuda")] == ["0", "1"]
+    with pytest.raises(ValueError, match="3 workers need as many GPUs, and there are 2 here"):
+        cluster._environments(3, "cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3,GPU-4f")  # what the user leaves to this program
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in cluster._environments(3, "cuda")] == ["5", "3", "GPU-4f"]
+    assert "CUDA_VISIBLE_DEVICES" not in cluster._environments(1, "cpu")[0]
+
+
+PARAMETER = "scheduler = None  # address of a dask scheduler that trains the runs"
+
+
+def with_scheduler(path: Path, target: Path, few_steps: str = "") -> Path:
+    """A copy of a notebook that has the parameter `scheduler`, and takes few steps."""
+    notebook = nbformat.read(path, 4)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if "scheduler" not in cell.source:
+        cell.source += f"\n{PARAMETER}"
+        for code in notebook.cells:
+            code.source = code.source.replace("retrain=retrain)", "retrain=retrain, scheduler=scheduler)")
+    if few_steps:
+        notebook.cells.insert(notebook.cells.index(cell), nbformat.v4.new_code_cell(few_steps))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, target)
+    return target
+
+
+def test_only_notebooks_that_have_it_get_the_scheduler(tmp_path, monkeypatch):
+    import papermill
+
+    table5 = CHECKOUT / "notebooks" / "table5_region_size.ipynb"
+    table6 = CHECKOUT / "notebooks" / "table6_memory_time.ipynb"
+    has = with_scheduler(table5, tmp_path / "notebooks" / "has.ipynb")
+    assert has_parameter(has, "scheduler")
+    assert not has_parameter(table6, "scheduler")
+    given: dict[str, dict[str, Any]] = {}
+    monkeypatch.setattr(command_line, "find_notebooks", lambda _: {"has": has, "table6_memory_time": table6})
+    monkeypatch.setattr(trainings, "train_together", lambda *_, **__: None)
+    monkeypatch.setattr(command_line, "write_pages", lambda *_: 0)
+    monkeypatch.setattr(
+        papermill, "execute_notebook", lambda path, out, parameters, **_: given.update({Path(path).stem: parameters})
+    )
+    assert command_line.main(["reports", "--scheduler", "tcp://head:8786"]) == 0
+    assert given["has"]["scheduler"] == "tcp://head:8786"
+    assert "scheduler" not in given["table6_memory_time"]
+    assert command_line.main(["reports"]) == 0
+    assert "scheduler" not in given["has"]
+
+
+def test_the_command_line_writes_the_same_report(address, tmp_path, monkeypatch):
+    """Table 5 at profile quick, with few steps: by a scheduler's workers, and serially, from one notebook."""
+    changes = "from prffn import config"
+    for budget, steps in {"PROFILES": 8, "CONTINUED": 4}.items():
+        monkeypatch.setitem(
+            getattr(config, budget)["quick"], "training.steps", steps
+        )  # as the command reads the notebook
+        changes += f"\nconfig.{budget}['quick']['training.steps'] = {steps}"  # as its kernel runs it
+    name = "table5_region_size"
+    path = CHECKOUT / "notebooks" / f"{name}.ipynb"
+    notebook = with_scheduler(path, tmp_path / "notebooks" / path.name, changes)
+    monkeypatch.setattr(command_line, "find_notebooks", lambda _: {name: notebook})
+    monkeypatch.setattr(command_line, "write_pages", lambda *_: 0)
+    written = {}
+    for how, arguments in {"serial": [], "dask": ["--scheduler", address]}.items():
+        monkeypatch.setenv(paths.REPORTS_VARIABLE, str(tmp_path / how / "reports"))
+        monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / how / "cache"))
+        assert command_line.main(["reports", name, "--seeds", "1", "--device", "cpu", *arguments]) == 0
+        written[how] = tmp_path / how / "reports" / "quick"
+    serial, dask = written["serial"], written["dask"]
+    assert (serial / f"{name}.csv").read_bytes() == (dask / f"{name}.csv").read_bytes()
+    one, other = (json.loads((folder / f"{name}.json").read_text()) for folder in (serial, dask))
+    assert one.pop("provenance").keys() == other.pop("provenance").keys()
+    assert one == other
+    pages = [
+        (folder / f"{name}.md").read_text().split("## What was measured, where, how")[0] for folder in (serial, dask)
+    ]
+    assert pages[0] == pages[1]
+    keys = {key for group in one["runs"].values() for key in group}
+    assert len(keys) >= 4
+    for key in keys:
+        records = [read_record(folder / "runs" / f"{key}.json") for folder in (serial, dask)]
+        assert lasting(records[0]) == lasting(records[1])
+    assert "0 loaded" in (serial / f"{name}.ipynb").read_text()
+    assert f"{len(keys)} loaded, 0 trained" in (dask / f"{name}.ipynb").read_text()  # trained before, all at once
