@@ -150,9 +150,9 @@ def run_notebooks(options: argparse.Namespace) -> int:
         parameters["seeds"] = options.seeds
     check_parameters(**parameters)  # here too: papermill writes the executed notebook, stopped or not
     folder = reports_root() / options.profile
-    folder.mkdir(parents=True, exist_ok=True)
     os.environ[TEXT_PROGRESS_VARIABLE] = "1"  # the notebooks' kernels inherit it: their bars reach this terminal
     with _scheduler(options) as scheduler:
+        folder.mkdir(parents=True, exist_ok=True)
         if scheduler is not None and not options.retrain:
             train_together(notebooks, scheduler, **parameters)
         for name, path in notebooks.items():

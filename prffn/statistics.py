@@ -57,8 +57,10 @@ def _crossed(d: NDArray[np.float64], of_seeds: float) -> tuple[float, float]:
     freedoms = (seeds - 1, images - 1, (seeds - 1) * (images - 1))
     residual = (rest**2).sum() / freedoms[2]
     square = of_seeds + of_images - residual
-    if square <= max(of_seeds, of_images) * (1 + 1e-9):  # rounding does not decide between the two
-        return (of_seeds, freedoms[0]) if of_seeds > of_images else (of_images, freedoms[1])
+    larger = max(of_seeds, of_images)
+    if square <= larger * (1 + 1e-9):  # as everywhere here, rounding does not decide; of equal ones it is the wider
+        parts = zip((of_seeds, of_images), freedoms[:2], strict=True)
+        return larger, min(freedom for part, freedom in parts if part >= larger * (1 - 1e-9))
     squares = zip((of_seeds, of_images, residual), freedoms, strict=True)
     return square, square**2 / sum(part**2 / freedom for part, freedom in squares)
 

@@ -298,7 +298,7 @@ def test_evaluation_names_the_image_that_is_too_small(sizes, scale):
             Image.fromarray(noise(size, n)).save(where / f"{n}.png")
         small = [n for n, size in enumerate(sizes) if min(s - s % scale for s in size) < 11 + 2 * scale]
         if small:
-            with pytest.raises(ValueError, match=f"image {small[0]} of {where.name}"):
+            with pytest.raises(ValueError, match=f"image ({'|'.join(map(str, small))}) of {where.name}"):
                 evaluate_bicubic(str(where), scale=scale)
         else:
             found = evaluate_bicubic(str(where), scale=scale)
@@ -459,7 +459,7 @@ def test_no_region(region):
 def test_no_such_photograph(image):
     assume(not Path(image.replace("\0", "")).is_file())  # texts may be paths that the package's own code names
     for load in (load_photo, lambda image: picture(image, (20, 30, 16, 24), 3)):
-        with pytest.raises((ValueError, FileNotFoundError), match="unknown image|is not in") as error:
+        with pytest.raises((ValueError, OSError), match="unknown image|is not in|File name too long") as error:
             load(image)
         assert repr(image) in str(error.value) or image.partition("/")[0] in str(error.value)
 

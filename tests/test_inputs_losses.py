@@ -106,6 +106,8 @@ def test_implementations_agree(implementation, content, shape, side, definition,
         assert gradient[fits].isfinite().all()
         largest = found[fits].abs().max().item() if fits.any() else 0.0
         allowed = (1e-11 if exact else 1e-5) * largest + (1e-12 if exact else 2e-6) * term
+        if definition.get("similarity") == "cosine":  # slopes in units of a pixel's length, of the reference's rounding
+            allowed += 1e-15 * term / max(1e-6, min(x.double().norm(dim=1).min().item() for x in (sr, hr)))
         if image.dtype != wide:
             allowed += limits.eps * largest + limits.smallest_normal
         assert (gradient.double() - found)[fits].abs().max().item() <= allowed if fits.any() else True
@@ -189,5 +191,5 @@ def test_losses_of_features(weights, content, count, height, width, lr_size, dty
             assert value.isfinite()
             assert x.grad.dtype == dtype
             assert x.grad.isfinite().all()
-            if content in ("same", "black"):
+            if content in ("same", "black") and loss is perceptual_loss:
                 assert value == 0

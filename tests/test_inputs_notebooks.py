@@ -180,7 +180,8 @@ PROFILE = WORDS.filter(lambda text: text not in PROFILES)
 SEEDS = st.one_of(NO_NUMBER, BELOW_ONE, st.integers(1001).map(str))
 
 OPTIONS = {
-    "reports": {"": NAMES, "--profile": PROFILE, "--seeds": SEEDS, "--device": DEVICES},
+    "reports": {"": NAMES, "--profile": PROFILE, "--seeds": SEEDS, "--device": DEVICES, "--scheduler": WORDS,
+                "--workers": st.one_of(NO_NUMBER, BELOW_ONE)},
     "train": {"": NAMES, "--profile": PROFILE, "--seeds": SEEDS, "--device": DEVICES, "--label": WORDS},
     "plan": {"": NAMES, "--profile": PROFILE, "--seeds": SEEDS, "--device": DEVICES,
              "--gpus": st.one_of(NO_NUMBER, BELOW_ONE)},
