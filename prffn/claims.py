@@ -1,6 +1,7 @@
 """Claims about a table as code over its records: each comes out as holds, does not hold, or not decided."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,15 @@ NOT_MEASURED = "not measured"
 
 UNITS = {"ssim_y": "SSIM", "lpips": "LPIPS"}
 """Units of differences that are not in dB."""
+
+DIGITS = {"dB": 3, "SSIM": 4, "LPIPS": 4}
+"""Decimals of figures of each unit, as the paper prints them or one more."""
+
+
+def digits_of(metric: str) -> int:
+    """To how many decimals figures of a metric are rounded."""
+    return DIGITS[UNITS.get(metric, "dB")]
+
 
 LABELS = {
     "paper": "measured here at the paper's protocol",
@@ -27,14 +37,13 @@ def claims_greater(
     *,
     metric: str = "psnr_y",
     printed: Mapping[str, float] | None = None,
-    digits: int = 3,
 ) -> pd.DataFrame:
     """Each claim "the first label's figure is greater than the second's": the verdict on each set, with its interval.
 
     A claim holds, or does not hold, only if the paired 95 % interval over seeds and images excludes zero.
     printed: the paper's figures by label; the column "printed" is then their difference.
     """
-    return _judged(runs, claims, metric, printed or {}, digits)
+    return _judged(runs, claims, metric, printed or {})
 
 
 def claims_not_smaller(
@@ -44,10 +53,9 @@ def claims_not_smaller(
     margin: float,
     metric: str = "psnr_y",
     printed: Mapping[str, float] | None = None,
-    digits: int = 3,
 ) -> pd.DataFrame:
     """As `claims_greater`, for "the first label's figure is not smaller than the second's by more than `margin`"."""
-    return _judged(runs, claims, metric, printed or {}, digits, margin)
+    return _judged(runs, claims, metric, printed or {}, margin)
 
 
 def _judged(
@@ -55,10 +63,10 @@ def _judged(
     claims: Mapping[str, tuple[str, str]],
     metric: str,
     printed: Mapping[str, float],
-    digits: int,
     margin: float | None = None,
 ) -> pd.DataFrame:
     rows = []
+    digits = digits_of(metric)
     for text, (first, second) in claims.items():
         for image_set in image_sets(runs):
             row: dict[str, Any] = {"claim": text, "set": image_set}
@@ -82,7 +90,21 @@ def _judged(
     return pd.DataFrame(rows).set_index(["claim", "set"])
 
 
-def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB", digits: int = 3) -> str:
+def smallest_difference(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """For each set the median half-width of the intervals: "0.056 dB on Set5". Empty where there is no interval.
+
+    verdicts: rows with `set`, and `low` and `high` where there is an interval; `unit` where it is not dB.
+    """
+    half_widths: dict[tuple[str, str], list[float]] = {}
+    for row in verdicts:
+        if pd.notna(row.get("low")) and pd.notna(row.get("high")):
+            unit = row.get("unit")
+            of = half_widths.setdefault((str(unit) if pd.notna(unit) else "dB", row["set"]), [])
+            of.append((row["high"] - row["low"]) / 2)
+    return ", ".join(f"{median(of):.{DIGITS[unit]}f} {unit} on {name}" for (unit, name), of in half_widths.items())
+
+
+def conclusion(runs: Runs, verdicts: pd.DataFrame) -> str:
     """A sentence for each claim, from the verdicts, and what the seeds could not have shown.
 
     verdicts: from `claims_greater` or `claims_not_smaller`.
@@ -96,11 +118,7 @@ def conclusion(runs: Runs, verdicts: pd.DataFrame, *, unit: str = "dB", digits: 
     lines.append("")
     if seeds == 1:
         lines.append("One seed has no interval: nothing can be decided with it.")
-    elif "high" in verdicts:  # something was measured
-        widths = (verdicts["high"] - verdicts["low"]) / 2
-        units = verdicts["unit"].fillna(unit) if "unit" in verdicts else pd.Series(unit, verdicts.index)
-        medians = widths.groupby([units, widths.index.get_level_values("set")], sort=False).median().dropna()
-        reach = ", ".join(f"{width:.{digits}f} {of} on {name}" for (of, name), width in medians.items())
+    elif reach := smallest_difference(verdicts.reset_index().to_dict("records")):
         lines.append(
             f"With these seeds and steps a difference must be about {reach} (the median of the intervals' half-widths) "
             "to be told from none."

@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pandas as pd
 
-from prffn.claims import NOT_MEASURED
+from prffn.claims import DIGITS, NOT_MEASURED, smallest_difference
 from prffn.config import check_profile
 from prffn.paths import RECORDED, atomic_write, checkout, reports_root
 from prffn.records import read_record
@@ -201,15 +200,6 @@ def glance(judging: Sequence[Report]) -> pd.DataFrame:
     return table.drop(columns=NOT_MEASURED) if (table[NOT_MEASURED] == "0").all() else table
 
 
-def smallest_difference(verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """For each set the median half-width of the intervals: "0.056 dB on Set5". Empty where there is no interval."""
-    half_widths: dict[tuple[str, str], list[float]] = {}
-    for row in verdicts:
-        if row.get("low") is not None and row.get("high") is not None:
-            half_widths.setdefault((row.get("unit") or "dB", row["set"]), []).append((row["high"] - row["low"]) / 2)
-    return ", ".join(f"{median(widths):.3f} {unit} on {name}" for (unit, name), widths in half_widths.items())
-
-
 def claim_table(verdicts: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row for each claim, a column for each image set; `printed` where any difference was printed.
 
@@ -222,7 +212,7 @@ def claim_table(verdicts: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         cells = rows.setdefault(row["claim"], {"claim": row["claim"]})
         if any_printed:
             printed = row.get("printed")
-            cells["printed"] = "not printed" if printed is None else signed(printed)
+            cells["printed"] = "not printed" if printed is None else signed(printed, DIGITS[row.get("unit") or "dB"])
         cells[row["set"]] = verdict_cell(row)
     columns = ["claim", *(["printed"] if any_printed else []), *sets]
     return pd.DataFrame(rows.values(), columns=columns).set_index("claim").fillna("")
@@ -230,19 +220,18 @@ def claim_table(verdicts: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def verdict_cell(row: Mapping[str, Any]) -> str:
     """A verdict with its evidence, in Markdown: "**holds** +0.137 [+0.049, +0.225]"."""
-    verdict = row["verdict"]
+    verdict, digits = row["verdict"], DIGITS[row.get("unit") or "dB"]
     cell = f"**{verdict}**" if verdict in ("holds", "does not hold") else f"*{verdict}*"
     if row.get("difference") is not None:
-        cell += f" {signed(row['difference'])}"
+        cell += f" {signed(row['difference'], digits)}"
         if row.get("low") is not None and row.get("high") is not None:
-            cell += f" [{signed(row['low'])}, {signed(row['high'])}]"
+            cell += f" [{signed(row['low'], digits)}, {signed(row['high'], digits)}]"
     return f"{cell}, margin {row['margin']:g}" if row.get("margin") is not None else cell
 
 
-def signed(value: float) -> str:
-    """A difference with its sign and three decimals, four where it has them; a zero is not negative."""
-    value = round(value, 4) + 0.0
-    return f"{value:+.3f}" if value == round(value, 3) else f"{value:+.4f}"
+def signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign; a zero is not negative."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def _claims(report: Report, base: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from prffn.claims import LABELS, NOT_MEASURED, conclusion
+from prffn.claims import DIGITS, LABELS, NOT_MEASURED, conclusion, digits_of
 from prffn.paths import atomic_write, reports_root, write_json
 from prffn.plots import save_figure
 from prffn.runs import Runs, image_sets
@@ -22,7 +22,6 @@ def compare(
     *,
     baseline: str | Mapping[str, str],
     metric: str = "psnr_y",
-    digits: int = 3,
 ) -> pd.DataFrame:
     """One row for each image set and label: printed value, the mean over the seeds, each seed, and differences.
 
@@ -62,7 +61,7 @@ def compare(
     first = ["printed", "mean", "over", "printed gain", "gain", "low", "high"]
     seeds_last = [name for name in table.columns if name not in first]
     columns = [name for name in first if name in table.columns]
-    return table[columns + seeds_last].round(digits)
+    return table[columns + seeds_last].round(digits_of(metric))
 
 
 def bicubic_psnr(runs: Runs, image_set: str, metric: str = "psnr_y") -> float:
@@ -84,14 +83,14 @@ def compare_with_bicubic(runs: Runs, digits: int = 3) -> pd.DataFrame:
 
 def summary(runs: Runs) -> pd.DataFrame:
     """Means over images and seeds for each set and label: PSNR-Y (dB), SSIM-Y, LPIPS (lower is better)."""
-    metrics = {"PSNR-Y": ("psnr_y", 3), "SSIM-Y": ("ssim_y", 4), "LPIPS": ("lpips", 4)}
+    metrics = {"PSNR-Y": "psnr_y", "SSIM-Y": "ssim_y", "LPIPS": "lpips"}
     rows = []
     for image_set in image_sets(runs):
         for label in runs:
             row: dict[str, Any] = {"set": image_set, "label": label}
-            for name, (metric, digits) in metrics.items():
+            for name, metric in metrics.items():
                 values = runs.values_of(label, image_set, metric)
-                row[name] = NOT_MEASURED if values is None else f"{np.mean(values):.{digits}f}"
+                row[name] = NOT_MEASURED if values is None else f"{np.mean(values):.{digits_of(metric)}f}"
             rows.append(row)
     return pd.DataFrame(rows).set_index(["set", "label"])
 
@@ -169,7 +168,7 @@ def save(
 ) -> str:
     """Writes reports/<profile>/<name>.{md,csv,png,json}. Returns the report's path relative to the reports' root.
 
-    more: further tables, by heading.
+    more: further tables, by heading, as they are to be shown.
     """
     folder = reports_root() / runs.profile
     with atomic_write(folder / f"{name}.csv", "w") as file:
@@ -207,14 +206,17 @@ def save(
 
 
 def shown(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
-    """The table as people read it: so many decimals, and nothing where there is no value."""
+    """The table as people read it: so many decimals, in rows with a `unit` those of the unit, nothing for no value."""
 
-    def cell(value: Any) -> str:
+    def cell(value: Any, digits: int) -> str:
         if value is None or (isinstance(value, float) and pd.isna(value)):
             return ""
         return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
-    return table.astype(object).map(cell)
+    def row(values: pd.Series) -> pd.Series:
+        return values.map(lambda value: cell(value, DIGITS.get(values.get("unit"), digits)))
+
+    return table.astype(object).apply(row, axis=1)
 
 
 def write_markdown(path: Path, sections: Iterable[str]) -> None:

@@ -8,7 +8,8 @@ import pytest
 from conftest import CHECKOUT
 
 from prffn.__main__ import main
-from prffn.overview import claim_table, overview, reports_of, signed, slug, smallest_difference, write_overview
+from prffn.claims import smallest_difference
+from prffn.overview import claim_table, overview, reports_of, signed, slug, write_overview
 from prffn.paths import REPORTS_VARIABLE, write_json
 from prffn.records import save_record
 
@@ -59,7 +60,6 @@ def test_every_verdict_of_the_study_is_on_the_page(committed):
 
 
 def test_the_smallest_difference_is_the_one_of_the_reports(committed):
-    """The page and each report's conclusion work it out for themselves."""
     for report in reports_of("cpu"):
         said = re.search(r"a difference must be about (.+?) \(the median", report.file(".md").read_text())
         assert (said[1] if said else "") == smallest_difference(report.verdicts)
@@ -78,15 +78,17 @@ def verdict(claim: str, image_set: str, found: str, *interval: float, **more: ob
 def test_claims_by_hand():
     table = claim_table([
         verdict("a|b", "Set5", "holds", 0.137, 0.049, 0.225, printed=32.451 - 32.364),
-        verdict("a|b", "B100", "not decided", -0.0004, -0.071, 0.042, printed=32.451 - 32.364),
+        verdict("a|b", "B100", "not decided", -0.004, -0.071, 0.042, printed=32.451 - 32.364),
         verdict("c", "Set5", "does not hold", -0.043, -0.082, -0.003, printed=None),
         verdict("d", "B100", "not measured"),
+        verdict("e", "Set5", "holds", 0.0004, 0.0001, 0.0007, printed=0.001, unit="SSIM"),
     ])  # fmt: skip
     assert table.to_dict("index") == {
         "a|b": {"printed": "+0.087", "Set5": "**holds** +0.137 [+0.049, +0.225]",
-                "B100": "*not decided* -0.0004 [-0.071, +0.042]"},
+                "B100": "*not decided* -0.004 [-0.071, +0.042]"},
         "c": {"printed": "not printed", "Set5": "**does not hold** -0.043 [-0.082, -0.003]", "B100": ""},
         "d": {"printed": "not printed", "Set5": "", "B100": "*not measured*"},
+        "e": {"printed": "+0.0010", "Set5": "**holds** +0.0004 [+0.0001, +0.0007]", "B100": ""},
     }  # fmt: skip
 
 
@@ -104,23 +106,23 @@ def test_the_smallest_difference_by_hand():
         verdict("b", "t", "not decided", 0.7), verdict("c", "t", "not decided", 0, None, None),
         verdict("d", "t", "not decided", 0, -0.01, 0.01, unit="LPIPS"),
     ]  # fmt: skip
-    assert smallest_difference(rows) == "0.200 dB on s, 0.050 dB on t, 0.010 LPIPS on t"
+    assert smallest_difference(rows) == "0.200 dB on s, 0.050 dB on t, 0.0100 LPIPS on t"
     assert smallest_difference(rows[4:6]) == ""
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
+    ("value", "digits", "text"),
     [
-        (0.087, "+0.087"),
-        (-0.0001, "-0.0001"),
-        (-0.00001, "+0.000"),
-        (0, "+0.000"),
-        (12.5, "+12.500"),
-        (0.0205, "+0.0205"),
+        (0.087, 3, "+0.087"),
+        (-0.0001, 4, "-0.0001"),
+        (-0.0001, 3, "+0.000"),
+        (0, 3, "+0.000"),
+        (12.5, 3, "+12.500"),
+        (0.0205, 4, "+0.0205"),
     ],
 )
-def test_signed(value, text):
-    assert signed(value) == text
+def test_signed(value, digits, text):
+    assert signed(value, digits) == text
 
 
 def test_anchors_are_githubs():
