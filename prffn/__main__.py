@@ -24,11 +24,6 @@ def main(arguments: list[str] | None = None) -> int:
     reports.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
     reports.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     reports.add_argument("--retrain", action="store_true", help="train all runs afresh")
-    where = reports.add_mutually_exclusive_group()
-    where.add_argument("--scheduler", metavar="ADDRESS", help="of dask: its workers train, not this process")
-    where.add_argument("--workers", type=int, metavar="N", help="train on so many processes of this machine, on a GPU "
-                       "each where there are GPUs")  # fmt: skip
-
     train = commands.add_parser("train", help="train and record what the notebooks need, without their reports; under "
                                 "torchrun, each run by several processes")  # fmt: skip
     train.add_argument(
@@ -38,6 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--profile", default="quick", choices=sorted(PROFILES))
     train.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
     train.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+
+    for command in (reports, train):
+        where = command.add_mutually_exclusive_group()
+        where.add_argument("--scheduler", metavar="ADDRESS", help="of dask: its workers train, not this process")
+        where.add_argument("--workers", type=int, metavar="N", help="train on so many processes of this machine, on a "
+                           "GPU each where there are GPUs")  # fmt: skip
 
     plan = commands.add_parser("plan", help="a dry run: the runs of a profile, and what they take on this device")
     plan.add_argument("notebooks", nargs="*", help="names such as table5_region_size; all of them if none is given")
@@ -87,12 +88,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     options = parser.parse_args(arguments)
     try:
+        _check_processes(options)
         if options.command == "reports":
             return run_notebooks(options)
         if options.command == "train":
-            from prffn import trainings
-
-            return trainings.run(find_notebooks(options.notebooks), options)
+            return train_runs(options)
         if options.command == "plan":
             return plan_runs(options)
         if options.command in ("overview", "html"):
@@ -109,6 +109,40 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"prffn: {error}", file=sys.stderr)
         return 1
+
+
+def _check_processes(options: argparse.Namespace) -> None:
+    """Raises ValueError where torchrun has started several processes that would each do the same."""
+    if "WORLD_SIZE" not in os.environ:
+        return
+    from prffn.processes import world_size  # for those who have torchrun: it imports torch
+
+    if (count := world_size()) == 1:
+        return
+    if options.command != "train":
+        raise ValueError(
+            f"torchrun has started {count} processes, and each would do all of `{options.command}`: train under "
+            f"torchrun (python -m prffn train), and run `{options.command}` without it"
+        )
+    if options.scheduler is not None or options.workers is not None:
+        raise ValueError(
+            "torchrun trains one run on several devices, a scheduler's workers train a run each: leave out torchrun, "
+            "or --scheduler and --workers"
+        )
+
+
+def train_runs(options: argparse.Namespace) -> int:
+    """Trains what the notebooks lack: here, with the other processes of torchrun, or on a scheduler's workers."""
+    from prffn import trainings
+
+    notebooks = find_notebooks(options.notebooks)
+    os.environ[TEXT_PROGRESS_VARIABLE] = "1"
+    with _scheduler(options) as scheduler:
+        if scheduler is None:
+            return trainings.run(notebooks, options)
+        parameters = {"profile": options.profile, "device": options.device, "seeds": options.seeds}
+        trainings.train_together(notebooks, scheduler, labels=options.label, **parameters)
+    return 0
 
 
 def train_shipped(options: argparse.Namespace) -> int:

@@ -81,6 +81,11 @@ class Processes:
             dist.barrier(group=self.waiting)
 
 
+def world_size() -> int:
+    """How many processes torchrun has started together; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in VARIABLES) else 1
+
+
 @contextmanager
 def started(device: str = "auto") -> Iterator[Processes]:
     """This process among those that torchrun has started, in a group for as long as the context lasts; else alone.
@@ -89,10 +94,10 @@ def started(device: str = "auto") -> Iterator[Processes]:
     them), or they share the CPU (gloo).
     Raises ValueError if the device is not at hand, ConnectionError if another process has ended before its time.
     """
-    if not all(name in os.environ for name in VARIABLES) or os.environ["WORLD_SIZE"] == "1":
+    if (count := world_size()) == 1:
         yield Processes(device=pick_device(device))
         return
-    rank, world_size, local_rank = (int(os.environ[name]) for name in VARIABLES[:3])
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     picked = device_of(local_rank, device)
     if picked.type == "cuda":
         torch.cuda.set_device(picked)
@@ -100,13 +105,13 @@ def started(device: str = "auto") -> Iterator[Processes]:
         dist.init_process_group("nccl" if picked.type == "cuda" else "gloo")
         waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
         assert isinstance(waiting, dist.ProcessGroup)
-        yield Processes(rank, world_size, local_rank, picked, waiting)
+        yield Processes(rank, count, local_rank, picked, waiting)
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         reason = str(error).splitlines()[0].partition(". ")[0]  # what follows is advice of the library
         raise ConnectionError(
-            f"process {rank} of {world_size} has lost the others ({reason}); if another one has left a message, it "
+            f"process {rank} of {count} has lost the others ({reason}); if another one has left a message, it "
             "says why. Start them again: a training goes on from its last checkpoint"
         ) from error
     # After an error the group is left as it is: to take it down in order takes all processes, and the others may be

@@ -1,7 +1,6 @@
 """Trains what notebooks need, without their reports: `python -m prffn train`, with torchrun on several GPUs."""
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from prffn.config import Experiment, unknown
 from prffn.joint import dismiss, follow
 from prffn.losses.backbone import BackboneUnavailable
 from prffn.notebook import experiments_of
-from prffn.paths import TEXT_PROGRESS_VARIABLE
 from prffn.processes import started
-from prffn.runs import ensure, run_key
+from prffn.runs import Runs, ensure, run_key
 from prffn.training import NonFiniteLoss
 
 
@@ -21,7 +19,6 @@ def run(notebooks: Mapping[str, Path], options: argparse.Namespace) -> int:
 
     Raises ValueError or OSError, on every process, for what keeps a run from being trained.
     """
-    os.environ[TEXT_PROGRESS_VARIABLE] = "1"
     with started(options.device) as processes:
         try:
             if processes.rank > 0:
@@ -32,25 +29,34 @@ def run(notebooks: Mapping[str, Path], options: argparse.Namespace) -> int:
             dismiss(processes)
         except NonFiniteLoss as error:
             raise ValueError(str(error)) from error
-        print(runs)
-        for label, reason in runs.not_measured.items():
-            print(f"{label}: not measured: {reason}")
+        _tell(runs)
     return 0
 
 
-def train_together(notebooks: Mapping[str, Path], scheduler: str, **parameters: Any) -> None:
+def train_together(
+    notebooks: Mapping[str, Path], scheduler: str, *, labels: Sequence[str] | None = None, **parameters: Any
+) -> None:
     """Trains on a scheduler's workers what the notebooks lack, all at once: one table alone may leave workers idle.
 
-    parameters: of the notebooks. Raises ValueError if a run stops with an error; the others are recorded.
+    labels: as in `labelled`. parameters: of the notebooks. Raises ValueError if a run stops with an error; the others
+    are recorded.
     """
     from prffn.cluster import RunKillsWorkers  # for those who have a scheduler
 
-    if not (asked := labelled(notebooks, **parameters)):
+    if not (asked := labelled(notebooks, labels, **parameters)):
         return
     try:
-        print(ensure(asked, parameters["profile"], device=parameters["device"], scheduler=scheduler), flush=True)
+        runs = ensure(asked, parameters["profile"], device=parameters["device"], scheduler=scheduler)
     except (NonFiniteLoss, RunKillsWorkers) as error:
         raise ValueError("; ".join([str(error), *getattr(error, "__notes__", [])])) from error
+    _tell(runs)
+
+
+def _tell(runs: Runs) -> None:
+    """Prints how many runs there are, and why some are not measured."""
+    print(runs, flush=True)
+    for label, reason in runs.not_measured.items():
+        print(f"{label}: not measured: {reason}", flush=True)
 
 
 def labelled(

@@ -439,19 +439,11 @@ def test_each_worker_has_a_gpu_of_its_own(monkeypatch):
     assert "CUDA_VISIBLE_DEVICES" not in cluster._environments(1, "cpu")[0]
 
 
-PARAMETER = "scheduler = None  # address of a dask scheduler that trains the runs"
-
-
-def with_scheduler(path: Path, target: Path, few_steps: str = "") -> Path:
-    """A copy of a notebook that has the parameter `scheduler`, and takes few steps."""
+def in_few_steps(path: Path, target: Path, changes: str) -> Path:
+    """A copy of a notebook that first makes the profile smaller."""
     notebook = nbformat.read(path, 4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    if "scheduler" not in cell.source:
-        cell.source += f"\n{PARAMETER}"
-        for code in notebook.cells:
-            code.source = code.source.replace("retrain=retrain)", "retrain=retrain, scheduler=scheduler)")
-    if few_steps:
-        notebook.cells.insert(notebook.cells.index(cell), nbformat.v4.new_code_cell(few_steps))
+    notebook.cells.insert(notebook.cells.index(cell), nbformat.v4.new_code_cell(changes))
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
     return target
@@ -460,36 +452,32 @@ def with_scheduler(path: Path, target: Path, few_steps: str = "") -> Path:
 def test_only_notebooks_that_have_it_get_the_scheduler(tmp_path, monkeypatch):
     import papermill
 
-    table5 = CHECKOUT / "notebooks" / "table5_region_size.ipynb"
-    table6 = CHECKOUT / "notebooks" / "table6_memory_time.ipynb"
-    has = with_scheduler(table5, tmp_path / "notebooks" / "has.ipynb")
-    assert has_parameter(has, "scheduler")
-    assert not has_parameter(table6, "scheduler")
+    has, has_not = "table5_region_size", "table6_memory_time"
+    assert has_parameter(CHECKOUT / "notebooks" / f"{has}.ipynb", "scheduler")
+    assert not has_parameter(CHECKOUT / "notebooks" / f"{has_not}.ipynb", "scheduler")
     given: dict[str, dict[str, Any]] = {}
-    monkeypatch.setattr(command_line, "find_notebooks", lambda _: {"has": has, "table6_memory_time": table6})
     monkeypatch.setattr(trainings, "train_together", lambda *_, **__: None)
     monkeypatch.setattr(command_line, "write_pages", lambda *_: 0)
     monkeypatch.setattr(
         papermill, "execute_notebook", lambda path, out, parameters, **_: given.update({Path(path).stem: parameters})
     )
-    assert command_line.main(["reports", "--scheduler", "tcp://head:8786"]) == 0
-    assert given["has"]["scheduler"] == "tcp://head:8786"
-    assert "scheduler" not in given["table6_memory_time"]
-    assert command_line.main(["reports"]) == 0
-    assert "scheduler" not in given["has"]
+    assert command_line.main(["reports", has, has_not, "--scheduler", "tcp://head:8786"]) == 0
+    assert given[has]["scheduler"] == "tcp://head:8786"
+    assert "scheduler" not in given[has_not]
+    assert command_line.main(["reports", has, has_not]) == 0
+    assert "scheduler" not in given[has]
 
 
 def test_the_command_line_writes_the_same_report(address, tmp_path, monkeypatch):
     """Table 5 at profile quick, with few steps: by a scheduler's workers, and serially, from one notebook."""
     changes = "from prffn import config"
     for budget, steps in {"PROFILES": 8, "CONTINUED": 4}.items():
-        monkeypatch.setitem(
-            getattr(config, budget)["quick"], "training.steps", steps
-        )  # as the command reads the notebook
+        of_quick = getattr(config, budget)["quick"]
+        monkeypatch.setitem(of_quick, "training.steps", steps)  # as the command reads the notebook
         changes += f"\nconfig.{budget}['quick']['training.steps'] = {steps}"  # as its kernel runs it
     name = "table5_region_size"
     path = CHECKOUT / "notebooks" / f"{name}.ipynb"
-    notebook = with_scheduler(path, tmp_path / "notebooks" / path.name, changes)
+    notebook = in_few_steps(path, tmp_path / "notebooks" / path.name, changes)
     monkeypatch.setattr(command_line, "find_notebooks", lambda _: {name: notebook})
     monkeypatch.setattr(command_line, "write_pages", lambda *_: 0)
     written = {}

@@ -22,7 +22,7 @@ from prffn.__main__ import main
 from prffn.config import LossConfig, experiment
 from prffn.data import PatchSampler, image_set, lr_images
 from prffn.losses.total import loss_terms, weighted_sum
-from prffn.processes import Processes, device_of, started
+from prffn.processes import VARIABLES, Processes, device_of, started
 from prffn.report import provenance_table
 from prffn.runs import ensure, run_key, trained_model
 from prffn.training import build_model, load_checkpoint, train
@@ -350,6 +350,21 @@ def test_the_command_without_torchrun(photo_folder, tmp_path, capsys):
     diverging = {**settings, "training.learning_rate": 1e30}
     assert main(["train", str(notebook(tmp_path, {"d": [diverging]})), "--device", "cpu"]) == 1
     assert re.search(r"prffn: loss term '\w+' is (nan|inf) at step \d+", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("command", "way_out"),
+    [
+        (["reports", "table5_region_size"], "each would do all of `reports`: train under torchrun"),
+        (["upscale", "photo.png"], "run `upscale` without it"),
+        (["train", "--workers", "2"], "leave out torchrun, or --scheduler and --workers"),
+    ],
+)
+def test_under_torchrun_there_is_only_training(monkeypatch, capsys, command, way_out):
+    for name, value in zip(VARIABLES, ("0", "2", "0", "127.0.0.1", "29500"), strict=True):
+        monkeypatch.setenv(name, value)
+    assert main(command) == 1
+    assert way_out in capsys.readouterr().err
 
 
 def test_a_label_brings_the_runs_from_which_it_starts(photo_folder, tmp_path):
