@@ -393,13 +393,19 @@ def bicubic_baseline(image_set: str, scale: int, lpips: bool) -> Evaluation:
 def start_weights(e: Experiment) -> dict[str, torch.Tensor] | None:
     """The weights of the run that training.start names, from its checkpoint; None where it names none.
 
-    Raises FileNotFoundError without a checkpoint.
+    Raises FileNotFoundError without a checkpoint, or with one of a training that has not come to its end.
     """
     if not e.training.start:
         return None
     path = checkpoint_path(e.training.start)
     if state := load_checkpoint(path):
-        return state["model"]
+        step = state["step"]
+        if step >= (steps := state.get("steps", step)):  # older ones do not say how many there will be
+            return state["model"]
+        raise FileNotFoundError(
+            f"run {e.training.start}, from whose weights this one starts, has been trained for {step} of its {steps} "
+            "steps only: train it to its end first"
+        )
     raise FileNotFoundError(
         f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path} that can be used: "
         "remove that file if it is there, and train it first"

@@ -175,7 +175,7 @@ def train(
     def save() -> None:
         assert checkpoint is not None
         save_checkpoint(checkpoint, {
-            "identity": identity, "step": step, "seconds": seconds,
+            "identity": identity, "step": step, "steps": config.steps, "seconds": seconds,
             "model": model.state_dict(), "optimizer": optimizer.state_dict(),
             "sampler": sampler.generator.get_state(), "curve": curve, "sums": sums,
             "peak": max(peak, peak_memory_mb(device)),
@@ -183,42 +183,42 @@ def train(
 
     interval = max(1, config.steps // CURVE_POINTS)
     bar = progress_bar(total=config.steps, initial=step, desc=label, unit="step", disable=not progress, leave=False)
-    while step < config.steps:
-        lr, hr_batch = sampler.batch()
-        lr, target = (batch.to(device, memory_format=memory_format) for batch in (lr, hr_batch[part]))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
-            sr = parallel(lr[part])
-        terms = loss_terms(sr.float(), target, lr, e.loss, batch_mean)
-        means = processes.mean(torch.stack(list(terms.values())).detach(), share)
-        values = dict(zip(terms, means.tolist(), strict=True))
-        check_finite(values, step)
-        optimizer.zero_grad(set_to_none=True)
-        (weighted_sum(terms, e.loss) * (share * processes.world_size)).backward()
-        optimizer.step()
+    with bar:  # an error's message begins on a line of its own
+        while step < config.steps:
+            lr, hr_batch = sampler.batch()
+            lr, target = (batch.to(device, memory_format=memory_format) for batch in (lr, hr_batch[part]))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
+                sr = parallel(lr[part])
+            terms = loss_terms(sr.float(), target, lr, e.loss, batch_mean)
+            means = processes.mean(torch.stack(list(terms.values())).detach(), share)
+            values = dict(zip(terms, means.tolist(), strict=True))
+            check_finite(values, step)
+            optimizer.zero_grad(set_to_none=True)
+            (weighted_sum(terms, e.loss) * (share * processes.world_size)).backward()
+            optimizer.step()
 
-        step += 1
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value
-        if step % interval == 0 or step == config.steps:
-            count = step - (int(curve[-1]["step"]) if curve else 0)
-            curve.append({"step": step, **{name: total / count for name, total in sums.items()}})
-            sums = {}
-            due = len(curve) % VALIDATE_EVERY == 0 or step == config.steps
-            if validate is not None and due:
-                curve[-1]["psnr_y"] = validate(model)
-            if due:
-                processes.wait()  # for rank 0, which validates
-            bar.set_postfix_str(f"L1 {curve[-1]['l1']:.4f}", refresh=False)
-        bar.update()
-        tick()
-        if checkpoint and unsaved >= checkpoint_every:
-            save()
-            unsaved = 0.0
-        if on_step is not None:
-            on_step(step)
-    bar.close()
+            step += 1
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value
+            if step % interval == 0 or step == config.steps:
+                count = step - (int(curve[-1]["step"]) if curve else 0)
+                curve.append({"step": step, **{name: total / count for name, total in sums.items()}})
+                sums = {}
+                due = len(curve) % VALIDATE_EVERY == 0 or step == config.steps
+                if validate is not None and due:
+                    curve[-1]["psnr_y"] = validate(model)
+                if due:
+                    processes.wait()  # for rank 0, which validates
+                bar.set_postfix_str(f"L1 {curve[-1]['l1']:.4f}", refresh=False)
+            bar.update()
+            tick()
+            if checkpoint and unsaved >= checkpoint_every:
+                save()
+                unsaved = 0.0
+            if on_step is not None:
+                on_step(step)
     if checkpoint:
         save()
     tick()

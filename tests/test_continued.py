@@ -7,6 +7,7 @@ import pytest
 from prffn.config import CONTINUED, Experiment, variants
 from prffn.continued import continued
 from prffn.runs import checkpoint_path, ensure, run_key
+from prffn.training import train
 
 VARY = {
     "L_1": {"loss.contrast_weight": 0.0},
@@ -74,6 +75,19 @@ def test_weights_on_another_machine_are_trained_again(tiny):
 
 def test_a_start_that_is_not_asked_for_must_be_at_hand(tiny):
     with pytest.raises(FileNotFoundError, match=f"run {run_key(tiny)}, from whose weights this one starts"):
+        ensure({"after": started(tiny)["after"]}, "quick", progress=False)
+
+
+def test_a_start_must_be_trained_to_its_end(tiny):
+    """A training that was killed has left its checkpoint."""
+
+    def killed(step):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, checkpoint=checkpoint_path(run_key(tiny)), checkpoint_every=0.0, on_step=killed)
+    with pytest.raises(FileNotFoundError, match="has been trained for 5 of its 12 steps only"):
         ensure({"after": started(tiny)["after"]}, "quick", progress=False)
 
 
