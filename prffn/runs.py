@@ -220,7 +220,8 @@ def ensure(
             trained.add(key)
     runs = {key: Run(key, record) for key, record in records.items() if record is not None}
     by_label = {label: [] if label in not_measured else [runs[key] for key in group] for label, group in keys.items()}
-    return Runs(profile, by_label, trained, not_measured)
+    in_order = {label: not_measured[label] for label in by_label if label in not_measured}  # not as workers say it
+    return Runs(profile, by_label, trained, in_order)
 
 
 def _in_order(distinct: Mapping[str, tuple[str, Experiment]], missing: Sequence[str]) -> list[str]:

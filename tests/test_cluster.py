@@ -502,3 +502,21 @@ def test_the_command_line_writes_the_same_report(address, tmp_path, monkeypatch)
         assert lasting(records[0]) == lasting(records[1])
     assert "0 loaded" in (serial / f"{name}.ipynb").read_text()
     assert f"{len(keys)} loaded, 0 trained" in (dask / f"{name}.ipynb").read_text()  # trained before, all at once
+
+
+def test_all_notebooks_runs_are_those_of_a_serial_run(address, tmp_path, monkeypatch, capsys):
+    """What every notebook trains at profile quick, in a step or two: by a scheduler's workers, and serially."""
+    for budget, steps in {"PROFILES": 2, "CONTINUED": 1}.items():
+        monkeypatch.setitem(getattr(config, budget)["quick"], "training.steps", steps)
+    records, told = {}, {}
+    for how, arguments in {"serial": [], "dask": ["--scheduler", address]}.items():
+        monkeypatch.setenv(paths.REPORTS_VARIABLE, str(tmp_path / how / "reports"))
+        monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / how / "cache"))
+        assert command_line.main(["train", "--seeds", "1", "--device", "cpu", *arguments]) == 0
+        store = tmp_path / how / "reports" / "quick" / "runs"
+        records[how] = {path.name: lasting(read_record(path)) for path in store.iterdir()}
+        told[how] = capsys.readouterr().out
+    assert records["serial"] == records["dask"]
+    assert told["serial"] == told["dask"]
+    assert told["serial"].startswith(f"{len(records['serial'])} runs of profile quick: 0 loaded")
+    assert len(records["serial"]) > 40
