@@ -84,7 +84,7 @@ def _git(*arguments: str) -> str:
 
 @contextlib.contextmanager
 def threads_for(parameters: int) -> Iterator[int]:
-    """Sets PyTorch's threads for training a network of so many parameters, and sets them back. Yields their number.
+    """Sets PyTorch's threads for a run whose network has so many parameters, and sets them back. Yields their number.
 
     A small network gains nothing from a second thread (its convolutions are too short), and loses a great deal where
     another program wants the core: the threads wait for each other many times a step.

@@ -360,10 +360,10 @@ def _make_record(
             on_step=on_step,
             processes=processes,
         )
-    evaluation = {
-        set_label(name): evaluate(trained.model, name, scale=scale, lpips=e.data.lpips, device=device).to_json()
-        for name in e.data.evaluation
-    }
+        evaluation = {  # with the same threads: of another number convolutions differ in the last bit
+            set_label(name): evaluate(trained.model, name, scale=scale, lpips=e.data.lpips, device=device).to_json()
+            for name in e.data.evaluation
+        }
     return {
         "key": key,
         "protocol": PROTOCOL,

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import tiny_settings
 
 from prffn import runs
 from prffn.config import Experiment, experiment
+from prffn.metrics import evaluate
 from prffn.paths import atomic_write
 from prffn.records import DamagedRecord, read_record
 from prffn.runs import ensure, load_record, run_key
@@ -52,6 +54,24 @@ def test_the_record_says_what_was_measured_where_and_how(tiny, tmp_path):
     assert {"torch", "numpy", "python"} <= set(made["versions"])
     assert "commit" in made
     assert str(tmp_path) not in json.dumps(record)
+
+
+def test_training_and_evaluation_have_the_threads_of_the_record(tiny, monkeypatch):
+    """A convolution's last bit depends on them, and with it a pixel on the edge of rounding to uint8."""
+    seen = set()
+
+    def watched(*arguments, **more):
+        seen.add(torch.get_num_threads())
+        return evaluate(*arguments, **more)
+
+    monkeypatch.setattr(runs, "evaluate", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        record = ensure({"a": [tiny]}, "quick", progress=False)["a"][0].record
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {record["provenance"]["threads"]} == {1}
 
 
 def test_retrain_trains_afresh_and_gives_the_same(tiny):
