@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.path import Path
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -89,27 +90,46 @@ def _draw(ax: Axes, rows: pd.DataFrame, cost: str, psnr: str) -> list[Point]:
 
 
 def _name(ax: Axes, points: list[Point], renderer: RendererBase) -> None:
-    """Puts each name at the nearest place where it covers no point, line or other name, with a line to its point."""
+    """Puts each name at the nearest place where it covers no point, line or other name, with a line to its point.
+
+    What was measured here comes first, and is nearest. If there is room the lines cross no names.
+    """
     figure, inside = ax.figure, ax.get_window_extent(renderer)
     em = FONT * figure.dpi / 72
-    places = [ax.transData.transform((x, y)) for x, y, _, _ in points]
-    taken = [Bbox.from_bounds(x - em / 2, y - em / 2, em, em) for x, y in places]
+    taken = [
+        Bbox.from_bounds(x - em / 2, y - em / 2, em, em) for x, y in ax.transData.transform([p[:2] for p in points])
+    ]
     taken += [line.get_window_extent(renderer).padded(1) for line in ax.get_lines() if line.get_marker() == "None"]
-    for (x, y, name, colour), (px, py) in zip(points, places, strict=True):
+    names: list[Bbox] = []
+    leaders: list[Path] = []
+    for x, y, name, colour in sorted(points, key=lambda point: point[3] != "C1"):
         if not name:
             continue
         weight = "bold" if "PRFFN" in name else "normal"
         width = Text(0, 0, name, fontsize=FONT, weight=weight, figure=figure).get_window_extent(renderer).width
+        px, py = ax.transData.transform((x, y))
+        free = []
         for distance, angle in product(np.arange(1, 15, 0.5) * em, np.arange(0, 2 * np.pi, np.pi / 12)):
             dx, dy = distance * np.cos(angle), distance * np.sin(angle)
-            left = dx if dx >= 0 else dx - width
-            box = Bbox.from_bounds(px + left, py + dy - em / 2, width, em)
-            fits = inside.x0 < box.x0 and box.x1 < inside.x1 and inside.y0 < box.y0 and box.y1 < inside.y1
-            if fits and not any(box.overlaps(other) for other in taken):
-                break
-        taken.append(box.padded(em / 4))
+            box = Bbox.from_bounds(px + (dx if dx >= 0 else dx - width), py + dy - em / 2, width, em)
+            within = inside.x0 < box.x0 and box.x1 < inside.x1 and inside.y0 < box.y0 and box.y1 < inside.y1
+            if within and not any(box.overlaps(other) for other in [*taken, *names]):
+                crosses = any(_line((px, py), box).intersects_bbox(other, filled=False) for other in names)
+                free.append(box)
+                if not crosses and not any(line.intersects_bbox(box, filled=False) for line in leaders):
+                    free = [box]
+                    break
+        box = free[0] if free else Bbox.from_bounds(px + em, py - em / 2, width, em)
+        names.append(box.padded(em / 4))
+        leaders.append(_line((px, py), box))
+        pixel = 72 / figure.dpi  # in points
         ax.annotate(
-            name, (x, y), (left * 72 / figure.dpi, dy * 72 / figure.dpi), textcoords="offset points", va="center",
-            fontsize=FONT, weight=weight, color="0.3" if colour == "0.55" else colour,
+            name, (x, y), ((box.x0 - px) * pixel, ((box.y0 + box.y1) / 2 - py) * pixel), textcoords="offset points",
+            va="center", fontsize=FONT, weight=weight, color="0.3" if colour == "0.55" else colour,
             arrowprops={"arrowstyle": "-", "color": "0.7", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
         )  # fmt: skip
+
+
+def _line(point: tuple[float, float], name: Bbox) -> Path:
+    """From a point to the middle of its name."""
+    return Path([point, ((name.x0 + name.x1) / 2, (name.y0 + name.y1) / 2)])
