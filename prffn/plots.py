@@ -79,7 +79,7 @@ def plot_gain_grid(ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str
             error = None
             if "low" in rows and rows["low"].notna().any():  # one seed has no interval
                 error = [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
-            ax.errorbar(rows["gain"], y, xerr=error, fmt="o", color=colours[n], capsize=3, label=column)
+            ax.errorbar(rows["gain"], y, xerr=error, fmt="o", color=colours[n], capsize=3, label=column, clip_on=False)
         ax.axvline(0, color="0.3", linewidth=0.8)
         ax.set_xscale("symlog", linthresh=0.1, linscale=2)
         ticks = [-10, -1, -0.1, -0.05, 0, 0.05, 0.1]
