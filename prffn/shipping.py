@@ -35,7 +35,7 @@ images): 0.001 is the weight at which small networks gain from it (notebooks/tab
 BODY_STEPS = 6000
 """Of the training at x2 from which all scales start."""
 
-STEPS = {2: 3000, 3: 10000, 4: 24000}
+STEPS = {2: 6000, 3: 20000, 4: 24000}
 """Of the training at each scale."""
 
 
