@@ -230,8 +230,8 @@ def verdict_cell(row: Mapping[str, Any]) -> str:
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A difference with its sign; a zero is not negative."""
-    return f"{round(value, digits) + 0.0:+.{digits}f}"
+    """A difference with its sign, even where all its decimals are zeros: on which side of zero it lies, decides."""
+    return f"{value:+.{digits}f}"
 
 
 def _claims(report: Report, base: Path) -> str:

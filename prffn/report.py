@@ -1,6 +1,5 @@
 """From records to what people read: tables beside the paper's numbers, plots, verdicts, provenance, files."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -178,8 +177,8 @@ def save(
         "title": title,
         "profile": runs.profile,
         "label": LABELS[runs.profile],
-        "table": json.loads(table.reset_index().to_json(orient="records")),
-        "verdicts": json.loads(verdicts.reset_index().to_json(orient="records")),
+        "table": rows_of(table),
+        "verdicts": rows_of(verdicts),
         "runs": {label: [run.key for run in group] for label, group in runs.items()},
         "provenance": provenance_table(runs)["value"].to_dict(),
     }
@@ -203,6 +202,12 @@ def save(
     ]
     write_markdown(folder / f"{name}.md", sections)
     return f"{reports_root().name}/{runs.profile}/{name}.md"
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table's rows for a JSON file, None where there is no value. pandas' own `to_json` loses the sign of -0.0."""
+    flat = table.reset_index().astype(object)
+    return flat.where(flat.notna(), None).to_dict(orient="records")
 
 
 def shown(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:

@@ -115,7 +115,8 @@ def test_the_smallest_difference_by_hand():
     [
         (0.087, 3, "+0.087"),
         (-0.0001, 4, "-0.0001"),
-        (-0.0001, 3, "+0.000"),
+        (-0.0001, 3, "-0.000"),
+        (-0.0, 4, "-0.0000"),
         (0, 3, "+0.000"),
         (12.5, 3, "+12.500"),
         (0.0205, 4, "+0.0205"),
@@ -226,3 +227,17 @@ def test_reports_end_with_the_pages(folder, monkeypatch, capsys):
     assert (folder / "README.md").read_text() == overview("quick")
     assert "Title of architecture" in (folder / "html" / "index.html").read_text()
     assert capsys.readouterr().out.endswith(f"web pages: {folder / 'html' / 'index.html'}\n")
+
+
+def test_the_readmes_table_counts_the_verdicts():
+    """Each row's cell "holds / does not hold / not decided", from the report that the row links."""
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    found = set()
+    for line in re.findall(r"^\| .*\(reports/cpu/\w+\.md\).*\|$", readme, re.M):
+        (name, *others) = re.findall(r"reports/cpu/(\w+)\.md", line)
+        verdicts = [row["verdict"] for row in json.loads((STUDY / f"{name}.json").read_text()).get("verdicts", [])]
+        counts = [verdicts.count(verdict) for verdict in ("holds", "does not hold", "not decided")]
+        cell = re.split(r" ?\| ?", line)[3]
+        assert cell == (" / ".join(map(str, counts)) if verdicts else ""), name
+        found |= {name, *others}
+    assert found == {path.stem for path in STUDY.glob("*.json")} - {"plan"}

@@ -275,3 +275,14 @@ def test_gains_as_a_grid():
 def test_one_seed_in_a_grid_has_no_interval():
     table = compare(made_up({"none": [[20.0]], "a": [[20.5]]}), {}, baseline="none")
     assert gain_grid(table, {"a": {"w": "a"}}).iloc[0, 0] == "+0.500"
+
+
+def test_rows_keep_the_side_of_zero_and_say_where_there_is_no_value():
+    table = pd.DataFrame({"claim": ["a", "b"], "high": [-0.0, np.nan], "unit": ["SSIM", None]}).set_index("claim")
+    text = json.dumps(report.rows_of(table))
+    assert text == '[{"claim": "a", "high": -0.0, "unit": "SSIM"}, {"claim": "b", "high": null, "unit": null}]'
+
+
+def test_each_unit_has_its_decimals():
+    verdicts = pd.DataFrame({"difference": [0.1234567, 0.1234567, 0.5], "unit": ["SSIM", None, np.nan]})
+    assert report.shown(verdicts)["difference"].tolist() == ["0.1235", "0.123", "0.500"]
