@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     reports.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
     reports.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     reports.add_argument("--retrain", action="store_true", help="train all runs afresh")
+
     train = commands.add_parser("train", help="train and record what the notebooks need, without their reports; under "
                                 "torchrun, each run by several processes")  # fmt: skip
     train.add_argument(

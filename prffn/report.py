@@ -1,6 +1,7 @@
 """From records to what people read: tables beside the paper's numbers, plots, verdicts, provenance, files."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,13 +214,13 @@ def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
 def shown(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     """The table as people read it: so many decimals, in rows with a `unit` those of the unit, nothing for no value."""
 
-    def cell(value: Any, digits: int) -> str:
+    def cell(value: Any, decimals: int) -> str:
         if value is None or (isinstance(value, float) and pd.isna(value)):
             return ""
-        return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+        return f"{value:.{decimals}f}" if isinstance(value, float) else str(value)
 
     def row(values: pd.Series) -> pd.Series:
-        return values.map(lambda value: cell(value, DIGITS.get(values.get("unit"), digits)))
+        return values.map(partial(cell, decimals=DIGITS.get(values.get("unit"), digits)))
 
     return table.astype(object).apply(row, axis=1)
 

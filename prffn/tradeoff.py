@@ -114,9 +114,10 @@ def _name(ax: Axes, points: list[Point], renderer: RendererBase) -> None:
             box = Bbox.from_bounds(px + (dx if dx >= 0 else dx - width), py + dy - em / 2, width, em)
             within = inside.x0 < box.x0 and box.x1 < inside.x1 and inside.y0 < box.y0 and box.y1 < inside.y1
             if within and not any(box.overlaps(other) for other in [*taken, *names]):
-                crosses = any(_line((px, py), box).intersects_bbox(other, filled=False) for other in names)
+                leader = _line((px, py), box)
+                crosses = any(leader.intersects_bbox(other, filled=False) for other in names)
                 free.append(box)
-                if not crosses and not any(line.intersects_bbox(box, filled=False) for line in leaders):
+                if not crosses and not any(other.intersects_bbox(box, filled=False) for other in leaders):
                     free = [box]
                     break
         box = free[0] if free else Bbox.from_bounds(px + em, py - em / 2, width, em)
