@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from prffn.losses.backbone import BackboneName
 from prffn.losses.contrast import (
     EPSILON,
@@ -24,14 +26,29 @@ from prffn.losses.contrast import (
     check_arguments,
 )
 from prffn.models.prffn import Variant
+from prffn.paths import whole_number
 
 Network = Literal["PRFFN", "EDSR", "SwinIR-light", "RCAN"]
 """The networks to which Table 4 adds L_contr, and PRFFN."""
 
 
+class _Settings:
+    """Numbers of NumPy become Python's: an experiment's key is made of its settings as JSON."""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            plain = tuple(map(_plain, value)) if isinstance(value, tuple) else _plain(value)
+            object.__setattr__(self, f.name, plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(_Settings):
     train: str = "DIV2K_train"                      # our choice: RCAN's
     evaluation: tuple[str, ...] = ("DIV2K_val5",)   # printed; the images 0801 to 0805 are our reading
     lpips: bool = True                              # printed (Table 2); measured where a trained AlexNet is at hand
@@ -41,7 +58,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(_Settings):
     network: Network = "PRFFN"                      # printed (Table 4: with the others too, see models.reduced)
     variant: Variant = "PRFFN3"                     # printed (Table 1); with L_contr it is PRFFN
     channels: int = 64                              # inferred from the printed parameters
@@ -52,7 +69,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig:
+class LossConfig(_Settings):
     contrast_weight: float = 0.1                    # lambda_c, printed (Table 3); 0 is L_1 alone
     region_size: int = 64                           # S, printed (Table 5)
     form: Form = FORM                               # our choice, argued in losses/contrast.py, as are the next four
@@ -66,7 +83,7 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(_Settings):
     steps: int = 1_000_000                          # 1000 epochs (printed) of 1000 iterations (our choice: RCAN's)
     learning_rate: float = 1e-4                     # our choice: RCAN's
     schedule: Literal["halving", "one_cycle"] = "halving"  # our choice: RCAN's
@@ -80,7 +97,7 @@ class TrainingConfig:
 
 # fmt: on
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(_Settings):
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -88,6 +105,7 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(self)
 
     def canonical(self) -> "Experiment":
@@ -185,9 +203,15 @@ def setting(e: Experiment, name: str) -> Any:
 
 
 def unknown(kind: str, name: object, choices: Any) -> str:
-    """The text of an error for a misspelt name: what it was, the nearest choice, all choices."""
+    """The text of an error for a misspelt name: what it was, the nearest choice, all choices.
+
+    The nearest begins with what was typed, or has it inside, in small letters or large; else it is spelt much alike.
+    """
     choices = sorted(map(str, choices))
-    near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    typed = str(name).lower()
+    near = [choice for choice in choices if typed and choice.lower().startswith(typed)]
+    near = near or [choice for choice in choices if typed and typed in choice.lower()]
+    near = near or difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Choose one of: {', '.join(choices)}"
 
@@ -201,9 +225,8 @@ def check_profile(profile: object) -> str:
 
 def check_seeds(seeds: object) -> None:
     """Raises ValueError unless it is a number of seeds, or None for the profile's own."""
-    if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= MOST_SEEDS):
-        choices = f"a whole number from 1 on, {MOST_SEEDS} at most, or None for the profile's own"
-        raise ValueError(f"seeds must be {choices}, got {seeds!r}")
+    if seeds is not None and whole_number("seeds", seeds, 1) > MOST_SEEDS:
+        raise ValueError(f"seeds must be {MOST_SEEDS} at most, or None for the profile's own number, got {seeds!r}")
 
 
 def experiment(settings: Mapping[str, Any]) -> Experiment:

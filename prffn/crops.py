@@ -20,6 +20,7 @@ from PIL import Image
 
 from prffn.benchmark import SMALL, trained_row
 from prffn.config import Experiment, check_profile, variants
+from prffn.data import open_image
 from prffn.degradation import ImageArray, downscale, upscale_bicubic
 from prffn.evaluations import Weights, weights_from_files
 from prffn.inference import upscale
@@ -242,5 +243,5 @@ def to_png(image: ImageArray) -> str:
 
 def from_png(text: str) -> ImageArray:
     """The image of `to_png`, (H, W, 3) uint8."""
-    with Image.open(io.BytesIO(base64.b64decode(text))) as file:
+    with open_image(io.BytesIO(base64.b64decode(text))) as file:
         return np.asarray(file.convert("RGB"))

@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
 from prffn.config import unknown
 from prffn.degradation import ImageArray, downscale, mod_crop
-from prffn.paths import DATA_VARIABLE, atomic_write, cache_root, data_root, user_path
+from prffn.paths import DATA_VARIABLE, atomic_write, cache_root, data_root, user_path, whole_number
 from prffn.records import DamagedRecord, read_record, save_record
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+READABLE = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+"""Pillow's names of what is read, whatever a file is called. For EPS, which it knows too, it starts Ghostscript."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,14 +48,19 @@ class SetSource:
 
     folder: str
     count: int
-    first: int | None = None
+    names: tuple[str, ...] = ()
+    """File names without their endings: these files are the set, and no others. Empty: all that are there."""
     without: tuple[str, ...] = ()
 
 
+def _numbered(first: int, last: int) -> tuple[str, ...]:
+    return tuple(f"{number:04}" for number in range(first, last + 1))
+
+
 KNOWN_SETS = {
-    "DIV2K_train": SetSource("DIV2K_train_HR", 800),
-    "DIV2K_val": SetSource("DIV2K_valid_HR", 100),
-    "DIV2K_val5": SetSource("DIV2K_valid_HR", 5, first=5),  # 0801 to 0805, as in EDSR and RCAN (our reading)
+    "DIV2K_train": SetSource("DIV2K_train_HR", 800, _numbered(1, 800)),
+    "DIV2K_val": SetSource("DIV2K_valid_HR", 100, _numbered(801, 900)),
+    "DIV2K_val5": SetSource("DIV2K_valid_HR", 5, _numbered(801, 805)),  # as in EDSR and RCAN (our reading)
     "Set5": SetSource("Set5", 5),
     "Set14": SetSource("Set14", 14),
     "B100": SetSource("B100", 100),
@@ -96,6 +104,14 @@ class ImageSet:
         return len(self.images)
 
 
+def open_image(source: Path | IO[bytes]) -> ImageFile.ImageFile:
+    """An image file as Pillow opens it, its pixels not yet read; by its content it must be one of READABLE.
+
+    Raises PIL.UnidentifiedImageError, an OSError, for anything else.
+    """
+    return Image.open(source, formats=READABLE)
+
+
 def read_image(path: Path) -> ImageArray:
     """Decodes an 8-bit image file to (H, W, 3) RGB, uint8. Gray and palette images become RGB; alpha is dropped; what
     EXIF says is turned is set upright.
@@ -105,7 +121,7 @@ def read_image(path: Path) -> ImageArray:
     """
     try:
         check_png(path)
-        with Image.open(path) as file:
+        with open_image(path) as file:
             if file.mode not in ("RGB", "L", "P", "1", "LA", "RGBA"):
                 unusable = f"of mode {file.mode}"
             elif ";16" in str(file.tile):  # of colours Pillow reads only the upper 8 bits
@@ -133,7 +149,7 @@ def _orientation(file: Image.Image) -> int:
 
 def check_png(path: Path) -> None:
     """Compares the checksums of a PNG file's chunks, also of those that decoding passes over. Raises SyntaxError."""
-    with Image.open(path) as file:
+    with open_image(path) as file:
         if file.format == "PNG":
             file.verify()
 
@@ -148,10 +164,13 @@ def _source_files(name: str) -> list[Path]:
         folder = data_root() / source.folder
         if not folder.is_dir():
             raise FileNotFoundError(how_to_get(name, folder))
-        files = [f for f in list_images(folder) if f.stem not in source.without][: source.first]
+        files = [f for f in list_images(folder) if f.stem not in source.without]
+        files = [f for f in files if not source.names or f.stem in source.names]
         if len(files) != source.count:
+            missing = sorted(set(source.names) - {f.stem for f in files})
             raise FileNotFoundError(
-                f"image set {name}: {folder} holds {len(files)} of {source.count} images; remove the folder and run: "
+                f"image set {name}: {folder} holds {len(files)} of {source.count} images"
+                f"{f', without {missing[0]}' if missing else ''}; remove the folder and run: "
                 f"python -m prffn data get {name}"
             )
         return files
@@ -223,6 +242,7 @@ def set_checksum(name: str) -> str:
 
 def lr_images(hr: ImageSet, scale: int) -> tuple[ImageArray, ...]:
     """The LR image of each HR image, by the benchmark's degradation, from the cache."""
+    scale = whole_number("scale", scale)
     cached = _Cache(cache_root() / "images" / f"{hr.name}-{hr.checksum[:8]}" / f"x{scale}", hr.name)
     fingerprint = [hr.checksum, scale]
     pairs = zip(hr.image_names, hr.images, strict=True)

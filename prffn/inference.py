@@ -8,10 +8,16 @@ from torch import Tensor, nn
 
 from prffn.data import to_image, to_tensor
 from prffn.degradation import ImageArray
+from prffn.paths import whole_number
 
 MEMORY_FORMAT = torch.channels_last
 """Layout of the LR image, which all feature maps then have: the fastest for convolutions on a CPU, most of all dilated
 ones. The network's own layout stays as it is; a convolution brings its weights along."""
+
+
+class NonFiniteOutput(ValueError):
+    """A network gave a value that is infinite or not a number."""
+
 
 Tile = tuple[slice, slice, ImageArray]
 """Rows and columns in the SR image, and the pixels there, (h, w, 3) uint8."""
@@ -32,7 +38,7 @@ def upscale(
         on the image. halo: LR pixels around a tile that the network sees and that are cut off again.
     A tiled result equals the whole image's where the network looks no further than the halo. Channel attention looks
     at the whole input: with it the two differ slightly (PRFFN, RCAN; the default halo keeps seams invisible).
-    Raises ValueError for another image, tile or halo, or an output of another size than `scale` says.
+    Raises ValueError for another image, tile or halo, or an output of another size than `scale` says; NonFiniteOutput.
     """
     check_tiles(tile, halo)
     tiles = upscale_tiles(model, image, scale=scale, device=device, tile=tile, halo=halo)
@@ -86,8 +92,7 @@ def check_tiles(tile: int | None, halo: int = 0) -> None:
     for name, number, least in (("tile", tile, 1), ("halo", halo, 0)):
         if name == "tile" and number is None:
             continue
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise ValueError(f"{name} must be a whole number, at least {least}, got {number!r}")
+        whole_number(name, number, least)
 
 
 def _tiles(
@@ -116,6 +121,11 @@ def _tiles(
                     sr = model(lr.contiguous(memory_format=MEMORY_FORMAT))[0]
                     if sr.shape[1:] != (lr.shape[2] * scale, lr.shape[3] * scale):
                         raise ValueError(f"the network made {tuple(sr.shape)} of {tuple(lr.shape[1:])}: not x{scale}")
+                    if not sr.isfinite().all():
+                        raise NonFiniteOutput(
+                            f"the network gave values that are infinite or not numbers for the LR pixels of rows {top} "
+                            f"to {bottom} and columns {left} to {right}: its weights are damaged, or have diverged"
+                        )
                     rows = slice((top - seen_top) * scale, (bottom - seen_top) * scale)
                     columns = slice((left - seen_left) * scale, (right - seen_left) * scale)
                     place = slice(top * scale, bottom * scale), slice(left * scale, right * scale)

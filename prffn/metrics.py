@@ -20,7 +20,7 @@ from prffn.checkpoints import load_network
 from prffn.data import ImageSet, image_set, lr_images, to_tensor
 from prffn.degradation import ImageArray, mod_crop, upscale_bicubic
 from prffn.inference import upscale
-from prffn.paths import weights_root
+from prffn.paths import weights_root, whole_number
 from prffn.tensors import load_tensors
 
 BT601 = np.array([65.481, 128.553, 24.966]) / 255
@@ -70,6 +70,9 @@ def psnr_y(sr: ImageArray, hr: ImageArray, shave: int) -> float:
 def ssim_y(sr: ImageArray, hr: ImageArray, shave: int) -> float:
     """SSIM on Y, see `ssim`, without `shave` pixels at each border. (H, W, 3) uint8 both."""
     return ssim(*_compared(sr, hr, shave))
+
+
+LPIPS_SIDE = 31
 
 
 class LpipsUnavailable(RuntimeError):
@@ -126,8 +129,11 @@ def _load_alexnet(network: torch.nn.Module, path: Path) -> None:
 def lpips_alex(sr: ImageArray, hr: ImageArray) -> float:
     """LPIPS of two RGB images (H, W, 3) uint8, whole; lower is better.
 
-    Raises LpipsUnavailable without a trunk, UnusableTrunk for a damaged one.
+    Raises LpipsUnavailable without a trunk, UnusableTrunk for a damaged one, ValueError for a side below 31 pixels,
+    of which AlexNet's pooling leaves nothing.
     """
+    if min(sr.shape[:2]) < LPIPS_SIDE:
+        raise ValueError(f"LPIPS needs {LPIPS_SIDE} x {LPIPS_SIDE} pixels or more, got {sr.shape[1]} x {sr.shape[0]}")
     a, b = (to_tensor(image[None]) * 2 - 1 for image in (sr, hr))
     with torch.inference_mode():
         return float(_lpips_network()(a, b))
@@ -178,27 +184,30 @@ def evaluate(
     if isinstance(model, Path | str):
         model = load_network(model, scale=scale)
     scale = getattr(model, "scale", None) if scale is None else scale
-    if not isinstance(scale, int):
+    if scale is None:
         raise ValueError("evaluate needs scale= for a function, or a network without an attribute `scale`")
+    scale = whole_number("scale", scale)
     hr_set = image_set(images) if isinstance(images, str) else images
     psnr, ssim, perceptual = [], [], []
     not_measured = {} if lpips else {"lpips": "not asked for"}
     for name, hr, lr in zip(hr_set.image_names, hr_set.images, lr_images(hr_set, scale), strict=True):
         hr = mod_crop(hr, scale)
-        if isinstance(model, torch.nn.Module):
-            sr = upscale(model, lr, scale=scale, device=device, tile=tile)
-        else:
-            sr = model(lr)
         try:
+            if isinstance(model, torch.nn.Module):
+                sr = upscale(model, lr, scale=scale, device=device, tile=tile)
+            else:
+                sr = model(lr)
             psnr.append(psnr_y(sr, hr, scale))
             ssim.append(ssim_y(sr, hr, scale))
+            if "lpips" not in not_measured:
+                perceptual.append(lpips_alex(sr, hr))
+        except LpipsUnavailable as reason:
+            not_measured["lpips"] = str(reason).split(":")[0]
         except ValueError as error:
             raise ValueError(f"image {name} of {hr_set.name}: {error}") from error
-        if "lpips" not in not_measured:
-            try:
-                perceptual.append(lpips_alex(sr, hr))
-            except LpipsUnavailable as reason:
-                not_measured["lpips"] = str(reason).split(":")[0]
+        except Exception as error:
+            error.add_note(f"image {name} of {hr_set.name}")
+            raise
     return Evaluation(
         hr_set.name,
         hr_set.image_names,

@@ -8,6 +8,7 @@ from typing import Any
 
 from prffn.config import Experiment, check_profile, check_seeds, unknown
 from prffn.machine import pick_device
+from prffn.paths import whole_number
 
 
 def check_parameters(**parameters: Any) -> None:
@@ -34,9 +35,8 @@ def check_parameters(**parameters: Any) -> None:
         if not isinstance(parameters[name], str):
             raise TypeError(f"{name} must be a name or the path of a file, got {parameters[name]!r}")
     for name in parameters.keys() & {"row", "column"}:
-        if type(parameters[name]) is not int or parameters[name] < 0:
-            raise ValueError(f"{name} must be a whole number from 0 on, got {parameters[name]!r}")
-    if "scale" in parameters and (type(parameters["scale"]) is not int or parameters["scale"] not in (2, 3, 4)):
+        whole_number(name, parameters[name], 0)
+    if "scale" in parameters and whole_number("scale", parameters["scale"]) not in (2, 3, 4):
         raise ValueError(f"scale must be 2, 3 or 4, got {parameters['scale']!r}")
     if parameters.get("scheduler") is not None:
         from prffn.cluster import check_address  # which loads all that trains

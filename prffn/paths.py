@@ -3,6 +3,7 @@
 import fcntl
 import glob
 import json
+import operator
 import os
 import tempfile
 from collections.abc import Iterator
@@ -58,6 +59,17 @@ def user_path(name: str) -> Path:
         return Path(name).expanduser()
     except RuntimeError:
         return Path(name)
+
+
+def whole_number(name: str, value: Any, least: int | None = None) -> int:
+    """The value as an int, from any kind of whole number, NumPy's too. Raises ValueError for anything else."""
+    if not isinstance(value, bool):
+        with suppress(TypeError):
+            number = operator.index(value)
+            if least is None or number >= least:
+                return number
+    bound = "" if least is None else f", at least {least}"
+    raise ValueError(f"{name} must be a whole number{bound}, got {value!r}")
 
 
 @contextmanager

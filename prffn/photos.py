@@ -1,4 +1,4 @@
-"""Photographs in files: pixels, transparency, colour profile and EXIF data, read whole and written band by band."""
+"""Photographs in files: pixels, transparency, and what they say of themselves; read whole, written band by band."""
 
 import struct
 import sys
@@ -10,10 +10,11 @@ from typing import IO, Any
 
 import numpy as np
 from PIL import ExifTags, Image
+from scipy.ndimage import distance_transform_edt
 
-from prffn.data import IMAGE_SUFFIXES, TURNS, UNREADABLE, check_png
+from prffn.data import IMAGE_SUFFIXES, TURNS, UNREADABLE, check_png, open_image
 from prffn.degradation import ImageArray, upscale_bicubic
-from prffn.png import write_png
+from prffn.png import SIGNATURE, write_png
 
 WHOLE_PIXELS = 100_000_000
 """Pixels of the largest SR image in a format other than PNG: 0.4 GB of memory, up to 1.2 GB for WebP (our choice)."""
@@ -28,7 +29,16 @@ FORMATS: dict[str, dict[str, Any]] = {
 }
 """By suffix: what can be written, and how Pillow is told to."""
 
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L")
+
+COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
+"""Of a PNG file: what its numbers mean as colours, beside an ICC profile."""
+
+DEEP = ("I;16", "I;16B", "I;16L")
+"""Pillow's modes of 16 bits of gray."""
+
+INCH = 0.0254
+"""In metres: PNG files give pixels per metre."""
 
 DESCRIPTIVE_TAGS = (
     "ImageDescription", "Make", "Model", "XResolution", "YResolution", "ResolutionUnit", "Software", "DateTime",
@@ -50,6 +60,12 @@ class Photo:
     """Colour profile."""
     exif: bytes | None
     """EXIF data from their TIFF header on, as they were but for the orientation, which is 1."""
+    dpi: tuple[float, float] | None = None
+    """Pixels per inch across and down. The SR image keeps them, and is printed larger."""
+    colour: tuple[tuple[bytes, bytes], ...] = ()
+    """COLOUR_CHUNKS of a PNG file: name and content of each."""
+    gray_as_rgb: bool = False
+    """The file is RGB, and its three channels are equal."""
 
     @property
     def mode(self) -> str:
@@ -58,10 +74,11 @@ class Photo:
 
 
 def read_photo(path: Path) -> Photo:
-    """Decodes a file of 8 bits a channel: gray, palette or RGB, with or without transparency.
+    """Decodes a file: gray, palette or RGB, with or without transparency.
 
     An image that EXIF says is turned is turned here, and its orientation set to 1: viewers that heed it and viewers
-    that do not then show the same. (Files with 16 bits of colours or alpha are read at 8: Pillow knows no others.)
+    that do not then show the same. Of 16 bits a channel the upper 8 are read, and a note on stderr says so. The colours
+    of pixels that are fully transparent become those of the nearest visible ones, see `spread_colours`.
     Raises FileNotFoundError, or ValueError naming the file if it is damaged, no image, animated, or of another kind.
     """
     if not path.is_file():
@@ -72,30 +89,79 @@ def read_photo(path: Path) -> Photo:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large photograph is what this is for
             check_png(path)
-            file = Image.open(path)
+            file = open_image(path)
         with file:
             if file.mode not in MODES:
                 raise _Unusable(
-                    f"has the mode {file.mode}, not 8 bits of gray or RGB; convert it first, for example with "
-                    f"ImageMagick: magick {path.name} -colorspace sRGB -depth 8 {path.stem}.png"
+                    f"has the mode {file.mode}, not gray or RGB; convert it first, for example with "
+                    f"ImageMagick: magick {path.name} -colorspace sRGB -depth 8 {path.stem}_rgb.png"
                 )
             if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":  # MPO: a camera's JPEG with previews
                 raise _Unusable(f"holds {file.n_frames} images; save the one to be upscaled in a file of its own")  # type: ignore[attr-defined]
-            gray = file.mode in ("1", "L", "LA") or "LA;16" in str(file.tile)  # which Pillow calls RGBA
+            gray = file.mode in ("1", "L", "LA", *DEEP) or "LA;16" in str(file.tile)  # Pillow calls it RGBA
+            if file.mode in DEEP or ";16" in str(file.tile):
+                print(f"prffn: {path} has 16 bits a channel; the upper 8 are upscaled", file=sys.stderr)
             file.load()
             icc = file.info.get("icc_profile") or None
+            dpi = file.info.get("dpi")
             exif, orientation = _exif(file)
-            image = file.convert("RGBA" if file.has_transparency_data else "RGB")
+            image = _upper_bits(file) if file.mode in DEEP else file
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         if orientation in TURNS:
             image = image.transpose(TURNS[orientation])
         pixels = np.asarray(image)
+        colour = tuple(_colour_chunks(path))
     except _Unusable as error:
         raise ValueError(f"{path} {error}") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large to be read at once ({error}); cut it into parts") from error
     except UNREADABLE as error:
         raise ValueError(f"{path} is damaged, or no image ({error}); replace the file") from error
-    return Photo(pixels[..., :3], pixels[..., 3] if pixels.shape[2] == 4 else None, gray, icc, exif)
+    rgb, alpha = pixels[..., :3], pixels[..., 3] if pixels.shape[2] == 4 else None
+    if alpha is not None:
+        rgb = spread_colours(rgb, alpha)
+    equal = not gray and bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all())
+    return Photo(rgb, alpha, gray, icc, exif, dpi, colour, equal)
+
+
+def _upper_bits(file: Image.Image) -> Image.Image:
+    """A gray image of 16 bits as one of 8, with alpha where one gray value stands for transparency."""
+    values = np.asarray(file).astype(np.uint16)
+    image = Image.fromarray((values >> 8).astype(np.uint8))
+    if (clear := file.info.get("transparency")) is not None:
+        image.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return image
+
+
+def _colour_chunks(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """COLOUR_CHUNKS of a PNG file, whose checksums were compared; nothing of another file."""
+    with path.open("rb") as file:
+        if file.read(8) != SIGNATURE:
+            return
+        while (head := file.read(8)) and head[4:] != b"IDAT":
+            content = file.read(struct.unpack(">I", head[:4])[0])
+            file.read(4)
+            if head[4:] in COLOUR_CHUNKS:
+                yield head[4:], content
+
+
+def spread_colours(rgb: ImageArray, alpha: ImageArray, reach: int = 32, rows: int = 512) -> ImageArray:
+    """RGB, (h, w, 3), where each pixel of alpha 0 has the colour of the nearest one that can be seen.
+
+    A network mixes neighbours: what lies unseen under a transparent pixel, often black, would darken the visible edge.
+    reach: rows above and below in which the nearest is looked for. rows: taken at a time, so that memory is bounded.
+    """
+    if (alpha > 0).all():
+        return rgb
+    spread = rgb.copy()
+    for top in range(0, len(rgb), rows):
+        first, last = max(0, top - reach), top + rows + reach
+        unseen = alpha[first:last] == 0
+        if unseen.any() and not unseen.all():
+            nearest = distance_transform_edt(unseen, return_distances=False, return_indices=True)
+            here = slice(top - first, top - first + rows)
+            spread[top : top + rows] = rgb[first:last][tuple(nearest)][here]
+    return spread
 
 
 class _Unusable(ValueError):
@@ -139,7 +205,11 @@ def sr_bands(photo: Photo, bands: Iterable[ImageArray], scale: int) -> Iterator[
     """RGB bands, (n, W, 3), with the channels of the photograph: (n, W, 1 to 4)."""
     top, reach = 0, 2  # LR rows; bicubic interpolation sees two rows on each side
     for rgb in bands:
-        band = np.asarray(Image.fromarray(rgb).convert("L"))[..., None] if photo.gray else rgb
+        band = rgb
+        if photo.gray or photo.gray_as_rgb:
+            band = np.asarray(Image.fromarray(rgb).convert("L"))[..., None]
+        if photo.gray_as_rgb:
+            band = band.repeat(3, axis=2)
         if photo.alpha is not None:
             bottom, seen = top + len(rgb) // scale, max(0, top - reach)
             alpha = upscale_bicubic(photo.alpha[seen : bottom + reach], scale)[(top - seen) * scale :][: len(rgb)]
@@ -150,13 +220,22 @@ def sr_bands(photo: Photo, bands: Iterable[ImageArray], scale: int) -> Iterator[
 def write_photo(
     file: IO[bytes], suffix: str, photo: Photo, bands: Iterable[ImageArray], width: int, height: int
 ) -> None:
-    """Writes bands, (n, width, channels) uint8 from the top down, with the photograph's profile and EXIF data.
+    """Writes bands, (n, width, channels) uint8 from the top down, with what the photograph says of itself.
 
-    A PNG file takes each band as it comes; for the others Pillow is given the whole image. suffix: of `FORMATS`.
+    A PNG file takes each band as it comes; for the others Pillow is given the whole image. suffix: of `FORMATS`. What
+    the format cannot hold is named on stderr.
     """
     if suffix == ".png":
-        write_png(file, bands, width, height, len(photo.mode), icc=photo.icc, exif=photo.exif)
+        chunks = dict(photo.colour)
+        if photo.dpi:
+            x, y = (round(dots / INCH) for dots in photo.dpi)
+            chunks[b"pHYs"] = struct.pack(">IIB", x, y, 1)
+        write_png(file, bands, width, height, len(photo.mode), icc=photo.icc, exif=photo.exif, chunks=chunks)
         return
+    lost = [name.decode() for name, _ in photo.colour if b"sRGB" not in dict(photo.colour)]
+    lost += ["the resolution"] if photo.dpi and suffix == ".webp" else []
+    if lost:
+        print(f"prffn: a {suffix} file cannot hold {listed(lost)} of the image; a .png file can", file=sys.stderr)
     image, top = Image.new(photo.mode, (width, height)), 0
     for band in bands:
         image.paste(Image.fromarray(band[..., 0] if band.shape[2] == 1 else band), (0, top))
@@ -164,6 +243,8 @@ def write_photo(
     options = dict(FORMATS[suffix])
     if photo.icc:
         options["icc_profile"] = photo.icc
+    if photo.dpi:
+        options["dpi"] = photo.dpi
     if photo.exif:
         options["exif"] = b"Exif\0\0" + photo.exif
     image.save(_WithoutNumber(file), **options)  # type: ignore[arg-type]

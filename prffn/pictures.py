@@ -12,7 +12,7 @@ import numpy as np
 from prffn.config import unknown
 from prffn.data import EMBEDDED_SETS, IMAGE_SUFFIXES, KNOWN_SETS, how_to_get, list_images, read_image
 from prffn.degradation import ImageArray, mod_crop
-from prffn.paths import data_root, user_path
+from prffn.paths import data_root, user_path, whole_number
 
 EMBEDDED = {
     Path(file).stem: file
@@ -53,7 +53,7 @@ def picture(image: str, region: Sequence[int] | str, scale: int) -> Picture:
     whole = read_image(path)
     hr = mod_crop(whole, scale)
     checksum = hashlib.sha256(f"{whole.shape}\n".encode() + np.ascontiguousarray(whole).tobytes()).hexdigest()
-    return Picture(name, scale, check_region(region, hr, scale), hr, checksum)
+    return Picture(name, whole_number("scale", scale), check_region(region, hr, scale), hr, checksum)
 
 
 def find_image(image: str) -> tuple[str, Path]:
@@ -83,14 +83,12 @@ def _plain(stem: str) -> str:
 
 def check_region(region: Sequence[int] | str, hr: ImageArray, scale: int) -> Region:
     """The region as a tuple. It must hold SSIM's window of 11 x 11, and lie inside the image without `scale` pixels at
-    each border, which the metrics leave out. Raises TypeError or ValueError with the values and the bounds."""
+    each border, which the metrics leave out. Raises ValueError with the values and the bounds."""
     try:
         values = [int(n) for n in region.split(",")] if isinstance(region, str) else list(region)
-        top, left, height, width = values
+        top, left, height, width = values = [whole_number("each", value) for value in values]
     except (TypeError, ValueError):
-        raise ValueError(f"region must be top, left, height, width in HR pixels, got {region!r}") from None
-    if any(type(value) is not int for value in values):
-        raise TypeError(f"region must be four whole numbers: top, left, height, width; got {region!r}")
+        raise ValueError(f"region must be top, left, height, width in whole HR pixels, got {region!r}") from None
     if min(height, width) < 11:
         raise ValueError(f"region {values} is {height} pixels high and {width} wide: SSIM needs at least 11 x 11")
     bottom, right = (size - scale for size in hr.shape[:2])

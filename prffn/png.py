@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import IO
 
 import numpy as np
@@ -28,14 +28,18 @@ def write_png(
     *,
     icc: bytes | None = None,
     exif: bytes | None = None,
+    chunks: Mapping[bytes, bytes] | None = None,
 ) -> None:
     """Writes an image that comes in bands from the top down, (h, width, channels) uint8 each.
 
-    channels: 1 to 4. icc: a colour profile. exif: EXIF data that begin with their TIFF header.
+    channels: 1 to 4. icc: a colour profile. exif: EXIF data that begin with their TIFF header. chunks: others that
+    stand before the pixels, by name.
     Raises ValueError if the bands do not add up to the image.
     """
     file.write(SIGNATURE)
     _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0))
+    for name, content in (chunks or {}).items():
+        _chunk(file, name, content)
     if icc is not None:
         _chunk(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
     if exif is not None:

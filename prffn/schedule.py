@@ -4,6 +4,8 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from prffn.paths import whole_number
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -46,8 +48,7 @@ def schedule(seconds: Mapping[str, float], gpus: int, after: Mapping[str, str] |
     Graham 1969: at most 4/3 - 1 / (3 gpus) times the shortest possible makespan).
     Raises ValueError for fewer than one GPU, for a time that is negative or no number, and as `chains` does.
     """
-    if isinstance(gpus, bool) or not isinstance(gpus, int) or gpus < 1:
-        raise ValueError(f"gpus must be a whole number from 1 on, got {gpus!r}")
+    whole_number("gpus", gpus, 1)
     for run, value in seconds.items():
         if not 0 <= value < float("inf"):
             raise ValueError(f"run {run!r} must take 0 seconds or more, got {value!r}")

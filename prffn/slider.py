@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from prffn.crops import to_png
+from prffn.data import open_image
 from prffn.overview import Report
 from prffn.pictures import picture
 from prffn.records import read_record
@@ -69,7 +70,7 @@ CSS_DPI = 96
 def open_png(png: bytes) -> Image.Image:
     """The image, not yet decoded. Raises ValueError if the bytes are not a PNG."""
     try:
-        return Image.open(io.BytesIO(png), formats=["PNG"])
+        return open_image(io.BytesIO(png))
     except OSError as error:
         raise ValueError(f"expected the bytes of a PNG, got {png[:8]!r}...") from error
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import nn
 
 from prffn.checkpoints import load_network
-from prffn.data import IMAGE_SUFFIXES, list_images
-from prffn.inference import check_tiles, in_bands, upscale_tiles
+from prffn.data import IMAGE_SUFFIXES, UNREADABLE, list_images, open_image
+from prffn.inference import NonFiniteOutput, check_tiles, in_bands, upscale_tiles
 from prffn.machine import pick_device
 from prffn.paths import atomic_write
 from prffn.photos import FORMATS, check_format, listed, read_photo, sr_bands, write_photo
@@ -41,8 +42,9 @@ def upscale_file(
 ) -> tuple[int, int]:
     """Upscales one image file into another, atomically. Returns the width and height of the SR image.
 
-    model: with its `scale`. Colour profile and EXIF data are kept, gray stays gray (in WebP, which has none, as three
-        equal channels); alpha is upscaled bicubically. What is written has 8 bits a channel.
+    model: with its `scale`. Colour profile, EXIF data, resolution and a PNG file's chunks on colour are kept, or named
+        on stderr where the format holds none; gray stays gray (in WebP, which has none, as three equal channels); alpha
+        is upscaled bicubically. What is written has 8 bits a channel.
     Raises ValueError or OSError, before anything is computed, for a file that cannot be read or written.
     """
     check_tiles(tile)
@@ -55,8 +57,11 @@ def upscale_file(
         total=-(-height // tile) * -(-width // tile), desc=source.name, unit="tile", leave=False, disable=not progress,
     )  # fmt: skip
     bands = sr_bands(photo, in_bands(tiles, width * scale), scale)
-    with atomic_write(target) as file:
-        write_photo(file, target.suffix.lower(), photo, bands, width * scale, height * scale)
+    try:
+        with atomic_write(target) as file:
+            write_photo(file, target.suffix.lower(), photo, bands, width * scale, height * scale)
+    except NonFiniteOutput as error:
+        raise NonFiniteOutput(f"{source}: {error}") from error
     return width * scale, height * scale
 
 
@@ -113,12 +118,37 @@ def plan(sources: Sequence[Path], output: Path | None, scale: int, overwrite: bo
             raise ValueError(f"{made[target]} and {source} would both become {target}; upscale them one by one")
         made[target] = source
     in_folders = {source for folder in sources if folder.is_dir() for source in list_images(folder)}
-    todo = [(s, t) for s, t in pairs if overwrite or s not in in_folders or not t.is_file()]
+    todo = [(s, t) for s, t in pairs if overwrite or s not in in_folders or not _is_there(s, t, scale)]
     for source, target in todo:
         check_target(source, target, overwrite)
     if len(todo) < len(pairs):
         print(f"{len(pairs) - len(todo)} of {len(pairs)} images are there already; --overwrite makes them anew")
     return todo
+
+
+def _is_there(source: Path, target: Path, scale: int) -> bool:
+    """Whether an image of a folder has been upscaled already. Raises ValueError for an output of another size."""
+    if not target.is_file():
+        return False
+    try:
+        with open_image(source) as image:
+            width, height = image.size
+    except (*UNREADABLE, Image.DecompressionBombError):
+        return False  # it is refused by name when its turn comes
+    try:
+        with open_image(target) as image:
+            found = image.size
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{target} is there already and is no image ({error}); remove it, or use --overwrite"
+        ) from error
+    sizes = {(width * scale, height * scale), (height * scale, width * scale)}  # EXIF may say that it is turned
+    if found not in sizes:
+        raise ValueError(
+            f"{target} is there already, of {found[0]} x {found[1]} pixels, which is not x{scale} of {source}: "
+            "--overwrite replaces it, another --output keeps it"
+        )
+    return True
 
 
 def run(options: argparse.Namespace) -> int:
@@ -134,9 +164,11 @@ def run(options: argparse.Namespace) -> int:
                     source, target, model, device=device, tile=tile, overwrite=options.overwrite
                 )
                 print(f"{source} -> {target}: {width} x {height}", flush=True)
-            except (ValueError, OSError) as error:
+            except Exception as error:  # one picture does not keep the others from being made
                 failed += 1
-                print(f"prffn: {error}", file=sys.stderr)
+                about = "" if str(source) in str(error) else f"{source}: "
+                kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+                print(f"prffn: {about}{kind}{error}", file=sys.stderr)
         return 1 if failed else 0
     except KeyboardInterrupt:
         print("prffn: stopped; no unfinished file is left behind", file=sys.stderr)

@@ -177,7 +177,7 @@ def test_unknown_settings_are_named(name, data):
 def test_wrong_numbers_of_seeds(value):
     assume(value is not None)
     for check in (lambda: variants("quick", {"a": {}}, seeds=value), lambda: check_parameters(seeds=value)):
-        with pytest.raises(ValueError, match="seeds must be a whole number from 1 on") as error:
+        with pytest.raises(ValueError, match="seeds must be") as error:
             check()
         assert repr(value) in str(error.value)
 

@@ -1,6 +1,7 @@
 """SwinIR-light (Liang et al.: SwinIR, Image Restoration Using Swin Transformer, ICCV Workshops 2021)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prffn.models.blocks import check_scale, initialise
@@ -13,7 +14,8 @@ class SwinIRLight(nn.Module):
     windows of 8 x 8, one sub-pixel conv as the upsampler: as published. 910,152 / 918,267 / 929,628 parameters at
     x2 / x3 / x4; its paper prints 878 / 886 / 897 K, which is without the position tables (32,400).
     groups, heads: fewer make it smaller; each head has 10 channels.
-    The input is padded to whole windows by reflection, so each side must be at least 5 pixels long.
+    The input is padded to whole windows, by reflection as published; a side below 5 pixels, which has not so many to
+    reflect, by repetition of its last pixel (our choice).
     drop_path: how often a layer is left out in training, increasing with the depth up to this (0.1 as published); the
     noise is from PyTorch's global state. Weights are drawn from `generator`: linear layers and position tables as
     published, from a normal distribution of standard deviation 0.02, biases at 0; convolutions as PyTorch draws them.
@@ -46,4 +48,8 @@ class SwinIRLight(nn.Module):
                     nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
 
     def forward(self, lr: Tensor) -> Tensor:
-        return self.network(lr)
+        height, width = lr.shape[2:]
+        if min(height, width) >= 5:
+            return self.network(lr)
+        padded = F.pad(lr, (0, max(0, 8 - width), 0, max(0, 8 - height)), mode="replicate")
+        return self.network(padded)[..., : height * self.scale, : width * self.scale]
