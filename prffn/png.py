@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -17,6 +18,13 @@ COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 SUB, UP, PAETH = 1, 2, 4
 LEVEL = 6  # of zlib, its default
 _PART = 1 << 20  # values filtered at a time (our choice)
+
+
+def png_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a PNG file as its header says them, however large; None if the file is no PNG."""
+    with path.open("rb") as file:
+        head = file.read(24)
+    return struct.unpack(">II", head[16:]) if len(head) == 24 and head.startswith(SIGNATURE) else None
 
 
 def write_png(

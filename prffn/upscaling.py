@@ -20,6 +20,7 @@ from prffn.inference import NonFiniteOutput, check_tiles, in_bands, upscale_tile
 from prffn.machine import pick_device
 from prffn.paths import atomic_write
 from prffn.photos import FORMATS, check_format, listed, read_photo, sr_bands, write_photo
+from prffn.png import png_size
 from prffn.pretrained import pretrained
 from prffn.training import progress_bar
 
@@ -120,9 +121,13 @@ def plan(sources: Sequence[Path], output: Path | None, scale: int, overwrite: bo
     in_folders = {source for folder in sources if folder.is_dir() for source in list_images(folder)}
     todo = [(s, t) for s, t in pairs if overwrite or s not in in_folders or not _is_there(s, t, scale)]
     for source, target in todo:
-        check_target(source, target, overwrite)
+        if source not in in_folders:
+            check_target(source, target, overwrite)
     if len(todo) < len(pairs):
-        print(f"{len(pairs) - len(todo)} of {len(pairs)} images are there already; --overwrite makes them anew")
+        print(
+            f"{len(pairs) - len(todo)} of {len(pairs)} images are there already, made by this network or another; "
+            "--overwrite makes them again"
+        )
     return todo
 
 
@@ -135,18 +140,13 @@ def _is_there(source: Path, target: Path, scale: int) -> bool:
             width, height = image.size
     except (*UNREADABLE, Image.DecompressionBombError):
         return False  # it is refused by name when its turn comes
-    try:
-        with open_image(target) as image:
-            found = image.size
-    except (*UNREADABLE, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{target} is there already and is no image ({error}); remove it, or use --overwrite"
-        ) from error
+    found = png_size(target)
     sizes = {(width * scale, height * scale), (height * scale, width * scale)}  # EXIF may say that it is turned
     if found not in sizes:
+        size = f"of {found[0]} x {found[1]} pixels" if found else "no PNG"
         raise ValueError(
-            f"{target} is there already, of {found[0]} x {found[1]} pixels, which is not x{scale} of {source}: "
-            "--overwrite replaces it, another --output keeps it"
+            f"{target} is there already, {size}, which is not x{scale} of {source}: --overwrite replaces it, another "
+            "--output keeps it"
         )
     return True
 
