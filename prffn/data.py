@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from prffn.config import unknown
@@ -104,20 +104,24 @@ class ImageSet:
         return len(self.images)
 
 
-def open_image(source: Path | IO[bytes]) -> ImageFile.ImageFile:
-    """An image file as Pillow opens it, its pixels not yet read; by its content it must be one of READABLE.
+def open_image(source: Path | IO[bytes], formats: tuple[str, ...] = READABLE) -> ImageFile.ImageFile:
+    """An image file as Pillow opens it, its pixels not yet read; by its content it must be one of the formats.
 
     Raises PIL.UnidentifiedImageError, an OSError, for anything else.
     """
-    return Image.open(source, formats=READABLE)
+    try:
+        return Image.open(source, formats=formats)
+    except UnidentifiedImageError:
+        raise UnidentifiedImageError(f"by its content it is not {' or '.join(formats)}") from None
 
 
 def read_image(path: Path) -> ImageArray:
     """Decodes an 8-bit image file to (H, W, 3) RGB, uint8. Gray and palette images become RGB; alpha is dropped; what
     EXIF says is turned is set upright.
 
-    Raises ValueError naming the file if it is damaged, no image, or of more than 8 bits or other colours than RGB.
-    Only PNG files have checksums: in another format damage may pass for another image.
+    Raises ValueError naming the file if it is damaged, no image, or of more than 8 bits or other colours than RGB, and
+    OSError if the system cannot read it. Only PNG files have checksums: in another format damage may pass for another
+    image.
     """
     try:
         check_png(path)
@@ -132,11 +136,18 @@ def read_image(path: Path) -> ImageArray:
                 image = file.convert("RGBA" if file.has_transparency_data else "RGB").convert("RGB")
                 return np.asarray(image if turn is None else image.transpose(turn))
     except (*UNREADABLE, Image.DecompressionBombError) as error:
+        raise_if_of_system(error, path)
         raise ValueError(f"{path} cannot be decoded as an image ({error}); replace the file") from error
     raise ValueError(
         f"{path}: images {unusable} are not supported; convert it to 8-bit RGB, for example with Pillow's "
         "Image.convert('RGB')"
     )
+
+
+def raise_if_of_system(error: Exception, path: Path) -> None:
+    """Raises OSError naming the file if the system could not read it (no permission, a broken disk)."""
+    if isinstance(error, OSError) and error.errno:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _orientation(file: Image.Image) -> int:

@@ -10,9 +10,10 @@ from typing import IO, Any
 
 import numpy as np
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 from scipy.ndimage import distance_transform_edt
 
-from prffn.data import IMAGE_SUFFIXES, TURNS, UNREADABLE, check_png, open_image
+from prffn.data import IMAGE_SUFFIXES, TURNS, UNREADABLE, check_png, open_image, raise_if_of_system
 from prffn.degradation import ImageArray, upscale_bicubic
 from prffn.png import SIGNATURE, write_png
 
@@ -39,6 +40,9 @@ DEEP = ("I;16", "I;16B", "I;16L")
 
 INCH = 0.0254
 """In metres: PNG files give pixels per metre."""
+
+NOT_KEPT = {"xmp": "XMP data", "photoshop": "IPTC data", "comment": "the comment"}
+"""By Pillow's name: what a file may say of itself and the SR image does not."""
 
 DESCRIPTIVE_TAGS = (
     "ImageDescription", "Make", "Model", "XResolution", "YResolution", "ResolutionUnit", "Software", "DateTime",
@@ -77,9 +81,10 @@ def read_photo(path: Path) -> Photo:
     """Decodes a file: gray, palette or RGB, with or without transparency.
 
     An image that EXIF says is turned is turned here, and its orientation set to 1: viewers that heed it and viewers
-    that do not then show the same. Of 16 bits a channel the upper 8 are read, and a note on stderr says so. The colours
-    of pixels that are fully transparent become those of the nearest visible ones, see `spread_colours`.
-    Raises FileNotFoundError, or ValueError naming the file if it is damaged, no image, animated, or of another kind.
+    that do not then show the same. The upper 8 of more bits are read, the first of several images, and no XMP data:
+    notes on stderr say so. The colours of pixels that are fully transparent become those of the nearest visible ones,
+    see `spread_colours`.
+    Raises OSError, or ValueError naming the file if it is damaged, no image, or of another kind.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no image {path}")
@@ -96,16 +101,18 @@ def read_photo(path: Path) -> Photo:
                     f"has the mode {file.mode}, not gray or RGB; convert it first, for example with "
                     f"ImageMagick: magick {path.name} -colorspace sRGB -depth 8 {path.stem}_rgb.png"
                 )
-            if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":  # MPO: a camera's JPEG with previews
-                raise _Unusable(f"holds {file.n_frames} images; save the one to be upscaled in a file of its own")  # type: ignore[attr-defined]
+            notes = [f"has {name}, left out" for key, name in NOT_KEPT.items() if file.info.get(key)]
+            if (frames := getattr(file, "n_frames", 1)) > 1 and file.format != "MPO":  # a camera's JPEG with previews
+                notes.append(f"holds {frames} images; the first is upscaled")
             gray = file.mode in ("1", "L", "LA", *DEEP) or "LA;16" in str(file.tile)  # Pillow calls it RGBA
-            if file.mode in DEEP or ";16" in str(file.tile):
-                print(f"prffn: {path} has 16 bits a channel; the upper 8 are upscaled", file=sys.stderr)
+            bits = 12 if ";12" in str(file.tile) else 16 if file.mode in DEEP or ";16" in str(file.tile) else 8
+            if bits > 8:
+                notes.append(f"has {bits} bits a channel; the upper 8 are upscaled")
             file.load()
             icc = file.info.get("icc_profile") or None
-            dpi = file.info.get("dpi")
             exif, orientation = _exif(file)
-            image = _upper_bits(file) if file.mode in DEEP else file
+            dpi = _dpi(file, orientation)
+            image = _upper_bits(file, bits) if bits > 8 else file
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         if orientation in TURNS:
             image = image.transpose(TURNS[orientation])
@@ -116,21 +123,46 @@ def read_photo(path: Path) -> Photo:
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large to be read at once ({error}); cut it into parts") from error
     except UNREADABLE as error:
+        raise_if_of_system(error, path)
         raise ValueError(f"{path} is damaged, or no image ({error}); replace the file") from error
     rgb, alpha = pixels[..., :3], pixels[..., 3] if pixels.shape[2] == 4 else None
     if alpha is not None:
         rgb = spread_colours(rgb, alpha)
-    equal = not gray and bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all())
+    seen = rgb if alpha is None else rgb[alpha > 0]
+    red, green, blue = (seen[..., channel] for channel in range(3))
+    equal = not gray and bool(seen.size and (red == green).all() and (green == blue).all())
+    for note in notes:
+        print(f"prffn: {path} {note}", file=sys.stderr)
     return Photo(rgb, alpha, gray, icc, exif, dpi, colour, equal)
 
 
-def _upper_bits(file: Image.Image) -> Image.Image:
-    """A gray image of 16 bits as one of 8, with alpha where one gray value stands for transparency."""
+def _upper_bits(file: Image.Image, bits: int) -> Image.Image:
+    """A loaded image of 12 or 16 bits as one of 8, with alpha where one gray value stands for transparency."""
+    clear = file.info.get("transparency")
+    if file.mode not in DEEP:  # of colours Pillow has read the upper 8 bits, but not of the transparent one
+        if isinstance(clear, tuple):
+            file.info["transparency"] = tuple(value >> 8 for value in clear)
+        return file
     values = np.asarray(file).astype(np.uint16)
-    image = Image.fromarray((values >> 8).astype(np.uint8))
-    if (clear := file.info.get("transparency")) is not None:
+    upper = (values >> (bits - 8)).astype(np.uint8)
+    if getattr(file, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0:  # a TIFF file in which 0 is white
+        upper = 255 - upper
+    image = Image.fromarray(upper)
+    if clear is not None:
         image.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return image
+
+
+def _dpi(file: Image.Image, orientation: int) -> tuple[float, float] | None:
+    """Pixels per inch as the file says them, across and down of the upright image; None where it says none."""
+    try:
+        across, down = (float(dots) for dots in file.info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    made_up = file.format in ("JPEG", "MPO") and not file.info.get("jfif_unit") and across == down == 72  # by Pillow
+    if made_up or not all(1 < dots < 2**16 for dots in (across, down)):  # 1: where a TIFF file says none
+        return None
+    return (down, across) if orientation >= 5 else (across, down)
 
 
 def _colour_chunks(path: Path) -> Iterator[tuple[bytes, bytes]]:
@@ -232,7 +264,7 @@ def write_photo(
             chunks[b"pHYs"] = struct.pack(">IIB", x, y, 1)
         write_png(file, bands, width, height, len(photo.mode), icc=photo.icc, exif=photo.exif, chunks=chunks)
         return
-    lost = [name.decode() for name, _ in photo.colour if b"sRGB" not in dict(photo.colour)]
+    lost = [] if photo.icc or b"sRGB" in dict(photo.colour) else [name.decode() for name, _ in photo.colour]
     lost += ["the resolution"] if photo.dpi and suffix == ".webp" else []
     if lost:
         print(f"prffn: a {suffix} file cannot hold {listed(lost)} of the image; a .png file can", file=sys.stderr)

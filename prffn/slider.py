@@ -70,7 +70,7 @@ CSS_DPI = 96
 def open_png(png: bytes) -> Image.Image:
     """The image, not yet decoded. Raises ValueError if the bytes are not a PNG."""
     try:
-        return open_image(io.BytesIO(png))
+        return open_image(io.BytesIO(png), ("PNG",))
     except OSError as error:
         raise ValueError(f"expected the bytes of a PNG, got {png[:8]!r}...") from error
 

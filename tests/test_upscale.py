@@ -176,14 +176,6 @@ def test_other_modes_are_refused_with_the_way_out(tmp_path, mode, suffix):
     assert not (tmp_path / "out.png").exists()
 
 
-@pytest.mark.parametrize("suffix", [".tif", ".webp", ".png"])
-def test_several_images_in_one_file_are_refused(tmp_path, suffix):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green")]
-    frames[0].save(tmp_path / f"in{suffix}", save_all=True, append_images=frames[1:])
-    with pytest.raises(ValueError, match="holds 2 images"):
-        upscale_file(tmp_path / f"in{suffix}", tmp_path / "out.png", Repeat())
-
-
 # What belongs to a photograph
 
 
