@@ -32,9 +32,9 @@ from prffn.candidates import (
 from prffn.models import PRFFN
 from prffn.models.blocks import MRCAB, RCAB
 from prffn.models.complexity import multi_adds, parameters
-from prffn.paths import atomic_write, reports_root, write_json
+from prffn.paths import atomic_write, reports_root
 from prffn.plots import save_figure
-from prffn.report import markdown, write_markdown
+from prffn.report import markdown, write_markdown, write_report
 
 LABEL = "counted here, exact: nothing was trained or timed"
 
@@ -301,7 +301,7 @@ def save_architecture(
         "tables": {heading: json.loads(table.to_json(orient="records")) for heading, table in flat.items()},
         "conclusion": conclusion,
     }
-    write_json(folder / f"{name}.json", content)
+    write_report(folder / f"{name}.json", content)
     sections = [
         f"# {title}",
         f"What is named `printed` is printed in the paper. All else: {LABEL}.",

@@ -9,13 +9,13 @@ from scipy import stats
 
 from prffn import paper
 from prffn.benchmark import PRINTED_SETS, SCALES, notes, scale_table, trained_row
-from prffn.claims import LABELS
+from prffn.claims import LABELS, protocol_of
 from prffn.costs import provenance_of
 from prffn.evaluations import Evaluations
 from prffn.models.comparison import MULTI_ADDS_BOUND, PARAMETER_BOUND
-from prffn.paths import atomic_write, reports_root, write_json
+from prffn.paths import atomic_write, reports_root
 from prffn.plots import save_figure
-from prffn.report import markdown, provenance_table, write_markdown
+from prffn.report import markdown, provenance_table, write_markdown, write_report
 from prffn.runs import Runs
 from prffn.timing import Timings
 
@@ -25,10 +25,8 @@ def benchmark_conclusion(table: pd.DataFrame, timings: Timings, runs: Runs) -> s
 
     table: from `compare_networks`.
     """
-    seeds = len(next(iter(runs.values())))
-    protocol = f"Profile {runs.profile}, {seeds} seed{'s' if seeds > 1 else ''}"
     return "\n".join([
-        f"{protocol}. Run times and trainings: {LABELS[runs.profile]}.",
+        f"{protocol_of(runs)}. Run times and trainings: {LABELS[runs.profile]}.",
         "",
         *(f"- {line}" for line in (_counts(table), _times(table), *_checkpoints(table), _best(table), _tsan(table),
                                    _trained(table, runs.profile))),
@@ -195,7 +193,7 @@ def save_benchmark(
         "evaluations": [record["key"] for record in evaluations.values()],
         "provenance": provenance.to_dict(),
     }
-    write_json(folder / f"{name}.json", content)
+    write_report(folder / f"{name}.json", content)
     sections = [
         f"# {title}",
         "Columns `printed`: printed in the paper. Parameters and multi-adds: counted on the kit's networks, of the "

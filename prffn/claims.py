@@ -1,6 +1,6 @@
 """Claims about a table as code over its records: each comes out as holds, does not hold, or not decided."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from statistics import median
 from typing import Any
 
@@ -29,6 +29,21 @@ LABELS = {
     "quick": "measured here at a far smaller protocol (profile quick), not a reproduction",
 }
 """What a number of each profile may be called. Numbers of the paper are called "printed"."""
+
+
+def seeds_of(rows: Mapping[str, Sized]) -> str:
+    """How many seeds the measured rows have: "5", or "1 to 5" where they differ; empty where no row has any.
+
+    rows: by label, what there is of each seed.
+    """
+    counts = {len(row) for row in rows.values()} - {0}
+    return " to ".join(map(str, sorted({min(counts), max(counts)}))) if counts else ""
+
+
+def protocol_of(runs: Runs) -> str:
+    """The profile and the number of seeds: "Profile cpu, 5 seeds"."""
+    seeds = seeds_of(runs) or "no"
+    return f"Profile {runs.profile}, {seeds} seed{'s' if seeds != '1' else ''}"
 
 
 def claims_greater(
@@ -109,14 +124,14 @@ def conclusion(runs: Runs, verdicts: pd.DataFrame) -> str:
 
     verdicts: from `claims_greater` or `claims_not_smaller`.
     """
-    seeds = len(next(iter(runs.values())))
-    lines = [f"Profile {runs.profile}, {seeds} seed{'s' if seeds > 1 else ''}: {LABELS[runs.profile]}.", ""]
+    label = LABELS[runs.profile] if runs.all() else "nothing was measured"
+    lines = [f"{protocol_of(runs)}: {label}.", ""]
     for claim, rows in verdicts.groupby(level="claim", sort=False):
         found = ", ".join(f"{verdict} on {image_set}" for (_, image_set), verdict in rows["verdict"].items())
         lines.append(f"- {claim}: {found}.")
     lines += [f"- {label}: not measured: {reason}." for label, reason in runs.not_measured.items()]
     lines.append("")
-    if seeds == 1:
+    if seeds_of(runs) == "1":
         lines.append("One seed has no interval: nothing can be decided with it.")
     elif reach := smallest_difference(verdicts.reset_index().to_dict("records")):
         lines.append(

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prffn.claims import LABELS
-from prffn.paths import atomic_write, reports_root, write_json
+from prffn.paths import atomic_write, reports_root
 from prffn.plots import STYLE, save_figure
-from prffn.report import markdown, write_markdown
+from prffn.report import markdown, write_markdown, write_report
 from prffn.timing import Timings
 
 ITERATIONS = 1000
@@ -152,7 +152,7 @@ def save_costs(name: str, timings: Timings, table: pd.DataFrame, conclusion: str
         "timings": timings.record["key"],
         "provenance": provenance_of(timings)["value"].to_dict(),
     }
-    write_json(folder / f"{name}.json", content)
+    write_report(folder / f"{name}.json", content)
     sections = [
         f"# {title}",
         f"Columns `printed`: printed in the paper. All others: {LABELS[timings.profile]}.",

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from prffn.claims import LABELS, NOT_MEASURED, conclusion
 from prffn.crop_plots import DPI
 from prffn.crops import BICUBIC, Crops, of_seed
-from prffn.paths import atomic_write, reports_root, write_json
+from prffn.paths import atomic_write, reports_root
 from prffn.plots import save_figure
-from prffn.report import markdown, provenance_table, write_markdown
+from prffn.report import markdown, provenance_table, write_markdown, write_report
 from prffn.runs import Runs
 from prffn.statistics import paired_interval, verdict_greater
 
@@ -99,7 +99,7 @@ def compare_losses(crops: Crops, claims: Mapping[str, tuple[str, str]], seeds: i
         for part, where in {"crop": "the crop", "image": "the whole image"}.items():
             row: dict[str, Any] = {"claim": text, "set": where}
             names = [[of_seed(label, seed) for seed in range(seeds)] for label in labels]
-            if any(name not in crops for group in names for name in group):
+            if not seeds or any(name not in crops for group in names for name in group):
                 rows.append({**row, "verdict": NOT_MEASURED})
                 continue
             first, second = ([crops[name]["figures"][part]["psnr_y"] for name in group] for group in names)
@@ -170,7 +170,7 @@ def save_crops(
         text = conclusion(runs, verdicts)
         content["verdicts"] = json.loads(verdicts.reset_index().to_json(orient="records"))
         content["runs"] = {label: [run.key for run in group] for label, group in runs.items()}
-    write_json(folder / f"{name}.json", content)
+    write_report(folder / f"{name}.json", content)
     missing = dict.fromkeys(method for crops in pictures for method in crops.missing)
     sections = [
         f"# {title}",

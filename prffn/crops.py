@@ -7,7 +7,6 @@ them stands.
 
 import base64
 import io
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +30,7 @@ from prffn.models.complexity import parameters
 from prffn.paths import reports_root
 from prffn.pictures import Picture
 from prffn.pretrained import pretrained, pretrained_path, settings_of_file
-from prffn.records import DamagedRecord, digest, read_record, save_record
+from prffn.records import digest, read_own_record, save_record
 from prffn.runs import Runs, load_record, run_key, trained_model
 from prffn.training import progress_bar
 
@@ -172,19 +171,7 @@ def _recorded(store: Path, shown: Picture) -> dict[str, dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        record = read_record(path)
-    except DamagedRecord as error:
-        warnings.warn(f"{error}; it is not used", stacklevel=3)
-        return None
-    if record["protocol"] != PROTOCOL:
-        return None
-    if record["key"] != _key(record["checksum"], record["region"], record["scale"], record["weights"]):
-        warnings.warn(f"{path} is not of the image and weights that it names; it is not used", stacklevel=3)
-        return None
-    return record
+    return read_own_record(path, PROTOCOL, lambda r: _key(r["checksum"], r["region"], r["scale"], r["weights"]))
 
 
 def _make(shown: Picture, method: str, weights: Weights | None, device: torch.device) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from prffn.machine import pick_device, provenance
 from prffn.metrics import evaluate
 from prffn.models import NETWORKS
 from prffn.paths import WEIGHTS_VARIABLE, reports_root, weights_root
-from prffn.records import DamagedRecord, digest, read_record, save_record
+from prffn.records import digest, read_own_record, save_record
 from prffn.runs import Runs, trained_model
 from prffn.training import progress_bar, weights_sha256
 
@@ -188,23 +188,11 @@ def _checksum(name: str) -> str | None:
 def _recorded(store: Path) -> list[dict[str, Any]]:
     """All valid records of this protocol, the oldest first: of several networks under one name the last one counts."""
     found = [record for path in sorted(store.glob("*.json")) if (record := _read(path))]
-    return sorted((r for r in found if r["protocol"] == PROTOCOL), key=lambda record: record["finished"])
+    return sorted(found, key=lambda record: record["finished"])
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        record = read_record(path)
-    except DamagedRecord as error:
-        warnings.warn(f"{error}; it is not used", stacklevel=3)
-        return None
-    if record["protocol"] == PROTOCOL and record["key"] != evaluation_key(
-        record["weights"], record["checksum"], record["scale"]
-    ):
-        warnings.warn(f"{path} is not of the weights and images that it names; it is not used", stacklevel=3)
-        return None
-    return record
+    return read_own_record(path, PROTOCOL, lambda r: evaluation_key(r["weights"], r["checksum"], r["scale"]))
 
 
 def _measure(subject: Subject, name: str, weights: Weights, device: torch.device) -> dict[str, Any] | None:

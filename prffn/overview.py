@@ -6,19 +6,19 @@ It says nothing that the JSON files of the reports, and the records that these n
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from prffn.claims import DIGITS, NOT_MEASURED, smallest_difference
+from prffn.claims import DIGITS, NOT_MEASURED, seeds_of, smallest_difference
 from prffn.config import check_profile
 from prffn.paths import RECORDED, atomic_write, checkout, reports_root
 from prffn.records import read_record
-from prffn.report import markdown
+from prffn.report import KIND, markdown
 
 VERDICTS = ("holds", "does not hold", "not decided", NOT_MEASURED)
 
@@ -63,11 +63,10 @@ class Report:
         made = self.content.get("provenance", {})
         return made.get("training", made)
 
-    @cached_property
+    @property
     def seeds(self) -> str:
-        """How many seeds each row of the table has: "5", or "3 to 5"."""
-        counts = sorted({len(keys) for keys in self.runs.values()})
-        return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else ""
+        """How many seeds the rows of the table have: "5", or "1 to 5"."""
+        return seeds_of(self.runs)
 
     def records(self) -> dict[str, list[Path]]:
         """Files of the runs' records by label, one for each seed."""
@@ -82,17 +81,22 @@ class Report:
 def reports_of(profile: str) -> list[Report]:
     """The reports of a profile: tables and figures in the paper's order, what goes beyond it, the rest, the structure.
 
-    A report is a JSON file with a title, its profile and the label of its numbers. Raises ValueError if there are none,
-    or naming the file that cannot be read.
+    A report is a JSON file of kind "report". One that names no kind is left out with a warning, another kind is none of
+    the overview's. Raises ValueError if there are none, or naming the file that cannot be read.
     """
     reports = []
     for path in sorted((reports_root() / check_profile(profile)).glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read ({error}): run its notebook again") from error
-        if isinstance(content, dict) and {"title", "profile", "label"} <= set(content):
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} cannot be read ({error}): run its notebook again, or move the file") from error
+        kind = content.get("kind") if isinstance(content, dict) else None
+        if kind == KIND and not {"title", "profile", "label"} <= set(content):
+            raise ValueError(f"{path} lacks the title, profile or label of a report: run its notebook again")
+        if kind == KIND:
             reports.append(Report(path, content))
+        elif kind is None:
+            warnings.warn(f"{path} is no report of this version and is left out: run its notebook again", stacklevel=2)
     if not reports:
         raise ValueError(f"no reports in {reports_root() / profile}: python -m prffn reports --profile {profile}")
     return sorted(reports, key=lambda report: _place(report.name))
@@ -106,13 +110,21 @@ def _place(name: str) -> tuple[int, int, str]:
 
 
 def benchmarks() -> list[Path]:
-    """The benchmarks' reports, reports/bench/*.md, which belong to no profile."""
-    return sorted((reports_root() / "bench").glob("*.md"))
+    """The benchmarks' reports, reports/bench/*.md with the record beside each, which belong to no profile."""
+    return [page for page in sorted((reports_root() / "bench").glob("*.md")) if page.with_suffix(".json").is_file()]
+
+
+def read_text(path: Path) -> str:
+    """A text in UTF-8. Raises ValueError naming the file that is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text ({error}): write it again") from error
 
 
 def heading_of(path: Path) -> str:
     """The heading of a Markdown file: its first line. Raises ValueError where that is something else."""
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    first = read_text(path).partition("\n")[0]
     if not first.startswith("# "):
         raise ValueError(f"{path} must begin with a heading such as '# Time and memory', got {first[:40]!r}")
     return first.removeprefix("# ")

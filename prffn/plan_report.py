@@ -223,6 +223,7 @@ def save_plan(plan: Plan, gpus: int) -> str:
         "planned": datetime.now(UTC).date().isoformat(),
     }
     write_json(folder / "plan.json", {
+        "kind": "plan",
         "title": title,
         "profile": plan.profile,
         "label": f"estimated from a short measurement on {device_label(plan)}",

@@ -31,8 +31,10 @@ def save_figure(figure: Figure, path: Path, **options: Any) -> None:
 def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
     """Gain over the baseline for each label: means with 95 % intervals, each seed a dot; printed gains dashed grey.
 
-    table: from `compare`. Returns the axis.
+    table: from `compare`. Where no row has a gain, the figure says so. Returns the axis.
     """
+    if _without_gains(ax, table):
+        return ax
     gains = table.dropna(subset=["gain"])
     labels = list(dict.fromkeys(gains.index.get_level_values("label")))
     place = {label: n for n, label in enumerate(labels)}
@@ -48,7 +50,7 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
             rows = gains.loc[name]
             x = [place[label] + 0.16 * (n - (len(sets) - 1) / 2) for label in rows.index]
             error = None
-            if "low" in rows and rows["low"].notna().all():
+            if "low" in rows and rows["low"].notna().any():  # one seed has no interval
                 error = [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
             ax.errorbar(x, rows["gain"], yerr=error, fmt="o", color=colours[n], capsize=3,
                         label=f"{name}, measured here")  # fmt: skip
@@ -64,11 +66,23 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
     return ax
 
 
+def _without_gains(ax: Axes, table: pd.DataFrame) -> bool:
+    """Whether no row has a gain, which the empty axis then says."""
+    if "gain" in table:
+        return False
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, "no gain was measured", ha="center", va="center", transform=ax.transAxes)
+    return True
+
+
 def plot_gain_grid(ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]], image_set: str) -> Axes:
     """Gains over the baseline on one set: the rows of `grid` down the axis, its columns in colours.
 
-    table: from `compare`. The scale is linear within 0.1 dB and logarithmic beyond. Returns the axis.
+    table: from `compare`. The scale is linear within 0.1 dB and logarithmic beyond. Where no row has a gain, the figure
+    says so. Returns the axis.
     """
+    if _without_gains(ax, table):
+        return ax
     gains, names = table.loc[image_set], list(grid)
     with plt.style.context(STYLE):
         colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]

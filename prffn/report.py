@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from prffn.claims import DIGITS, LABELS, NOT_MEASURED, conclusion, digits_of
+from prffn.claims import DIGITS, LABELS, NOT_MEASURED, conclusion, digits_of, seeds_of
 from prffn.paths import atomic_write, reports_root, write_json
 from prffn.plots import save_figure
 from prffn.runs import Runs, image_sets
@@ -64,20 +64,16 @@ def compare(
     return table[columns + seeds_last].round(digits_of(metric))
 
 
-def bicubic_psnr(runs: Runs, image_set: str, metric: str = "psnr_y") -> float:
-    """Bicubic's mean figure on a set, from the records."""
-    record = next(iter(runs.all().values())).record
-    values = record["bicubic"][image_set][metric]
-    return sum(values) / len(values)
-
-
 def compare_with_bicubic(runs: Runs, digits: int = 3) -> pd.DataFrame:
     """PSNR-Y in dB of bicubic upscaling, and of the worst and the best run, for each set: have the networks learnt?"""
     rows = []
     for image_set in image_sets(runs):
-        psnr: list[float] = [run.mean(image_set) for run in runs.all().values()]  # type: ignore[misc]
-        bicubic = bicubic_psnr(runs, image_set)
-        rows.append({"set": image_set, "bicubic": bicubic, "worst run": min(psnr), "best run": max(psnr)})
+        row: dict[str, Any] = dict.fromkeys(("bicubic", "worst run", "best run"), NOT_MEASURED)
+        if measured := list(runs.all().values()):
+            psnr: list[float] = [run.mean(image_set) for run in measured]  # type: ignore[misc]
+            bicubic = float(np.mean(measured[0].record["bicubic"][image_set]["psnr_y"]))
+            row = {"bicubic": bicubic, "worst run": min(psnr), "best run": max(psnr)}
+        rows.append({"set": image_set, **row})
     return pd.DataFrame(rows).set_index("set").round(digits)
 
 
@@ -102,6 +98,8 @@ def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]]) -> pd.
     """
 
     def cell(gain: pd.Series) -> str:
+        if pd.isna(gain.get("gain")):
+            return NOT_MEASURED
         interval = f" [{gain['low']:+.3f}, {gain['high']:+.3f}]" if pd.notna(gain.get("low")) else ""
         return f"{gain['gain']:+.3f}{interval}"
 
@@ -116,17 +114,19 @@ def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]]) -> pd.
 def provenance_table(runs: Runs) -> pd.DataFrame:
     """What was measured where and how, read off the records: one column of values."""
     records = [run.record for run in runs.all().values()]
+    if not records:
+        return pd.DataFrame({"value": {"profile": runs.profile, "runs": NOT_MEASURED}})
 
     def distinct(values: Iterable[Any]) -> str:
         return ", ".join(sorted({str(value) for value in values}))
 
-    first = records[0]["settings"]
+    sizes = [(record["settings"]["model.channels"], record["settings"]["model.groups"]) for record in records]
     made = [record["provenance"] for record in records]
     rows = {
         "profile": runs.profile,
-        "runs": f"{len(records)}, seeds: {len(next(iter(runs.values())))}",
+        "runs": f"{len(records)}, seeds: {seeds_of(runs)}",
         "training images": distinct(record["settings"]["data.train"] for record in records),
-        "network": f"channels: {first['model.channels']}, groups: {first['model.groups']}",
+        "network": distinct(f"channels: {channels}, groups: {groups}" for channels, groups in sizes),
         "scale": distinct(f"x{record['settings']['data.scale']}" for record in records),
         "parameters": distinct(f"{record['parameters']:,}" for record in records),
         "steps": _steps(runs),
@@ -156,6 +156,15 @@ def _steps(runs: Runs) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
+KIND = "report"
+"""What a report's JSON file says it is: other JSON files may lie beside it, such as a plan."""
+
+
+def write_report(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a report's JSON file; `overview.reports_of` knows it by its kind. content: with title, profile, label."""
+    write_json(path, {"kind": KIND, **content})
+
+
 def save(
     name: str,
     runs: Runs,
@@ -183,7 +192,7 @@ def save(
         "runs": {label: [run.key for run in group] for label, group in runs.items()},
         "provenance": provenance_table(runs)["value"].to_dict(),
     }
-    write_json(folder / f"{name}.json", content)
+    write_report(folder / f"{name}.json", content)
     sections = [
         f"# {title}",
         f"Column `printed`: printed in the paper. All others: {LABELS[runs.profile]}.",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from prffn.config import SHIPPED, Experiment, check_profile, fields_of, setting
+from prffn.config import PROFILES, SHIPPED, Experiment, check_profile, experiment, fields_of, setting
 from prffn.data import set_checksum, set_label
 from prffn.joint import announce
 from prffn.losses.backbone import BackboneUnavailable, backbone_sha256
@@ -162,8 +162,10 @@ class Runs(Mapping[str, list[Run]]):
 
 
 def image_sets(runs: Runs) -> list[str]:
-    """The sets on which the runs were evaluated, in their order."""
-    return list(next(iter(runs.all().values())).record["evaluation"])
+    """The sets on which the runs were evaluated, in their order; where no run was measured, those of the profile."""
+    for run in runs.all().values():
+        return list(run.record["evaluation"])
+    return [set_label(name) for name in experiment(PROFILES[runs.profile]).data.evaluation]
 
 
 def ensure(

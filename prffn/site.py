@@ -15,12 +15,14 @@ import mistune
 from mistune.core import BlockState
 
 from prffn.config import check_profile
-from prffn.overview import VERDICTS, benchmarks, files, heading_of, overview, page_path, reports_of, slug
+from prffn.overview import VERDICTS, benchmarks, files, heading_of, overview, page_path, read_text, reports_of, slug
 from prffn.paths import atomic_write, reports_root
 from prffn.slider import image_html, sliders
 
 STYLE = Path(__file__).parent / "site.css"
 SCRIPT = Path(__file__).parent / "site.js"
+GENERATOR = '<meta name="generator" content="prffn">'
+"""By this line the site knows its own pages in the folder."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,15 @@ def site_folder(profile: str) -> Path:
 
 
 def write_site(profile: str) -> Path:
-    """Writes all pages of a profile; those of reports that are gone are removed. Returns the path of the first."""
+    """Writes all pages of a profile; its own of reports that are gone are removed. Returns the path of the first."""
     folder = site_folder(check_profile(profile))
     pages = pages_of(profile)
     for page in pages:
         with atomic_write(folder / page.name, "w") as file:
             file.write(html_page(page, pages, profile))
     for stale in set(folder.glob("*.html")) - {folder / page.name for page in pages}:
-        stale.unlink()
+        if GENERATOR.encode() in stale.read_bytes():
+            stale.unlink()
     return folder / pages[0].name
 
 
@@ -59,10 +62,10 @@ def pages_of(profile: str) -> list[Page]:
         source = report.file(".md")
         if source.is_file():
             links = files(report, source.parent, page=os.path.relpath(index, source.parent))
-            text = f"{source.read_text(encoding='utf-8')}\n## Files\n\n{links}\n"
+            text = f"{read_text(source)}\n## Files\n\n{links}\n"
             pages.append(Page(f"{report.name}.html", report.title, source, text, sliders(report)))
     for source in benchmarks():
-        pages.append(Page(f"bench_{source.stem}.html", heading_of(source), source, source.read_text(encoding="utf-8")))
+        pages.append(Page(f"bench_{source.stem}.html", heading_of(source), source, read_text(source)))
     return pages
 
 
@@ -80,6 +83,7 @@ def html_page(page: Page, pages: list[Page], profile: str) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+{GENERATOR}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy"
@@ -138,7 +142,10 @@ class Html(mistune.HTMLRenderer):
         return super().link(text, path + hash_sign + anchor, title)
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
-        return image_html((self.base / url).read_bytes(), mistune.util.unescape(text))
+        try:
+            return image_html((self.base / url).read_bytes(), mistune.util.unescape(text))
+        except ValueError as error:
+            raise ValueError(f"{self.base / url}: {error}") from error
 
     def heading(self, text: str, level: int, **attributes: object) -> str:
         plain = mistune.util.unescape(mistune.util.striptags(text))

@@ -31,13 +31,14 @@ from prffn.crops import (
     weights_of_losses,
 )
 from prffn.degradation import downscale, upscale_bicubic
-from prffn.evaluations import Weights
+from prffn.evaluations import Weights, ensure_evaluations
 from prffn.inference import upscale
 from prffn.metrics import psnr_y, ssim_y
 from prffn.models import PRFFN, build
+from prffn.paths import reports_root
 from prffn.pictures import EMBEDDED, Picture, find_image, picture
 from prffn.plots import new_figure
-from prffn.records import digest
+from prffn.records import digest, save_record
 from prffn.runs import ensure
 from prffn.training import weights_sha256
 
@@ -248,6 +249,16 @@ class TestRecords:
         record_path(first, "net").write_text(json.dumps({"sha256": digest(content), **content}))
         with pytest.warns(UserWarning, match="not of the image and weights that it names"):
             assert ensure_crops(small, ["net"], {}, "quick").missing == ["net"]
+
+    @pytest.mark.parametrize("foreign", [{}, {"protocol": 1, "weights": "w", "checksum": "c"}], ids=str)
+    def test_a_record_of_another_kind_is_named_and_not_used(self, small, foreign):
+        """A timing, say, that was copied into the wrong folder: whole by its checksum."""
+        for store in ("crops", "evaluations"):
+            save_record(reports_root() / "quick" / store, "k", {"key": "k", **foreign})
+        with pytest.warns(UserWarning, match="crops/k.json is a record of another kind .* it is not used"):
+            assert list(ensure_crops(small, [], {}, "quick")) == [BICUBIC]
+        with pytest.warns(UserWarning, match="evaluations/k.json is a record of another kind .* it is not used"):
+            assert not ensure_evaluations({}, (), "quick")
 
     def test_another_protocol_is_another_key(self, small, monkeypatch):
         ensure_crops(small, [], {}, "quick")

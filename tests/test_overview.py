@@ -12,6 +12,7 @@ from prffn.claims import smallest_difference
 from prffn.overview import claim_table, overview, reports_of, signed, slug, write_overview
 from prffn.paths import REPORTS_VARIABLE, write_json
 from prffn.records import save_record
+from prffn.report import write_report
 
 COMMITTED = CHECKOUT / "reports" / "README.md"
 STUDY = CHECKOUT / "reports" / "cpu"
@@ -42,8 +43,7 @@ def test_every_link_leads_somewhere(committed):
 def test_every_verdict_of_the_study_is_on_the_page(committed):
     """Each cell with its numbers, found by claim and column in the section of its report; no report is left out."""
     sections = dict(re.findall(r"^### (.+?)\n\n(\|.+?)\n\n", committed, re.M | re.S))
-    for path in STUDY.glob("*.json"):
-        content = json.loads(path.read_text())
+    for content in (report.content for report in reports_of("cpu")):
         assert content["title"] in committed
         if "verdicts" not in content:
             continue
@@ -131,7 +131,8 @@ def test_anchors_are_githubs():
 
 
 def report(folder: Path, name: str, **more: object) -> None:
-    write_json(folder / f"{name}.json", {"title": f"Title of {name}", "profile": "quick", "label": "measured", **more})
+    content = {"title": f"Title of {name}", "profile": "quick", "label": "measured", **more}
+    write_report(folder / f"{name}.json", content)
 
 
 @pytest.fixture
@@ -173,6 +174,8 @@ def test_a_page_by_hand(folder):
     write_json(folder / "timings" / "t1.json", {})
     (folder.parent / "bench").mkdir()
     (folder.parent / "bench" / "b.md").write_text("# A benchmark\n")
+    (folder.parent / "bench" / "b.json").write_text("{}")
+    (folder.parent / "bench" / "NOTES.md").write_text("no benchmark, and no heading")
     text = write_overview("quick").read_text()
     assert (folder / "README.md").read_text() == text
     for line in (
@@ -190,7 +193,7 @@ def test_a_page_by_hand(folder):
         "profile: quick; seeds: 1; smallest difference: 0.100 dB on the crop; scale: x4.",
         "[JSON](fig7_d.json), [records of crops](crops), [records of runs](#records-of-fig7_d)",
         "| Title of table6_c | measured | [JSON](table6_c.json), [record of timings](timings/t1.json) |",
-        "- [A benchmark](../bench/b.md)",
+        "- [A benchmark](../bench/b.md), [JSON](../bench/b.json)",
         "| y | [k3](runs/k3.json) | [gone](runs/gone.json) |",
     ):
         assert line in text.splitlines()
@@ -206,11 +209,22 @@ def test_what_cannot_be_read_is_named(folder, capsys):
     assert re.search(r"table1_a.json cannot be read .*: run its notebook again", capsys.readouterr().err)
 
 
-def test_other_json_files_are_no_reports(folder):
-    for name, content in {"list": [1], "settings": {"title": "A"}}.items():
-        write_json(folder / f"{name}.json", content)
+FIELDS = {"title": "A", "profile": "quick", "label": "measured"}
+
+
+@pytest.mark.parametrize("content", [[1], {"title": "A"}, {**FIELDS, "runs": [1]}], ids=str)
+def test_a_json_file_of_no_kind_is_named_and_left_out(folder, content):
+    """The last one has all fields of a report but its kind."""
+    write_json(folder / "other.json", content)
     report(folder, "table1_a")
-    assert [found.name for found in reports_of("quick")] == ["table1_a"]
+    with pytest.warns(UserWarning, match=r"quick/other.json is no report of this version and is left out"):
+        assert [found.name for found in reports_of("quick")] == ["table1_a"]
+
+
+def test_a_report_that_lacks_its_title_is_named(folder):
+    write_report(folder / "table1_a.json", {})
+    with pytest.raises(ValueError, match=r"table1_a.json lacks the title, profile or label .*: run its notebook again"):
+        reports_of("quick")
 
 
 def test_the_command_writes_the_page(folder, capsys):
@@ -229,7 +243,7 @@ def test_reports_end_with_the_pages(folder, monkeypatch, capsys):
     assert capsys.readouterr().out.endswith(f"web pages: {folder / 'html' / 'index.html'}\n")
 
 
-def test_the_readmes_table_counts_the_verdicts():
+def test_the_readmes_table_counts_the_verdicts(committed):
     """Each row's cell "holds / does not hold / not decided", from the report that the row links."""
     readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
     found = set()
@@ -240,4 +254,4 @@ def test_the_readmes_table_counts_the_verdicts():
         cell = re.split(r" ?\| ?", line)[3]
         assert cell == (" / ".join(map(str, counts)) if verdicts else ""), name
         found |= {name, *others}
-    assert found == {path.stem for path in STUDY.glob("*.json")} - {"plan"}
+    assert found == {report.name for report in reports_of("cpu")}

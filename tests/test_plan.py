@@ -14,7 +14,7 @@ from conftest import CHECKOUT, tiny_settings
 
 from prffn import plan as planning
 from prffn import timing
-from prffn.__main__ import main
+from prffn.__main__ import main, write_pages
 from prffn.config import CONTINUED, PROFILES, experiment, variants
 from prffn.machine import device_name
 from prffn.notebook import experiments_of
@@ -22,6 +22,7 @@ from prffn.paths import cache_root, reports_root
 from prffn.plan import Estimate, Plan, PlannedRun, TrainingCase, asked_runs, cost, estimate, make_plan
 from prffn.plan_report import costs_table, duration, makespan_table, missing_sets, runs_table, save_plan, totals
 from prffn.records import save_record
+from prffn.report import write_report
 from prffn.runs import checkpoint_path, run_key, settings_of
 from prffn.schedule import chains, lower_bound, makespan, schedule
 from prffn.training import save_checkpoint, train
@@ -382,6 +383,17 @@ class TestCommandLine:
         assert content["makespan"][0]["makespan (s)"] == pytest.approx(seconds)
         assert 4 * content["makespan"][3]["makespan (s)"] >= seconds
         assert "architecture" in content["totals"]["notebooks that train nothing"]
+
+    @pytest.mark.filterwarnings("error")
+    def test_the_pages_that_come_after_a_plan_do_not_take_it_for_a_report(self, measured, capsys):
+        """The end of `reports`, which comes after all training."""
+        assert main(["plan", "table5_region_size", "--profile", "paper", "--device", "cpu"]) == 0
+        write_report(reports_root() / "paper" / "table5_region_size.json", {
+            "title": "Table 5", "profile": "paper", "label": "measured", "runs": {"S = 16": ["k"]},
+        })  # fmt: skip
+        capsys.readouterr()
+        assert write_pages("paper") == 0
+        assert "Plan of profile" not in (reports_root() / "paper" / "README.md").read_text()
 
     def test_plans_the_notebooks_that_are_named(self, measured, capsys):
         assert main(["plan", "table5_region_size", "--seeds", "1", "--device", "cpu"]) == 0

@@ -161,6 +161,56 @@ def test_what_has_no_runs_is_not_measured_and_says_why():
     assert "- with: not measured: no backbone." in conclusion(runs, verdicts)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [((0, 5), "5 seeds"), ((5, 1), "1 to 5 seeds"), ((1, 5, 0), "1 to 5 seeds"), ((0, 1), "1 seed"), ((), "no seeds")],
+)
+def test_the_seeds_of_all_measured_rows_are_counted(seeds, text):
+    """Whichever row is the first, and whether or not it was measured."""
+    runs = made_up({f"row {n}": [[30.0]] * count for n, count in enumerate(seeds)})
+    nothing = pd.DataFrame({"claim": [], "verdict": []}).set_index("claim")
+    assert conclusion(runs, nothing).startswith(f"Profile quick, {text}: ")
+    if seeds:
+        row = report.provenance_table(runs).loc["runs", "value"]
+        assert row == f"{sum(seeds)}, seeds: {text.removesuffix(' seeds').removesuffix(' seed')}"
+
+
+def test_nothing_measured_is_said_in_tables_figures_and_sentences(tmp_path):
+    """Two rows, neither with a run: on the profile's image set."""
+    runs = made_up({"none": [], "with": []})
+    runs.not_measured |= {"none": "no backbone", "with": "no backbone"}
+    table = compare(runs, {"with": 32.0}, baseline="none")
+    assert table["mean"].to_dict() == dict.fromkeys(
+        [("embedded_val", "none"), ("embedded_val", "with")], "not measured"
+    )
+    verdicts = claims_greater(runs, {"it helps": ("with", "none")})
+    grid = {"a": {"w": "with"}}
+    assert gain_grid(table, grid).iloc[0, 0] == "not measured"
+    figure, ax = new_figure()
+    assert [text.get_text() for text in plot_gains(ax, table).texts] == ["no gain was measured"]
+    _, other = new_figure()
+    assert [text.get_text() for text in plot_gain_grid(other, table, grid, "embedded_val").texts] == [
+        "no gain was measured"
+    ]
+    save("t", runs, table, verdicts, figure, title="T")
+    lines = (tmp_path / "reports" / "quick" / "t.md").read_text().splitlines()
+    for line in ("Profile quick, no seeds: nothing was measured.", "- it helps: not measured on embedded_val.",
+                 "- with: not measured: no backbone.", "| runs | not measured |",
+                 "| embedded_val | not measured | not measured | not measured |"):  # fmt: skip
+        assert line in lines
+
+
+def test_a_row_with_one_seed_takes_no_interval_from_the_others():
+    """Gains 1 with two seeds, whose interval is [1, 1], and 0.5 with one."""
+    runs = made_up({"none": [[20.0], [30.0]], "one": [[20.5]], "two": [[21.0], [31.0]]})
+    table = compare(runs, {}, baseline="none")
+    _, ax = new_figure()
+    (bars,) = plot_gains(ax, table).containers
+    one, two = bars.lines[2][0].get_segments()
+    assert len(one) == 0
+    assert two[:, 1].tolist() == [1.0, 1.0]
+
+
 def test_what_was_not_measured_is_said_to_be_so():
     table = compare(made_up(RUNS), {}, baseline="none", metric="lpips")
     assert set(table["mean"]) == {"not measured"}

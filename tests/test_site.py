@@ -18,9 +18,10 @@ from PIL import Image
 from skimage import data as skimage_data
 
 from prffn.__main__ import main
-from prffn.paths import REPORTS_VARIABLE, write_json
+from prffn.paths import REPORTS_VARIABLE
 from prffn.pictures import picture
 from prffn.records import save_record
+from prffn.report import write_report
 from prffn.site import write_site
 from prffn.slider import slider
 
@@ -89,7 +90,7 @@ def pages(study: Path) -> dict[str, Element]:
 
 
 def test_every_report_has_a_page_and_every_page_is_linked(study, pages):
-    names = {f"{path.stem}.html" for path in (study / "cpu").glob("*.json")}
+    names = {f"{path.stem}.html" for path in (study / "cpu").glob("*.md") if path.stem not in ("README", "plan")}
     names |= {f"bench_{path.stem}.html" for path in (study / "bench").glob("*.md")}
     assert names | {"index.html"} <= set(pages)
     linked = {a.attributes["href"] for a in pages["index.html"].all("main")[0].all("a")}
@@ -207,7 +208,7 @@ def quick(tmp_path: Path) -> Path:
     folder = tmp_path / "reports" / "quick"
     evil = "<script>alert(1)</script> & \"<b>\" <img src='http://example.org/x.png'>"
     claim = {"claim": evil, "set": "<i>s</i>", "difference": 0.1, "verdict": "holds"}
-    write_json(folder / "table1_a.json", {"title": evil, "profile": "quick", "label": evil, "verdicts": [claim]})
+    write_report(folder / "table1_a.json", {"title": evil, "profile": "quick", "label": evil, "verdicts": [claim]})
     (folder / "table1_a.md").write_text(
         f"# {evil}\n\n{evil}\n\n| {evil} |\n| --- |\n| {evil} |\n\n[x](javascript:alert(1))\n\n![{evil}](a.png)\n"
     )
@@ -229,14 +230,24 @@ def test_text_stays_text(quick):
 
 
 def test_pages_of_reports_that_are_gone_are_removed(quick):
+    """Those that the site has written: a page that somebody has put there stays."""
     write_site("quick")
+    (quick / "html" / "mine.html").write_text("<p>mine</p>")
     (quick / "table2_b.json").write_text((quick / "table1_a.json").read_text())
     (quick / "table2_b.md").write_text("# B\n")
     write_site("quick")
-    assert {path.name for path in (quick / "html").iterdir()} == {"index.html", "table1_a.html", "table2_b.html"}
+    kept = {"index.html", "mine.html", "table2_b.html"}
+    assert {path.name for path in (quick / "html").iterdir()} == kept | {"table1_a.html"}
     (quick / "table1_a.json").unlink()
     write_site("quick")
-    assert {path.name for path in (quick / "html").iterdir()} == {"index.html", "table2_b.html"}
+    assert {path.name for path in (quick / "html").iterdir()} == kept
+
+
+@pytest.mark.parametrize(("file", "expected"), [("table1_a.md", "is not a text"), ("a.png", "the bytes of a PNG")])
+def test_a_damaged_file_is_named(quick, file, expected):
+    (quick / file).write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=f"{file}.*{expected}"):
+        write_site("quick")
 
 
 def test_the_pages_are_the_same_each_time(quick):
@@ -317,7 +328,7 @@ def test_crops_of_a_report_come_from_their_records(quick):
             "figures": {"crop": {"psnr_y": psnr, "ssim_y": 0.9}}, "checksum": "of another image",
         })  # fmt: skip
         keys.append(f"k{n}")
-    write_json(quick / "fig8_a.json", {"title": "Figure 8", "label": "measured", "profile": "quick", "crops": keys})
+    write_report(quick / "fig8_a.json", {"title": "Figure 8", "label": "measured", "profile": "quick", "crops": keys})
     (quick / "fig8_a.md").write_text("# Figure 8\n\nText.\n\n## Conclusion\n")
     write_site("quick")
     page = parsed((quick / "html" / "fig8_a.html").read_text())
@@ -340,7 +351,7 @@ def test_hr_is_shown_where_its_image_is_at_hand(quick):
             "key": key, "image": image, "scale": 3, "region": region, "method": "bicubic", "checksum": shown.checksum,
             "figures": {"crop": {"psnr_y": 30, "ssim_y": 0.9}}, "png": base64.b64encode(png(24, 36)).decode(),
         })  # fmt: skip
-    write_json(
+    write_report(
         quick / "fig8_a.json", {"title": "Figure 8", "label": "measured", "profile": "quick", "crops": ["k0", "k1"]}
     )
     (quick / "fig8_a.md").write_text("# Figure 8\n")

@@ -313,7 +313,7 @@ def test_a_record_under_the_key_of_other_weights_is_not_used(weights, photo_fold
     del content["sha256"]
     content["weights"] = "f" * 64
     path.write_text(json.dumps({"sha256": digest(content), **content}))
-    with pytest.warns(UserWarning, match="is not of the weights and images that it names"):
+    with pytest.warns(UserWarning, match="is not of the image and weights that it names"):
         assert not ensure_evaluations({}, sets, "quick", device="cpu")
 
 
