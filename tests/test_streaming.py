@@ -1,6 +1,7 @@
 """The streaming L_contr, in PyTorch and in C, against the reference in float64: values, gradients, memory, and the
 places it is used in."""
 
+import contextlib
 import functools
 import math
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from prffn import paths
 from prffn.losses import fused, pairs, streaming
@@ -56,7 +58,7 @@ def contrast(request):
     """The loss in PyTorch and in C."""
     if request.param == "compiled":
         needs_a_c_compiler()
-    return functools.partial(streaming_pixel_contrast, fused=request.param == "compiled")
+    return functools.partial(public_pixel_contrast, implementation=request.param)
 
 
 def named(arguments: dict) -> str:
@@ -252,7 +254,7 @@ def test_the_gradient_is_scaled_and_can_be_asked_for_again(contrast, arguments):
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[5]], ids=named)
-def test_only_the_gradients_that_are_needed(contrast, arguments, negatives, monkeypatch):
+def test_only_the_gradients_that_are_needed(contrast, arguments, negatives):
     """Gradient for SR alone, for HR alone, for none: the same numbers, and no graph where none is asked for."""
     sr, hr = images("8 bit", 1, 3, 8, 9)
     loss, of_sr, of_hr = with_gradients(contrast, sr, hr, 16, negatives=negatives, **arguments)
@@ -263,35 +265,102 @@ def test_only_the_gradients_that_are_needed(contrast, arguments, negatives, monk
         torch.testing.assert_close((x if first else y).grad, expected)
         assert (y if first else x).grad is None
         assert torch.equal(value.detach(), loss)
-    asked = []
-    stream, in_c = streaming._stream, fused._contrast
-    monkeypatch.setattr(streaming, "_stream", lambda *args: asked.append(args[-2:]) or stream(*args))
-    monkeypatch.setattr(fused, "_contrast", lambda *args: asked.append(args[-2:]) or in_c(*args))
-    with torch.no_grad():
+    with torch.no_grad(), Operations() as operations:
         value = contrast(sr.clone().requires_grad_(), hr, 16, negatives=negatives, **arguments)
-    assert set(asked) == {(False, False)}
+    assert {args[-2:] for args in operations.of_prffn} == {(False, False)}
     assert not value.requires_grad
     assert torch.equal(value, loss)
 
 
-def test_no_second_derivatives(contrast):
-    """create_graph=True would take the gradient for a constant: that is an error, not a wrong number."""
-    sr, hr = images("random", 1, 3, 8, 8)
-    sr.requires_grad_()
-    with pytest.raises(RuntimeError, match="cannot be differentiated twice.*implementation='reference'"):
-        torch.autograd.grad(contrast(sr, hr, 16), sr, create_graph=True)
-    torch.autograd.grad(pixel_contrast(sr, hr, 16), sr, create_graph=True)
+@pytest.mark.parametrize("compile", [lambda f: f, functools.partial(torch.compile, backend="aot_eager")])
+def test_transforms_of_torch_func(contrast, compile):
+    """First derivatives and batches, alone and together, are those of plain autograd; what the closed form has not,
+    derivatives in forward mode and second ones, by either route, is refused, never 0."""
+    sr, hr = images("random", 2, 3, 9, 10)
+    pairs = [(x[None], y[None]) for x, y in zip(sr, hr, strict=True)]
+    sr, hr = sr[:, None], hr[:, None]
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return contrast(x, y, 16)
+
+    def penalty(x: Tensor) -> Tensor:
+        return torch.func.grad(loss)(x, hr[0]).square().sum()
+
+    losses, *gradients = (torch.stack(found) for found in zip(*(with_gradients(loss, *p) for p in pairs), strict=True))
+    torch.testing.assert_close(compile(torch.func.vmap(loss))(sr, hr), losses)
+    found = compile(torch.func.vmap(torch.func.grad(loss, argnums=(0, 1))))(sr, hr)
+    torch.testing.assert_close(found, tuple(gradients))
+    batch = sr.clone().requires_grad_()
+    (of_sr,) = torch.autograd.grad(compile(torch.func.vmap(loss))(batch, hr).sum(), batch)
+    torch.testing.assert_close(of_sr, gradients[0])
+
+    refused = functools.partial(pytest.raises, RuntimeError)
+    with refused(match="in forward mode: use implementation='reference'"):
+        compile(lambda x, y: torch.func.jvp(loss, (x, y), (x, y)))(sr[0], hr[0])
+    with refused(match="twice: use implementation='reference'"):
+        torch.func.grad(penalty)(sr[0])
+    x = sr[0].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(contrast(x, hr[0], 16), x, create_graph=True)
+    with refused(match="twice: use implementation='reference'"):
+        gradient.square().sum().backward()
 
 
-class _Allocations(torch.utils._python_dispatch.TorchDispatchMode):
-    """The most bytes that tensors made inside it held at one time, as seen at each operation's return."""
+@pytest.mark.parametrize("implementation", ["streaming", "compiled", "reference"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_tensors_without_values(implementation, dtype, device):
+    """Meta tensors, and the fake ones of torch.compile and export: the loss is a scalar, the gradients have the images'
+    shape and type. They have no memory, which C code would read."""
+    make = functools.partial(torch.rand, 1, 3, 9, 10, dtype=dtype, device=device)
+    for arguments in (RATIO, FORMS[2], FORMS[4], FORMS[8], {**FORMS[5], "negatives": "both"}):
+        with FakeTensorMode() if device == "cpu" else contextlib.nullcontext():
+            sr, hr = (make().requires_grad_() for _ in range(2))
+            loss = public_pixel_contrast(sr, hr, 16, implementation=implementation, **arguments)
+            loss.backward()
+        assert (loss.shape, loss.dtype) == ((), torch.promote_types(dtype, torch.float32))
+        assert all(type(found) is type(sr.detach()) and found.device == sr.device for found in (loss.detach(), sr.grad))
+        assert all((x.grad.shape, x.grad.dtype) == (x.shape, dtype) for x in (sr, hr))
+
+
+def test_c_code_gets_no_tensor_of_another_device(contrast):
+    """The device of new tensors may be set to any: what C writes to is in memory all the same."""
+    pair = images("random", 1, 3, 9, 10)
+    expected = with_gradients(contrast, *pair, 16)
+    with torch.device("meta"):
+        found = with_gradients(contrast, *pair, 16)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    with pytest.raises(RuntimeError, match="values in memory, got .*meta"):
+        fused._address(pair[0].to("meta"))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported(contrast, strict):
+    class Loss(nn.Module):
+        def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+            return contrast(sr, hr, 16)
+
+    pair = images("random", 1, 3, 9, 10)
+    program = torch.export.export(Loss(), pair, strict=strict)
+    other = images("near", 1, 3, 9, 10)
+    assert torch.equal(program.module()(*other), contrast(*other, 16))
+
+
+class Operations(torch.utils._python_dispatch.TorchDispatchMode):
+    """The arguments of the kit's own operators; the most bytes that tensors made inside it, and inside those, held at
+    one time, as seen at each operation's return."""
 
     def __init__(self) -> None:
         super().__init__()
         self.live: dict[int, int] = {}
         self.peak = 0
+        self.of_prffn: list[tuple] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "prffn":
+            self.of_prffn.append(args)
+            operator = {"contrast": fused._contrast, "stream": streaming._stream}[func._opname]
+            with self:
+                return operator._init_fn(*args)
         out = func(*args, **(kwargs or {}))
         for tensor in torch.utils._pytree.tree_leaves(out):
             if isinstance(tensor, Tensor):
@@ -318,7 +387,7 @@ def test_memory(contrast, arguments):
             kept.append(tensor.nbytes)
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _Allocations() as memory:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), Operations() as memory:
             contrast(sr, hr, region_size, **arguments)
         assert sum(kept) <= 2 * sr.nbytes
         assert memory.peak < 16 * 2**20
@@ -339,8 +408,8 @@ def test_autocast(contrast, arguments):
     assert model.weight.grad.abs().max() > 0
 
 
-def test_inside_a_compiled_step(contrast, monkeypatch):
-    """Model and loss in one graph, in which the loss is one operator and not a loop: the same loss and gradients."""
+def test_inside_a_compiled_step(contrast):
+    """Model and loss in one graph: the same loss and gradients."""
     _, hr = images("random", 1, 3, 8, 8)
     torch.manual_seed(0)
     model = nn.Conv2d(3, 3, 3, padding=1)
@@ -351,8 +420,6 @@ def test_inside_a_compiled_step(contrast, monkeypatch):
     expected = step(hr)
     (reference,) = torch.autograd.grad(expected, model.weight)
     torch._dynamo.reset()
-    monkeypatch.setattr(streaming, "_stream", None)  # what the operator stands for cannot be traced
-    monkeypatch.setattr(fused, "_contrast", None)
     loss = torch.compile(step, fullgraph=True, backend="aot_eager")(hr)
     (gradient,) = torch.autograd.grad(loss, model.weight)
     torch.testing.assert_close(loss, expected)
@@ -373,7 +440,7 @@ def by_fused_distances(sr: Tensor, hr: Tensor, region_size: int, *, temperature:
     """The loss as "compiled" computes it on a GPU for L1 distances."""
     totals, count = [], 0
     for x, y in zip(regions(sr, region_size), regions(hr, region_size), strict=True):
-        totals.append(streaming._Streamed.apply(x, y, "fused l1", temperature, 0.0, negatives))
+        totals.append(fused.closed_form("stream", x, y, "fused l1", temperature, negatives))
         count += x.shape[0] * x.shape[1]
     return torch.stack(totals).sum() / count
 
@@ -487,18 +554,17 @@ def test_threads_change_nothing():
         assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
 
 
-def test_the_c_code_is_what_is_called(monkeypatch):
+def test_the_c_code_is_what_is_called():
     """For all forms, but for the ratio in regions that are better sorted."""
     needs_a_c_compiler()
-    called = []
-    original = fused._contrast
-    monkeypatch.setattr(fused, "_contrast", lambda *args: called.append(args[2:4]) or original(*args))
     pair = images("random", 1, 3, 64, 64)
-    for size in (16, 4096):
-        for arguments in (FORMS[0], FORMS[1], FORMS[4], FORMS[7], FORMS[10]):
-            COMPILED(*pair, region_size=size, **arguments)
+    with Operations() as operations:
+        for size in (16, 4096):
+            for arguments in (FORMS[0], FORMS[1], FORMS[4], FORMS[7], FORMS[10]):
+                COMPILED(*pair, region_size=size, **arguments)
     forms = ["l1", "squared", "cosine", "dot"]
-    assert called == [(16, "ratio"), *((16, form) for form in forms), *((4096, form) for form in forms)]
+    expected = [(4, "ratio"), *((4, form) for form in forms), *((64, form) for form in forms)]
+    assert [args[2:4] for args in operations.of_prffn if len(args) == 8] == expected
 
 
 @pytest.mark.parametrize("arguments", [RATIO, FORMS[2], FORMS[5], FORMS[8], FORMS[11]], ids=named)
@@ -517,7 +583,7 @@ def test_images_of_other_types(contrast, arguments):
     """HR takes SR's type; whole numbers are refused, not read as if they were floating."""
     sr, hr = images("random", 1, 3, 8, 8)
     assert contrast(sr, hr.double(), 16, **arguments) == contrast(sr, hr, 16, **arguments)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(TypeError):
         contrast((255 * sr).to(torch.uint8), (255 * hr).to(torch.uint8), 16, **arguments)
 
 

@@ -84,6 +84,9 @@ def pixel_contrast(
     if sr.shape != hr.shape or sr.ndim != 4 or not sr.numel():
         shapes = f"{tuple(sr.shape)} and {tuple(hr.shape)}"
         raise ValueError(f"sr and hr must both be (N, C, H, W), not empty, got {shapes}")
+    if sr.dtype in (torch.float16, torch.bfloat16):
+        sr = sr.float()
+    hr = hr.to(sr.dtype)
     if implementation != "reference":
         from prffn.losses.streaming import streaming_pixel_contrast  # it imports this module
 
@@ -98,12 +101,9 @@ def pixel_contrast(
             negatives=negatives,
             fused=implementation == "compiled",
         )
-    if sr.dtype in (torch.float16, torch.bfloat16):
-        sr = sr.float()
-    hr = hr.to(sr.dtype)
 
     losses: list[Tensor] = []
-    with torch.autocast(sr.device.type, enabled=False):  # whose matrix products would round to half precision
+    with torch.autocast(autocast_device(sr), enabled=False):  # whose matrix products would round to half precision
         for x, y in zip(regions(sr, region_size), regions(hr, region_size), strict=True):
             if x.shape[1] == 1:
                 continue  # no negatives
@@ -183,6 +183,11 @@ def check_arguments(
     for name, number in (("temperature", temperature), ("epsilon", epsilon)):
         if isinstance(number, bool) or not isinstance(number, Real) or not 0 < number <= sys.float_info.max:
             raise ValueError(f"{name} must be a positive number, got {number!r}")
+
+
+def autocast_device(image: Tensor) -> str:
+    """The kind of device by which to turn autocast off; meta tensors, which have shapes but no values, know none."""
+    return "cpu" if image.device.type == "meta" else image.device.type
 
 
 def regions(image: Tensor, region_size: int) -> Iterator[Tensor]:

@@ -1,7 +1,8 @@
 """L_contr on the CPU in C: compiles fused.c for the images' channels and type when first wanted, and calls it.
 
 It does in two passes over an anchor's candidates, in cache, what PyTorch does in a dozen over a tile of scores. No
-OpenMP: a second runtime beside PyTorch's would wait for cores that PyTorch's threads still hold.
+OpenMP: a second runtime beside PyTorch's would wait for cores that PyTorch's threads still hold. PyTorch calls it as an
+operator of its own, so that C never gets a tensor without numbers, as torch.compile, export and meta tensors have them.
 """
 
 import ctypes
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from prffn.paths import CACHE_VARIABLE, atomic_write, cache_root
 
@@ -42,11 +44,12 @@ def fused_pixel_contrast(
     """`pixel_contrast` for images that `is_for` takes, and arguments already checked. Returns a scalar.
 
     kind: one of FORMS. parameter: tau, or epsilon of the ratio.
-    Raises RuntimeError where no C compiler works, or if asked for second derivatives.
+    Raises RuntimeError where no C compiler works, or if asked for second or forward-mode derivatives.
     """
-    if sr.shape[0] * sr.shape[2] * sr.shape[3] == _alone(sr, region_size):
+    side = min(math.isqrt(region_size), max(2, *sr.shape[2:]))  # a larger one, which C may not hold, cuts no otherwise
+    if sr.shape[0] * sr.shape[2] * sr.shape[3] == _alone(sr, side):
         raise ValueError(f"no pixel of images of shape {tuple(sr.shape)} has another pixel in its region")
-    return _Fused.apply(sr, hr, region_size, kind, parameter, negatives).to(sr.dtype)
+    return closed_form("contrast", sr, hr, side, kind, parameter, negatives).to(sr.dtype)
 
 
 @functools.cache
@@ -59,71 +62,108 @@ def works() -> bool:
     return True
 
 
-def _alone(image: Tensor, region_size: int) -> int:
+def _alone(image: Tensor, side: int) -> int:
     """How many pixels are alone in their region: those in a corner cut off by both borders."""
-    side = math.isqrt(region_size)
     return image.shape[0] if image.shape[2] % side == image.shape[3] % side == 1 else 0
 
 
-class _Fused(torch.autograd.Function):
-    """Mean loss of two batches of images, (N, C, H, W). Backward scales the gradients that forward found."""
+def closed_form(operator: str, x: Tensor, y: Tensor, *settings: Any) -> Tensor:
+    """Return the loss of x and y, a scalar, from an operator of torch.ops.prffn that also returns its two gradients."""
+    return _call(x, y, *settings, x.requires_grad, y.requires_grad, operator)[0]
+
+
+def _call(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    if not torch.compiler.is_compiling():
+        return ClosedForm.apply(*arguments)
+    if forward_ad._current_level >= 0:  # torch.compile takes no Function's `jvp`; the operator's own would be 0
+        raise _needs_reference("in forward mode")
+    return getattr(torch.ops.prffn, arguments[-1])(*arguments[:-1])
+
+
+class ClosedForm(torch.autograd.Function):
+    """Calls the operator; backward scales the gradients that it returned."""
 
     @staticmethod
-    def forward(ctx: Any, sr: Tensor, hr: Tensor, *settings: Any) -> Tensor:
-        contrast = _contrast_as_operator if torch.compiler.is_compiling() else _contrast
-        loss, grad_sr, grad_hr = contrast(sr, hr, *settings, *ctx.needs_input_grad[:2])
-        ctx.save_for_backward(grad_sr, grad_hr)
-        return loss
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return getattr(torch.ops.prffn, arguments[-1])(*arguments[:-1])
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        return *scaled_gradients(ctx, scale), None, None, None, None
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor | None, *of_gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        if any(gradient is not None for gradient in of_gradients):
+            raise _needs_reference("twice")
+        wanted = ctx.needs_input_grad
+        saved = zip(ctx.saved_tensors, wanted, strict=False)
+        found = (grad * scale if needed and scale is not None else None for grad, needed in saved)
+        return *found, *[None] * len(wanted[2:])
+
+    @staticmethod
+    @torch._disable_dynamo  # by itself it would be compiled with gradients of the gradients
+    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, y: Tensor, *rest: Any) -> Any:
+        *settings, with_x, with_y, operator = rest
+        results = []
+        for n in range(info.batch_size):
+            a, b = (t if dim is None else t.select(dim, n) for t, dim in zip((x, y), in_dims, strict=False))
+            wanted = with_x or a.requires_grad, with_y or b.requires_grad
+            results.append(_call(a, b, *settings, *wanted, operator))
+        return tuple(torch.stack(found) for found in zip(*results, strict=True)), (0, 0, 0)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> None:
+        raise _needs_reference("in forward mode")
 
 
-def scaled_gradients(ctx: Any, scale: Tensor) -> list[Tensor | None]:
-    """The two gradients that forward saved, times that of the loss; None where not wanted."""
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True
-        raise RuntimeError(
-            "the streaming L_contr cannot be differentiated twice: for create_graph=True use implementation='reference'"
-        )
-    wanted = zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True)
-    return [grad * scale if needed else None for grad, needed in wanted]
+def _needs_reference(how: str) -> RuntimeError:
+    return RuntimeError(
+        f"the streaming and the compiled L_contr cannot be differentiated {how}: use implementation='reference'"
+    )
 
 
+@torch.library.custom_op("prffn::contrast", mutates_args=())
 def _contrast(
-    sr: Tensor, hr: Tensor, region_size: int, kind: str, parameter: float, negatives: str, with_sr: bool, with_hr: bool
+    sr: Tensor, hr: Tensor, side: int, kind: str, parameter: float, negatives: str, with_sr: bool, with_hr: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean loss, in float64, and its gradients for sr and hr, empty where not wanted."""
     sr, hr = sr.contiguous(), hr.contiguous()
-    loss, grad_sr, grad_hr = _outputs(sr, hr, region_size, kind, parameter, negatives, with_sr, with_hr)
+    loss, grad_sr, grad_hr = _outputs(sr, hr, side, kind, parameter, negatives, with_sr, with_hr)
     n, channels, height, width = sr.shape
-    side = min(math.isqrt(region_size), max(2, height, width))  # a larger one, which C may not hold, cuts no otherwise
-    losses = torch.zeros(n * math.ceil(height / side) * math.ceil(width / side), dtype=torch.float64)
-    anchors = n * height * width - _alone(sr, region_size)
+    losses = sr.new_zeros(n * math.ceil(height / side) * math.ceil(width / side), dtype=torch.float64)
+    anchors = n * height * width - _alone(sr, side)
     failed = _library(channels, sr.dtype == torch.float64).contrast(
-        *(tensor.data_ptr() for tensor in (sr, hr)),
-        *(grad.data_ptr() if grad.numel() else None for grad in (grad_sr, grad_hr)),
-        losses.data_ptr(),
+        *(_address(tensor) for tensor in (sr, hr, grad_sr, grad_hr, losses)),
         *(n, height, width, side),
         *(FORMS.index(kind), NEGATIVES[negatives], parameter, 1 / anchors),
         min(torch.get_num_threads(), len(losses)),
     )
     if failed:
-        raise MemoryError(f"no memory for a region of {region_size} pixels")
+        raise MemoryError(f"no memory for regions of {side} x {side} pixels")
     return loss.copy_(losses.sum() / anchors), grad_sr, grad_hr
 
 
+@_contrast.register_fake
 def _outputs(
-    sr: Tensor, hr: Tensor, region_size: int, kind: str, parameter: float, negatives: str, with_sr: bool, with_hr: bool
+    sr: Tensor, hr: Tensor, side: int, kind: str, parameter: float, negatives: str, with_sr: bool, with_hr: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The tensors that `_contrast` returns, not yet filled."""
     grad_sr, grad_hr = (sr.new_empty(sr.shape if wanted else (0,)) for wanted in (with_sr, with_hr))
     return sr.new_empty((), dtype=torch.float64), grad_sr, grad_hr
 
 
-# To torch.compile it is one step.
-_contrast_as_operator = torch.library.custom_op("prffn::contrast", _contrast, mutates_args=())
-_contrast_as_operator.register_fake(_outputs)
+_contrast.register_autograd(ClosedForm.backward, setup_context=ClosedForm.setup_context)
+
+
+def _address(tensor: Tensor) -> int | None:
+    """Where the CPU finds the values of a tensor; None for an empty one, which C takes as not wanted."""
+    if not tensor.numel():
+        return None
+    address = tensor.data_ptr() if tensor.device.type == "cpu" else 0
+    if not address:
+        raise RuntimeError(f"the compiled L_contr needs values in memory, got {type(tensor)}, {tensor.device}")
+    return address
 
 
 @functools.cache

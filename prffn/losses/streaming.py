@@ -26,7 +26,7 @@ from prffn.losses.contrast import (
     Similarity,
     regions,
 )
-from prffn.losses.fused import fused_pixel_contrast, is_for, scaled_gradients
+from prffn.losses.fused import ClosedForm, closed_form, fused_pixel_contrast, is_for
 from prffn.losses.pairs import Distances, FusedDistances, Products, at_once
 
 BLOCK = 2**17  # values of a block of regions (our choice)
@@ -55,16 +55,13 @@ def streaming_pixel_contrast(
     Memory is that of a few copies of the images, whatever the region. fused: on the CPU, take the C code of fused.py
     where it is faster; elsewhere let torch.compile fuse the L1 distances of "infonce", the one form whose time goes
     into passes over the scores.
-    Raises RuntimeError if asked for second derivatives, or if the compiler does not work here.
+    Raises RuntimeError if asked for second or forward-mode derivatives, or if the compiler does not work here.
     """
-    if sr.dtype in (torch.float16, torch.bfloat16):
-        sr = sr.float()
-    hr = hr.to(sr.dtype)
     if not torch.is_grad_enabled():
         sr, hr = sr.detach(), hr.detach()  # no gradient to work out
-    kind: str = "ratio" if form == "ratio" else similarity
+    kind, parameter = ("ratio", epsilon) if form == "ratio" else (str(similarity), temperature)
     if fused and is_for(sr, hr) and not (form == "ratio" and region_size > SORTED):
-        return fused_pixel_contrast(sr, hr, region_size, kind, epsilon if form == "ratio" else temperature, negatives)
+        return fused_pixel_contrast(sr, hr, region_size, kind, parameter, negatives)
     if fused and kind == "l1":
         kind = "fused l1"
 
@@ -75,43 +72,29 @@ def streaming_pixel_contrast(
             continue  # no negatives
         count += x.shape[0] * x.shape[1]
         if kind == "cosine":
-            totals.append(_Streamed.apply(_directions(x), _directions(y), "dot", temperature, epsilon, negatives))
+            totals.append(closed_form("stream", _directions(x), _directions(y), "dot", parameter, negatives))
         else:
-            totals.append(_Streamed.apply(x, y, kind, temperature, epsilon, negatives))
+            totals.append(closed_form("stream", x, y, kind, parameter, negatives))
     if not totals:
         raise ValueError(f"no pixel of images of shape {tuple(sr.shape)} has another pixel in its region")
     return (torch.stack(totals).sum() / count).to(sr.dtype)
 
 
-class _Streamed(torch.autograd.Function):
-    """Sum of the losses of all anchors, (R, S, C), (R, S, C) -> (). Backward scales the gradients forward found."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, *settings: Any) -> Tensor:
-        stream = _stream_as_operator if torch.compiler.is_compiling() else _stream
-        loss, grad_x, grad_y = stream(x, y, *settings, *ctx.needs_input_grad[:2])
-        ctx.save_for_backward(grad_x, grad_y)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        return *scaled_gradients(ctx, scale), None, None, None, None
-
-
+@torch.library.custom_op("prffn::stream", mutates_args=())  # to a compiler one step, not a loop of a thousand
 def _stream(
-    x: Tensor, y: Tensor, kind: str, temperature: float, epsilon: float, negatives: str, with_x: bool, with_y: bool
+    x: Tensor, y: Tensor, kind: str, parameter: float, negatives: str, with_x: bool, with_y: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, and its gradients for x and y, (R, S, C), empty where not wanted."""
-    loss, grad_x, grad_y = _outputs(x, y, kind, temperature, epsilon, negatives, with_x, with_y)
+    """Sum of the losses of all anchors, and its gradients for x and y, (R, S, C), empty where not wanted."""
+    loss, grad_x, grad_y = _outputs(x, y, kind, parameter, negatives, with_x, with_y)
     step = max(1, at_once(x, BLOCK) // (x.shape[1] * x.shape[2]))
     with torch.autocast(x.device.type, enabled=False):
         loss.zero_()
         for start in range(0, x.shape[0], step):
             block = slice(start, start + step)
             if kind == "ratio":
-                found = _ratio(x[block], y[block], epsilon, negatives, with_x, with_y)
+                found = _ratio(x[block], y[block], parameter, negatives, with_x, with_y)
             else:
-                found = _infonce(x[block], y[block], kind, temperature, negatives, with_x, with_y)
+                found = _infonce(x[block], y[block], kind, parameter, negatives, with_x, with_y)
             loss += found[0]
             if with_x:
                 grad_x[block] = found[1]
@@ -120,8 +103,9 @@ def _stream(
     return loss, grad_x, grad_y
 
 
+@_stream.register_fake
 def _outputs(
-    x: Tensor, y: Tensor, kind: str, temperature: float, epsilon: float, negatives: str, with_x: bool, with_y: bool
+    x: Tensor, y: Tensor, kind: str, parameter: float, negatives: str, with_x: bool, with_y: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The tensors that `_stream` returns, not yet filled."""
     loss = torch.empty((), dtype=_wide(x), device=x.device)
@@ -129,9 +113,7 @@ def _outputs(
     return loss, grad_x, grad_y
 
 
-# To a compiler the loop over blocks is one step, not a thousand.
-_stream_as_operator = torch.library.custom_op("prffn::stream_pixel_contrast", _stream, mutates_args=())
-_stream_as_operator.register_fake(_outputs)
+_stream.register_autograd(ClosedForm.backward, setup_context=ClosedForm.setup_context)
 
 
 def _wide(x: Tensor) -> torch.dtype:

@@ -2,13 +2,19 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from prffn.config import LossConfig
 from prffn.losses import fused
-from prffn.losses.contrast import pixel_contrast
+from prffn.losses.contrast import Implementation, pixel_contrast
 from prffn.losses.perceptual import csd_loss, perceptual_loss
+
+
+def implementation_for(device: torch.device) -> Implementation:
+    """The implementation of L_contr with which a training on this device computes it."""
+    return "compiled" if device.type == "cpu" and fused.works() else "streaming"
 
 
 def loss_terms(
@@ -34,7 +40,7 @@ def loss_terms(
             temperature=config.temperature,
             epsilon=config.epsilon,
             negatives=config.negatives,
-            implementation="compiled" if sr.device.type == "cpu" and fused.works() else "streaming",  # the same to 1e-6
+            implementation=implementation_for(sr.device),
         )
     if config.perceptual_weight:
         terms["perceptual"] = perceptual_loss(sr, hr, config.backbone)
