@@ -3,7 +3,7 @@
 `from prffn import PixelContrastLoss` needs nothing but torch.
 """
 
-from prffn.losses.contrast import PixelContrastLoss, pixel_contrast
+from prffn.losses import PixelContrastLoss, pixel_contrast
 
 __version__ = "0.1.0"
 __all__ = ["PixelContrastLoss", "pixel_contrast"]

@@ -14,17 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from prffn.losses.backbone import BackboneName
-from prffn.losses.contrast import (
-    EPSILON,
-    FORM,
-    NEGATIVES,
-    SIMILARITY,
-    TEMPERATURE,
-    Form,
-    Negatives,
-    Similarity,
-    check_arguments,
-)
+from prffn.losses.contrast import Contrast
 from prffn.models.prffn import Variant
 from prffn.paths import whole_number
 
@@ -40,6 +30,8 @@ class _Settings:
             value = getattr(self, f.name)
             plain = tuple(map(_plain, value)) if isinstance(value, tuple) else _plain(value)
             object.__setattr__(self, f.name, plain)
+        if isinstance(self, Contrast):
+            Contrast.__post_init__(self)
 
 
 def _plain(value: Any) -> Any:
@@ -69,14 +61,10 @@ class ModelConfig(_Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig(_Settings):
+class LossConfig(_Settings, Contrast):
+    """L = L_1 + lambda_c L_contr + ...; L_contr is defined by the settings of `Contrast`, such as loss.region_size."""
+
     contrast_weight: float = 0.1                    # lambda_c, printed (Table 3); 0 is L_1 alone
-    region_size: int = 64                           # S, printed (Table 5)
-    form: Form = FORM                               # our choice, argued in losses/contrast.py, as are the next four
-    similarity: Similarity = SIMILARITY             # of the form infonce
-    temperature: float = TEMPERATURE                # tau of the form infonce
-    epsilon: float = EPSILON                        # of the form ratio
-    negatives: Negatives = NEGATIVES
     perceptual_weight: float = 0.0                  # of L_perc (Table 2); its weight is not printed
     csd_weight: float = 0.0                         # of L_CSD (Table 2); its weight is not printed
     backbone: BackboneName = "vgg19"                # of both, our choice: that of their published definitions
@@ -312,8 +300,6 @@ def check(e: Experiment) -> None:
         raise ValueError(
             f"training.initial 'interpolating' needs model.channels of 3 or more, for RGB; got {e.model.channels!r}"
         )
-    loss = e.loss
-    check_arguments(loss.region_size, loss.form, loss.similarity, loss.temperature, loss.epsilon, loss.negatives)
 
 
 def _check_value(name: str, value: Any, kind: Any) -> None:

@@ -13,13 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 from torch import nn
 
 from prffn.config import Experiment, LossConfig, unknown
 from prffn.data import EMBEDDED_SETS, image_set, read_image
 from prffn.degradation import ImageArray, downscale, mod_crop, upscale_bicubic
 from prffn.inference import upscale
+from prffn.losses import contrast as losses
 from prffn.machine import threads_for
 from prffn.metrics import psnr_y, ssim_y
 from prffn.models.complexity import parameters
@@ -148,24 +148,17 @@ def region_at(result: Upscaled, row: int, column: int, loss: LossConfig | None =
     top, left = row - row % side, column - column % side
     sr, hr = (image[top : top + side, left : left + side] for image in (result.sr, result.hr))
     anchor = row - top, column - left
-    scores = -((sr[anchor] / 255 - hr / 255) ** 2).sum(axis=2) / loss.temperature
-    logarithms = scores - logsumexp(scores)
-    return Region(sr, hr, anchor, np.exp(logarithms), -float(logarithms[anchor]))
+    x, y = (torch.from_numpy(image.reshape(1, -1, 3) / 255) for image in (sr, hr))
+    own = anchor[0] * hr.shape[1] + anchor[1]
+    scores = losses.similarities(x[:, own : own + 1], y, loss.similarity)[0, 0] / loss.temperature
+    weights = scores.softmax(0).numpy().reshape(hr.shape[:2])
+    return Region(sr, hr, anchor, weights, float(scores.logsumexp(0) - scores[own]))
 
 
 def contrast_map(result: Upscaled, loss: LossConfig | None = None) -> NDArray[np.float64]:
-    """Each SR pixel's term of L_contr, (H, W): as `Region.loss`, 0 at the borders where no whole region fits."""
-    loss = LossConfig() if loss is None else loss
-    side = math.isqrt(loss.region_size)
-    height, width = result.hr.shape[:2]
-    terms = np.zeros((height, width))
-    for top in range(0, height - side + 1, side):
-        for left in range(0, width - side + 1, side):
-            x, y = (i[top : top + side, left : left + side].reshape(-1, 3) / 255 for i in (result.sr, result.hr))
-            scores = -((x[:, None] - y) ** 2).sum(axis=2) / loss.temperature  # (S, S)
-            here = logsumexp(scores, axis=1) - scores.diagonal()
-            terms[top : top + side, left : left + side] = here.reshape(side, side)
-    return terms
+    """Each SR pixel's term of L_contr, (H, W), in regions cut short by the border too; NaN for one alone in its own."""
+    sr, hr = (torch.from_numpy(image / 255).permute(2, 0, 1)[None] for image in (result.sr, result.hr))
+    return losses.contrast_map(sr, hr, loss or LossConfig())[0].numpy()
 
 
 def plot_contrast_map(ax: Axes, terms: NDArray[np.float64]) -> Axes:

@@ -24,17 +24,8 @@ from torch import Tensor
 from prffn.config import check_profile
 from prffn.convolutions import conv_calls
 from prffn.inference import MEMORY_FORMAT
-from prffn.losses.contrast import (
-    EPSILON,
-    FORM,
-    SIMILARITY,
-    TEMPERATURE,
-    Form,
-    Implementation,
-    Similarity,
-    pixel_contrast,
-    regions,
-)
+from prffn.losses import Implementation, pixel_contrast
+from prffn.losses.contrast import Contrast, Form, Similarity, regions
 from prffn.machine import peak_memory_mb, pick_device, provenance, reset_peak_memory
 from prffn.models import PRFFN
 from prffn.models.prffn import Variant
@@ -56,9 +47,9 @@ class LossCase:
     """
 
     region_size: int
-    form: Form = FORM
-    similarity: Similarity = SIMILARITY
-    temperature: float = TEMPERATURE
+    form: Form = Contrast.form
+    similarity: Similarity = Contrast.similarity
+    temperature: float = Contrast.temperature
     implementation: Implementation | Literal["compiled reference", "matmul or cdist"] = "streaming"
     batch: int = 16
     seconds: float = 1.0
@@ -107,9 +98,9 @@ class StepCase:
     """
 
     region_size: int | None = None
-    form: Form = FORM
-    similarity: Similarity = SIMILARITY
-    temperature: float = TEMPERATURE
+    form: Form = Contrast.form
+    similarity: Similarity = Contrast.similarity
+    temperature: float = Contrast.temperature
     implementation: Implementation = "streaming"
     batch: int = 16
     steps: int = 3
@@ -260,7 +251,7 @@ def by_library(
             distances = torch.cdist(x, y, p=1)  # (R, S, S)
             positive = distances.diagonal(dim1=1, dim2=2)
             mean = (distances.sum(dim=2) - positive) / (x.shape[1] - 1)
-            losses.append((positive / (mean + EPSILON)).flatten())
+            losses.append((positive / (mean + Contrast.epsilon)).flatten())
             continue
         if similarity == "l1":
             scores = -torch.cdist(x, y, p=1)

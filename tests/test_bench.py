@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prffn import bench, bench_inference, timing
-from prffn.losses.contrast import pixel_contrast
+from prffn.losses import pixel_contrast
 from prffn.timing import InferenceCase, LossCase, StepCase, ensure_timings, measure_in_turns
 
 

@@ -145,10 +145,10 @@ class TestPictures:
         ("region", "error", "message"),
         [
             ((20, 30, 10, 24), ValueError, "10 pixels high and 24 wide: SSIM needs at least 11 x 11"),
-            ((20, 30, 16), ValueError, r"must be top, left, height, width in HR pixels, got \(20, 30, 16\)"),
+            ((20, 30, 16), ValueError, r"must be top, left, height, width in whole HR pixels, got \(20, 30, 16\)"),
             ("20, 30, 16, x", ValueError, "got '20, 30, 16, x'"),
             (7, ValueError, "got 7"),
-            ((20, 30, 16.5, 24), TypeError, "four whole numbers"),
+            ((20, 30, 16.5, 24), ValueError, "whole HR pixels"),
         ],
     )
     def test_no_region(self, region, error, message):

@@ -13,7 +13,7 @@ from prffn.config import LossConfig, experiment
 from prffn.data import to_tensor
 from prffn.degradation import downscale, upscale_bicubic
 from prffn.explore import Upscaled, contrast_map, load_photo, region_at, train_watched, upscaled
-from prffn.losses.contrast import pixel_contrast
+from prffn.losses import pixel_contrast
 from prffn.metrics import psnr_y
 from prffn.models import PRFFN
 from prffn.panels import compare_slider, region_panel, train_live, training_panel
@@ -66,13 +66,21 @@ def test_weights_by_hand():
 
 
 def test_the_map_holds_the_terms_of_all_pixels(result):
-    """Of whole regions: 56 rows and 80 columns. Beyond, where the regions are cut short, it is 0."""
+    """Also of those in regions cut short by the border, from row 56 and column 80 on: their mean is the loss."""
     terms = contrast_map(result)
     assert terms.shape == (60, 84)
-    for row, column in ((0, 0), (17, 40), (55, 79)):
+    for row, column in ((0, 0), (17, 40), (55, 79), (59, 83), (58, 3)):
         assert terms[row, column] == pytest.approx(region_at(result, row, column).loss)
-    assert not terms[56:].any()
-    assert not terms[:, 80:].any()
+    sr, hr = (torch.from_numpy(image / 255).permute(2, 0, 1)[None] for image in (result.sr, result.hr))
+    assert terms.mean() == pytest.approx(pixel_contrast(sr, hr, implementation="reference").item())
+
+
+def test_the_map_leaves_out_a_pixel_alone_in_its_region():
+    """5 x 5 pixels, regions of 4 x 4: the corner's has one pixel, which has no negatives."""
+    image = np.arange(75, dtype=np.uint8).reshape(5, 5, 3)
+    terms = contrast_map(Upscaled(1, image, image, image, image[::-1].copy()), LossConfig(region_size=16))
+    assert np.isnan(terms[4, 4])
+    assert np.isfinite(terms).sum() == 24
 
 
 def test_pixels_and_photographs_that_are_not_there(result, photo_folder):

@@ -27,8 +27,7 @@ from prffn.crops import ensure_crops
 from prffn.data import image_set, lr_images
 from prffn.download import unpack
 from prffn.evaluations import AUTHORS, ensure_evaluations, weights_from_files
-from prffn.losses import backbone, fused
-from prffn.losses.contrast import pixel_contrast
+from prffn.losses import backbone, fused, pixel_contrast
 from prffn.models import PRFFN, build
 from prffn.photos import read_photo
 from prffn.pictures import picture

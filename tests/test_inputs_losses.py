@@ -14,7 +14,7 @@ from test_streaming import needs_a_c_compiler, with_gradients
 from torch import Tensor
 
 from prffn import paths
-from prffn.losses.contrast import pixel_contrast
+from prffn.losses import pixel_contrast
 from prffn.losses.perceptual import csd_loss, perceptual_loss
 
 SIDES = st.one_of(st.integers(1, 3), st.integers(1, 23))

@@ -11,17 +11,18 @@ import sys
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from prffn import paths
-from prffn.losses import fused, pairs, streaming
-from prffn.losses.contrast import PixelContrastLoss, regions
-from prffn.losses.contrast import pixel_contrast as public_pixel_contrast
-from prffn.losses.streaming import streaming_pixel_contrast
+from prffn.losses import PixelContrastLoss, fused, pairs, streaming
+from prffn.losses import pixel_contrast as public_pixel_contrast
+from prffn.losses.contrast import Contrast, regions
 
+streaming_pixel_contrast = functools.partial(public_pixel_contrast, implementation="streaming")
 pixel_contrast = functools.partial(public_pixel_contrast, implementation="reference")
 RATIO = {"form": "ratio", "epsilon": 0.01}
 FORMS = [
@@ -445,29 +446,7 @@ def by_fused_distances(sr: Tensor, hr: Tensor, region_size: int, *, temperature:
     return torch.stack(totals).sum() / count
 
 
-def test_distances_by_torch_compile(monkeypatch):
-    """Whole regions and regions cut short, both sources of negatives, in pieces, and in the float64 of a small tau."""
-    needs_a_compiler()
-    compiled = functools.partial(check, by_fused_distances, form="infonce", similarity="l1")
-    for content in ("random", "8 bit", "saturated"):
-        for negatives in NEGATIVES:
-            compiled(*images(content, 2, 3, 16, 32), 256, negatives=negatives, temperature=0.1)
-    compiled(*images("near", 1, 3, 64, 66), 1024, temperature=0.1)
-    compiled(*images("8 bit", 2, 3, 16, 16), 64, temperature=1e-3)
-    monkeypatch.setattr(pairs, "FUSED_TILE", 40)
-    compiled(*images("near", 1, 3, 8, 8), 16, temperature=0.1)
-
-
-def test_without_torch_compile_the_error_says_what_to_do(monkeypatch):
-    def fails(*arguments):
-        raise torch._dynamo.exc.TorchDynamoException("no compiler")
-
-    monkeypatch.setattr(pairs, "_compiled", lambda function: fails)
-    with pytest.raises(RuntimeError, match="needs Triton on a GPU.*use implementation='streaming'"):
-        by_fused_distances(*images("random", 1, 3, 8, 8), 16, temperature=0.1)
-
-
-COMPILED = functools.partial(public_pixel_contrast, region_size=16, implementation="compiled")
+COMPILED = functools.partial(public_pixel_contrast, contrast=16, implementation="compiled")
 
 
 @pytest.fixture
@@ -561,7 +540,7 @@ def test_the_c_code_is_what_is_called():
     with Operations() as operations:
         for size in (16, 4096):
             for arguments in (FORMS[0], FORMS[1], FORMS[4], FORMS[7], FORMS[10]):
-                COMPILED(*pair, region_size=size, **arguments)
+                public_pixel_contrast(*pair, size, **arguments)
     forms = ["l1", "squared", "cosine", "dot"]
     expected = [(4, "ratio"), *((4, form) for form in forms), *((64, form) for form in forms)]
     assert [args[2:4] for args in operations.of_prffn if len(args) == 8] == expected
@@ -647,14 +626,54 @@ def test_a_pixel_alone_in_its_region_is_left_out(contrast):
         contrast(sr[:, :, :1, :1], hr[:, :, :1, :1], 16)
 
 
-def test_the_public_loss_streams_unless_told_otherwise():
+def test_the_fastest_is_picked_and_named(monkeypatch):
+    """With a C compiler the C code; without one, the stream; and the module says which."""
+    needs_a_c_compiler()
     sr, hr = images("random", 1, 3, 8, 8)
-    settings = {"form": "infonce", "similarity": "squared", "temperature": 0.1, "negatives": "both"}
-    streamed = streaming_pixel_contrast(sr, hr, 16, **settings)
-    reference = pixel_contrast(sr, hr, 16, **settings)
-    assert streamed != reference  # they differ in the last bits: else this test could not tell them apart
-    assert public_pixel_contrast(sr, hr, 16, **settings) == streamed
-    assert PixelContrastLoss(16, **settings)(sr, hr) == streamed
-    assert PixelContrastLoss(16, **settings, implementation="reference")(sr, hr) == reference
-    with pytest.raises(ValueError, match="implementation must be one of streaming, compiled, reference, got 'fast'"):
-        public_pixel_contrast(sr, hr, 16, implementation="fast")
+    settings = {"temperature": 0.1, "negatives": "both"}
+    values = {
+        how: public_pixel_contrast(sr, hr, 16, implementation=how, **settings) for how in ("compiled", "streaming")
+    }
+    assert values["compiled"] != values["streaming"]  # in the last bits: else this test could not tell them apart
+    torch.testing.assert_close(values["compiled"], values["streaming"], rtol=1e-6, atol=0)
+    module = PixelContrastLoss(16, **settings)
+    assert (module(sr, hr), module.used) == (values["compiled"], "compiled")
+    assert "auto (compiled)" in repr(module)
+    monkeypatch.setattr(fused, "works", lambda: False)
+    assert (module(sr, hr), module.used) == (values["streaming"], "streaming")
+    with pytest.raises(ValueError, match="implementation must be one of auto"):
+        PixelContrastLoss(implementation="fast")
+
+
+@pytest.mark.parametrize("implementation", ["auto", "streaming", "reference"])
+@pytest.mark.parametrize("arguments", FORMS, ids=named)
+def test_grey_levels(implementation, arguments):
+    """Images in 0 to 255 with rgb_range=255 have the loss of the same images in [0, 1], and 1/255 of its gradient."""
+    sr, hr = (image.double() for image in images("8 bit", 1, 3, 9, 10))
+    for wanted, x, y, rgb_range in ((None, sr, hr, 1), ("same", 255 * sr, 255 * hr, 255)):
+        x = x.requires_grad_()
+        loss = public_pixel_contrast(x, y, 16, implementation=implementation, rgb_range=rgb_range, **arguments)
+        (gradient,) = torch.autograd.grad(loss, x)
+        if wanted is None:
+            expected = loss.item(), gradient
+    assert loss.item() == pytest.approx(expected[0], rel=1e-9)
+    torch.testing.assert_close(255 * gradient, expected[1], rtol=1e-6, atol=1e-9)
+
+
+def test_a_range_that_is_wrong_by_a_factor_is_told():
+    sr, hr = images("random", 1, 3, 8, 8)
+    for factor in (255, -255):
+        with pytest.raises(ValueError, match="far outside .*rgb_range=255"):
+            public_pixel_contrast(factor * sr, factor * hr)
+    with pytest.warns(UserWarning, match="no value above 1"):
+        public_pixel_contrast(sr, hr, rgb_range=255)
+    with pytest.raises(ValueError, match="rgb_range must be"):
+        public_pixel_contrast(sr, hr, rgb_range=0)
+    public_pixel_contrast(3 * sr - 1, hr)  # a network that overshoots is no wrong range
+    assert not public_pixel_contrast(sr, hr * float("inf")).isfinite()  # nor are values that are no numbers
+
+
+def test_whole_numbers_of_numpy():
+    sr, hr = images("random", 1, 3, 8, 8)
+    assert public_pixel_contrast(sr, hr, np.int64(16)) == public_pixel_contrast(sr, hr, 16)
+    assert PixelContrastLoss(region_size=np.int32(16)).contrast == Contrast(16)

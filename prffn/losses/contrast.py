@@ -22,167 +22,119 @@ its own, by |x_i - y_i|^2 - min over j of |x_i - y_j|^2 in units of tau, and har
 """
 
 import math
+import operator
 import sys
 from collections.abc import Iterator
-from numbers import Real
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 Form = Literal["ratio", "infonce"]
 Similarity = Literal["l1", "squared", "cosine", "dot"]
 Negatives = Literal["hr", "sr", "both"]
-Implementation = Literal["streaming", "compiled", "reference"]
-
-FORM: Form = "infonce"
-SIMILARITY: Similarity = "squared"
-TEMPERATURE = 0.001
-EPSILON = 0.01
-NEGATIVES: Negatives = "hr"
-"""The definition that is used where nothing else is said: our choice, from the evidence above."""
 
 
-def pixel_contrast(
-    sr: Tensor,
-    hr: Tensor,
-    region_size: int = 64,
-    *,
-    form: Form = FORM,
-    similarity: Similarity = SIMILARITY,
-    temperature: float = TEMPERATURE,
-    epsilon: float = EPSILON,
-    negatives: Negatives = NEGATIVES,
-    implementation: Implementation = "streaming",
-) -> Tensor:
-    """L_contr between SR and HR images (Sec. 3). Returns a scalar.
+@dataclass(frozen=True)
+class Contrast:
+    """The definition of L_contr: six settings, the defaults argued above.
 
-    sr, hr: (N, 3, H, W), RGB in [0, 1]; any number of channels from 1 on. Half precisions are computed in float32.
-    region_size: S, pixels in a square region, default 64 (printed). Regions start at the top left. Where H or W is not
-        a multiple of the region's side, the last regions hold the pixels that are left (our choice); a pixel alone in
-        its region has no negatives and is left out of the mean.
-    form: "infonce" or "ratio" (our choice, see the module).
-    similarity: of "infonce": minus the L1 or the squared distance, cosine, or dot product (our choice).
-    temperature: tau of "infonce", in the unit of the similarity (our choice): 0.001, a distance of 0.03, for squared
-        distances; 0.01 to 1 for the others.
-    epsilon: eps of "ratio", in the unit of the L1 distance of two RGB pixels, 0 to 3 (our choice).
-    negatives: the other pixels of the region in HR, in SR, or in both (our choice).
-    implementation: "streaming", one pass without (S, S) matrices, in PyTorch; "compiled", that pass in C on the CPU,
-        several times faster, where there is a C compiler, and on other devices with the L1 distances of "infonce" fused
-        by torch.compile; or "reference", the definition written out, with its (S, S) matrices and derivatives of any
-        order. All give the same loss and gradient.
-    Raises ValueError for shapes that differ, a region that is not a square of at least 4 pixels, unknown names, or a
-    temperature or epsilon that is not positive; TypeError for images of whole numbers; RuntimeError where the compiler
-    or a second derivative does not work.
+    Raises ValueError for a region that is not a square of at least 4 pixels, unknown names, or a temperature or epsilon
+    that is not positive.
     """
-    check_arguments(region_size, form, similarity, temperature, epsilon, negatives, implementation)
-    for name, image in (("sr", sr), ("hr", hr)):
-        if not isinstance(image, Tensor) or not image.is_floating_point():
-            kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
-            raise TypeError(f"{name} must be a tensor of floating-point numbers, RGB in [0, 1], got {kind}")
-    if sr.shape != hr.shape or sr.ndim != 4 or not sr.numel():
-        shapes = f"{tuple(sr.shape)} and {tuple(hr.shape)}"
-        raise ValueError(f"sr and hr must both be (N, C, H, W), not empty, got {shapes}")
-    if sr.dtype in (torch.float16, torch.bfloat16):
-        sr = sr.float()
-    hr = hr.to(sr.dtype)
-    if implementation != "reference":
-        from prffn.losses.streaming import streaming_pixel_contrast  # it imports this module
 
-        return streaming_pixel_contrast(
-            sr,
-            hr,
-            region_size,
-            form=form,
-            similarity=similarity,
-            temperature=temperature,
-            epsilon=epsilon,
-            negatives=negatives,
-            fused=implementation == "compiled",
-        )
+    region_size: int = 64
+    """S, pixels in a square region (Table 5: 16, 64, 256)."""
+    form: Form = "infonce"
+    """Our choice, as are the next four."""
+    similarity: Similarity = "squared"
+    """Of "infonce": minus the L1 or the squared distance, cosine, or dot product."""
+    temperature: float = 0.001
+    """tau of "infonce", in the unit of the similarity: 0.001, a distance of 0.03, for squared distances; 0.01 to 1 for
+    the others."""
+    epsilon: float = 0.01
+    """eps of "ratio", in the unit of the L1 distance of two RGB pixels, 0 to 3."""
+    negatives: Negatives = "hr"
+    """The other pixels of the region in HR, in SR, or in both."""
 
-    losses: list[Tensor] = []
-    with torch.autocast(autocast_device(sr), enabled=False):  # whose matrix products would round to half precision
-        for x, y in zip(regions(sr, region_size), regions(hr, region_size), strict=True):
-            if x.shape[1] == 1:
-                continue  # no negatives
-            if form == "ratio":
-                per_anchor = _ratio(x, y, epsilon, negatives)
-            else:
-                per_anchor = _infonce(x, y, similarity, temperature, negatives)
-            losses.append(per_anchor.flatten())
-    if not losses:
-        raise ValueError(f"no pixel of images of shape {tuple(sr.shape)} has another pixel in its region")
+    def __post_init__(self) -> None:
+        with suppress(TypeError):
+            if not isinstance(self.region_size, bool):
+                object.__setattr__(self, "region_size", operator.index(self.region_size))  # NumPy's whole numbers too
+        size = self.region_size if type(self.region_size) is int and self.region_size >= 4 else 0
+        if not size or math.isqrt(size) ** 2 != size:
+            raise ValueError(f"region_size must be a square number such as 16, 64 or 256, got {self.region_size!r}")
+        for name, kind in (("form", Form), ("similarity", Similarity), ("negatives", Negatives)):
+            if (value := getattr(self, name)) not in get_args(kind):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}")
+        for name in ("temperature", "epsilon"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number <= sys.float_info.max:
+                raise ValueError(f"{name} must be a positive number, got {number!r}")
+
+
+def reference(sr: Tensor, hr: Tensor, contrast: Contrast) -> Tensor:
+    """L_contr written out, with its (S, S) matrices and derivatives of any order: what all faster ways must equal.
+
+    sr, hr: (N, C, H, W) in [0, 1], of one floating-point type. Returns a scalar.
+    """
+    losses = [
+        anchor_losses(x, y, contrast).flatten()
+        for x, y in zip(regions(sr, contrast.region_size), regions(hr, contrast.region_size), strict=True)
+        if x.shape[1] > 1  # a pixel alone in its region has no negatives
+    ]
     return torch.cat(losses).mean()
 
 
-class PixelContrastLoss(nn.Module):
-    """L_contr as a module: `PixelContrastLoss(region_size=64)(sr, hr)`. Arguments as in `pixel_contrast`."""
-
-    def __init__(
-        self,
-        region_size: int = 64,
-        *,
-        form: Form = FORM,
-        similarity: Similarity = SIMILARITY,
-        temperature: float = TEMPERATURE,
-        epsilon: float = EPSILON,
-        negatives: Negatives = NEGATIVES,
-        implementation: Implementation = "streaming",
-    ) -> None:
-        super().__init__()
-        check_arguments(region_size, form, similarity, temperature, epsilon, negatives, implementation)
-        self.region_size = region_size
-        self.form: Form = form
-        self.similarity: Similarity = similarity
-        self.temperature = temperature
-        self.epsilon = epsilon
-        self.negatives: Negatives = negatives
-        self.implementation: Implementation = implementation
-
-    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        return pixel_contrast(
-            sr,
-            hr,
-            self.region_size,
-            form=self.form,
-            similarity=self.similarity,
-            temperature=self.temperature,
-            epsilon=self.epsilon,
-            negatives=self.negatives,
-            implementation=self.implementation,
-        )
-
-    def extra_repr(self) -> str:
-        detail = f"epsilon={self.epsilon}" if self.form == "ratio" else f"{self.similarity}, tau={self.temperature}"
-        return f"region_size={self.region_size}, {self.form}, {detail}, negatives={self.negatives}"
+def contrast_map(sr: Tensor, hr: Tensor, contrast: Contrast) -> Tensor:
+    """Each SR pixel's term of L_contr, (N, C, H, W) -> (N, H, W): NaN for a pixel alone in its region."""
+    terms = sr.new_full((sr.shape[0], *sr.shape[2:]), math.nan)
+    for area in areas(sr.shape[2], sr.shape[3], contrast.region_size):
+        rows, columns, (h, w) = area
+        if h * w > 1:
+            of_regions = anchor_losses(cut(sr, area), cut(hr, area), contrast)  # (R, S)
+            count = len(range(*rows.indices(sr.shape[2]))) // h
+            of_regions = of_regions.view(len(sr), count, -1, h, w)  # (N, rows, columns, h, w)
+            terms[:, rows, columns] = of_regions.transpose(2, 3).reshape(terms[:, rows, columns].shape)
+    return terms
 
 
-def check_arguments(
-    region_size: int,
-    form: str,
-    similarity: str,
-    temperature: float,
-    epsilon: float,
-    negatives: str,
-    implementation: str = "streaming",
-) -> None:
-    """Raises ValueError naming the first argument of `pixel_contrast` that cannot be used."""
-    side = math.isqrt(region_size) if isinstance(region_size, int) and region_size > 0 else 0
-    if isinstance(region_size, bool) or side < 2 or side * side != region_size:
-        raise ValueError(f"region_size must be a square number such as 16, 64 or 256, got {region_size!r}")
-    for name, value, choices in (
-        ("form", form, get_args(Form)),
-        ("similarity", similarity, get_args(Similarity)),
-        ("negatives", negatives, get_args(Negatives)),
-        ("implementation", implementation, get_args(Implementation)),
-    ):
-        if value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    for name, number in (("temperature", temperature), ("epsilon", epsilon)):
-        if isinstance(number, bool) or not isinstance(number, Real) or not 0 < number <= sys.float_info.max:
-            raise ValueError(f"{name} must be a positive number, got {number!r}")
+Area = tuple[slice, slice, tuple[int, int]]
+"""Rows and columns of an image that regions of one size cover, and the height and width of a region."""
+
+
+def areas(height: int, width: int, region_size: int) -> Iterator[Area]:
+    """The whole regions, then those cut short by the right border, the bottom border and the corner."""
+    side = math.isqrt(region_size)
+    whole_h, whole_w = height - height % side, width - width % side
+    for top, bottom in ((0, whole_h), (whole_h, height)):
+        for left, right in ((0, whole_w), (whole_w, width)):
+            if top != bottom and left != right:
+                yield slice(top, bottom), slice(left, right), (min(side, bottom - top), min(side, right - left))
+
+
+def cut(image: Tensor, area: Area) -> Tensor:
+    """(N, C, H, W) -> (R, S, C): the regions of an area, their pixels row by row."""
+    rows, columns, (h, w) = area
+    part = image[:, :, rows, columns].unflatten(2, (-1, h)).unflatten(4, (-1, w))  # (N, C, rows, h, columns, w)
+    return part.permute(0, 2, 4, 3, 5, 1).reshape(-1, h * w, image.shape[1])
+
+
+def regions(image: Tensor, region_size: int) -> Iterator[Tensor]:
+    """Cuts (N, C, H, W) into regions: yields (R, S, C), R regions of S pixels, one tensor for each size of region."""
+    for area in areas(image.shape[2], image.shape[3], region_size):
+        yield cut(image, area)
+
+
+def anchor_losses(x: Tensor, y: Tensor, contrast: Contrast) -> Tensor:
+    """The term of each anchor: (R, S, C), (R, S, C) -> (R, S)."""
+    with torch.autocast(autocast_device(x), enabled=False):  # whose matrix products would round to half precision
+        if contrast.form == "ratio":
+            return _ratio(x, y, contrast.epsilon, contrast.negatives)
+        return _infonce(x, y, contrast.similarity, contrast.temperature, contrast.negatives)
 
 
 def autocast_device(image: Tensor) -> str:
@@ -190,30 +142,12 @@ def autocast_device(image: Tensor) -> str:
     return "cpu" if image.device.type == "meta" else image.device.type
 
 
-def regions(image: Tensor, region_size: int) -> Iterator[Tensor]:
-    """Cuts (N, C, H, W) into regions: yields (R, S, C), R regions of S pixels each, one tensor for each size of region.
-
-    First the whole regions, then those cut short by the right border, the bottom border and the corner.
-    """
-    _, c, height, width = image.shape
-    side = math.isqrt(region_size)
-    whole_h, whole_w = height - height % side, width - width % side
-    for top, bottom in ((0, whole_h), (whole_h, height)):
-        for left, right in ((0, whole_w), (whole_w, width)):
-            if top == bottom or left == right:
-                continue
-            h, w = min(side, bottom - top), min(side, right - left)
-            part = image[:, :, top:bottom, left:right]
-            part = part.unflatten(2, (-1, h)).unflatten(4, (-1, w))  # (N, C, rows, h, columns, w)
-            yield part.permute(0, 2, 4, 3, 5, 1).reshape(-1, h * w, c)  # (R, S, C)
-
-
 def _l1_distances(x: Tensor, y: Tensor) -> Tensor:
     """L1 distance of each pixel of x to each of y in its region: (R, S, C), (R, T, C) -> (R, S, T)."""
     return (x.unsqueeze(2) - y.unsqueeze(1)).abs().sum(dim=-1)
 
 
-def _similarities(x: Tensor, y: Tensor, similarity: Similarity) -> Tensor:
+def similarities(x: Tensor, y: Tensor, similarity: Similarity) -> Tensor:
     """Similarity of each anchor and each candidate of its region: (R, S, C), (R, T, C) -> (R, S, T)."""
     if similarity == "l1":
         return -_l1_distances(x, y)
@@ -226,12 +160,12 @@ def _similarities(x: Tensor, y: Tensor, similarity: Similarity) -> Tensor:
 
 def _infonce(x: Tensor, y: Tensor, similarity: Similarity, temperature: float, negatives: Negatives) -> Tensor:
     """-log softmax of the positive among the candidates: (R, S, C), (R, S, C) -> (R, S)."""
-    to_hr = _similarities(x, y, similarity) / temperature  # (R, S, S)
+    to_hr = similarities(x, y, similarity) / temperature  # (R, S, S)
     positive = to_hr.diagonal(dim1=1, dim2=2)  # (R, S)
     if negatives == "hr":
         return torch.logsumexp(to_hr, dim=2) - positive
     itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-    to_sr = (_similarities(x, x, similarity) / temperature).masked_fill(itself, -math.inf)
+    to_sr = (similarities(x, x, similarity) / temperature).masked_fill(itself, -math.inf)
     of_hr = positive.unsqueeze(2) if negatives == "sr" else to_hr
     return torch.logsumexp(torch.cat((of_hr, to_sr), dim=2), dim=2) - positive
 

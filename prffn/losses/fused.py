@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from prffn.losses.contrast import Contrast
 from prffn.paths import CACHE_VARIABLE, atomic_write, cache_root
 
 FORMS = ("l1", "squared", "cosine", "dot", "ratio")  # in the order of fused.c
@@ -33,23 +34,31 @@ OPTIONS = (
 LIBRARY = ("-shared", "-fPIC", "-pthread")
 
 
-def is_for(sr: Tensor, hr: Tensor) -> bool:
-    """Whether the C code takes such images: on the CPU, both in float32 or both in float64."""
-    return sr.device.type == hr.device.type == "cpu" and sr.dtype == hr.dtype in (torch.float32, torch.float64)
+SORTED = 2048
+"""Above this many pixels per region, sorting (streaming.py, for the ratio) beats the all-pairs C code (measured)."""
 
 
-def fused_pixel_contrast(
-    sr: Tensor, hr: Tensor, region_size: int, kind: str, parameter: float, negatives: str
-) -> Tensor:
-    """`pixel_contrast` for images that `is_for` takes, and arguments already checked. Returns a scalar.
+def is_for(sr: Tensor, contrast: Contrast) -> bool:
+    """Whether the C code takes such images, on the CPU in float32 or float64, and is the fastest for them."""
+    large_ratio = contrast.form == "ratio" and contrast.region_size > SORTED
+    return sr.device.type == "cpu" and sr.dtype in (torch.float32, torch.float64) and not large_ratio
 
-    kind: one of FORMS. parameter: tau, or epsilon of the ratio.
+
+def kind_of(contrast: Contrast) -> tuple[str, float]:
+    """Which of FORMS, and its temperature or epsilon."""
+    if contrast.form == "ratio":
+        return "ratio", contrast.epsilon
+    return contrast.similarity, contrast.temperature
+
+
+def compiled_loss(sr: Tensor, hr: Tensor, contrast: Contrast) -> Tensor:
+    """L_contr of images that `pixel_contrast` has checked and `is_for` takes. Returns a scalar.
+
     Raises RuntimeError where no C compiler works, or if asked for second or forward-mode derivatives.
     """
-    side = min(math.isqrt(region_size), max(2, *sr.shape[2:]))  # a larger one, which C may not hold, cuts no otherwise
-    if sr.shape[0] * sr.shape[2] * sr.shape[3] == _alone(sr, side):
-        raise ValueError(f"no pixel of images of shape {tuple(sr.shape)} has another pixel in its region")
-    return closed_form("contrast", sr, hr, side, kind, parameter, negatives).to(sr.dtype)
+    # a larger side, which C may not hold, cuts no otherwise
+    side = min(math.isqrt(contrast.region_size), max(2, *sr.shape[2:]))
+    return closed_form("contrast", sr, hr, side, *kind_of(contrast), contrast.negatives).to(sr.dtype)
 
 
 @functools.cache

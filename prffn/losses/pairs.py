@@ -1,7 +1,7 @@
 """Scores of anchors and their candidates, s(x_i, c_j) / tau, and the sums over them that InfoNCE's gradient is made of.
 
-Three ways to the same sums, a tile of anchors at a time: `Products` for similarities that are matrix products,
-`Distances` for the L1 distance, `FusedDistances` for the L1 distance by torch.compile. Their common terms:
+Two ways to the same sums, a tile of anchors at a time: `Products` for similarities that are matrix products,
+`Distances` for the L1 distance. Their common terms:
 
     tiles()                                     slices of regions and of their anchors, each a tile
     over_candidates(block, rows, with_slopes)   of each anchor: the largest score, the sum of the weights
@@ -13,17 +13,14 @@ Three ways to the same sums, a tile of anchors at a time: `Products` for similar
 An anchor's own pixel, at the same place among the candidates, is no negative: its weight is 0.
 """
 
-import functools
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 TILE = 2**18  # scores at a time: 1 MB in float32, 2 MB in float64, near what a CPU core's cache holds (our choice)
-FUSED_TILE = 2**20  # of compiled code, which takes fewer passes over them and has dearer calls (our choice)
 ON_GPU = 2**5  # so many times as much at a time on a GPU, where launches are what costs (our choice, not measured)
 PIECE = 256  # terms of a float32 sum in a row (our choice)
 NEGLIGIBLE = -80.0  # e^-80 is lost in any sum that holds a 1; far smaller ones underflow, which CPUs do slowly
@@ -159,72 +156,5 @@ class Distances:
         return torch.stack([sign.mul_(self.weights).sum(dim=dim) for sign in signs], dim=2)
 
 
-class FusedDistances(Distances):
-    """As `Distances`, in compiled code that does in two or three passes over a tile what else takes fifteen."""
-
-    def tiles(self) -> Iterator[tuple[slice, slice]]:
-        x = self.anchors
-        self.place = torch.arange(self.columns.shape[2], device=x.device, dtype=x.dtype) % x.shape[1]
-        return _tiles(x, self.columns.shape[2], at_once(x, FUSED_TILE))
-
-    def over_candidates(self, block: slice, rows: slice, with_slopes: bool) -> tuple[Tensor, Tensor, Tensor]:
-        return _fused(_l1_over_candidates, *self._tile(block, rows))
-
-    def over_anchors(self, block: slice, rows: slice, top: Tensor, share: Tensor) -> Tensor:
-        return _fused(_l1_over_anchors, *self._tile(block, rows), top, share)
-
-    def _tile(self, block: slice, rows: slice) -> tuple[Tensor, ...]:
-        slope = self.anchors.new_tensor(self.slope)  # as a number it would be compiled in
-        return self.anchors[block, rows], self.columns[block], self.place, self.place[rows], slope
-
-
 def _view(buffer: Tensor, *shape: int) -> Tensor:
     return buffer[: math.prod(shape)].view(shape)
-
-
-def _l1_scores(x: Tensor, columns: Tensor, place: Tensor, own: Tensor, slope: Tensor) -> Tensor:
-    """x: (r, s, C). columns: (r, C, T). place: (T,) and own: (s,), to tell an anchor's own pixel. Gives (r, s, T)."""
-    distance = (x[:, :, 0, None] - columns[:, None, 0]).abs()
-    for channel in range(1, x.shape[2]):
-        distance = distance + (x[:, :, channel, None] - columns[:, None, channel]).abs()
-    return torch.where(place == own.unsqueeze(1), -torch.inf, -slope * distance)
-
-
-def _l1_over_candidates(
-    x: Tensor, columns: Tensor, place: Tensor, own: Tensor, slope: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    scores = _l1_scores(x, columns, place, own, slope)
-    top = scores.amax(dim=2, keepdim=True)
-    weights = (scores - top).clamp(min=NEGLIGIBLE).exp()
-    slopes = [
-        (weights * (columns[:, None, channel] - x[:, :, channel, None]).sign()).sum(dim=2)
-        for channel in range(x.shape[2])
-    ]
-    return top, weights.sum(dim=2, keepdim=True), torch.stack(slopes, dim=2)
-
-
-def _l1_over_anchors(
-    x: Tensor, columns: Tensor, place: Tensor, own: Tensor, slope: Tensor, top: Tensor, share: Tensor
-) -> Tensor:
-    weights = share * (_l1_scores(x, columns, place, own, slope) - top).clamp(min=NEGLIGIBLE).exp()
-    signs = [
-        (weights * (x[:, :, channel, None] - columns[:, None, channel]).sign()).sum(dim=1)
-        for channel in range(x.shape[2])
-    ]
-    return torch.stack(signs, dim=2)
-
-
-@functools.cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Made when first wanted: loading the compiler alone takes seconds."""
-    return torch.compile(function, dynamic=True)
-
-
-def _fused(function: Callable[..., Any], *arguments: Tensor) -> Any:
-    try:
-        return _compiled(function)(*arguments)
-    except torch._dynamo.exc.TorchDynamoException as error:
-        raise RuntimeError(
-            "torch.compile does not work here (it needs Triton on a GPU): use implementation='streaming'. "
-            f"It said: {error}"
-        ) from error

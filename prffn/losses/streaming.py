@@ -15,22 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prffn.losses.contrast import (
-    EPSILON,
-    FORM,
-    NEGATIVES,
-    SIMILARITY,
-    TEMPERATURE,
-    Form,
-    Negatives,
-    Similarity,
-    regions,
-)
-from prffn.losses.fused import ClosedForm, closed_form, fused_pixel_contrast, is_for
-from prffn.losses.pairs import Distances, FusedDistances, Products, at_once
+from prffn.losses.contrast import Contrast, regions
+from prffn.losses.fused import ClosedForm, closed_form, kind_of
+from prffn.losses.pairs import Distances, Products, at_once
 
 BLOCK = 2**17  # values of a block of regions (our choice)
-SORTED = 2048  # pixels of a region from which on sorting them is faster than C code that takes all pairs (measured)
 COARSE = {
     "l1": 0.01,
     "squared": 0.1,
@@ -38,36 +27,17 @@ COARSE = {
 }  # from these temperatures on, scores of pixels in [0, 1] are fine enough in float32
 
 
-def streaming_pixel_contrast(
-    sr: Tensor,
-    hr: Tensor,
-    region_size: int = 64,
-    *,
-    form: Form = FORM,
-    similarity: Similarity = SIMILARITY,
-    temperature: float = TEMPERATURE,
-    epsilon: float = EPSILON,
-    negatives: Negatives = NEGATIVES,
-    fused: bool = False,
-) -> Tensor:
-    """`pixel_contrast`, for arguments already checked: the same value and first derivatives. Returns a scalar.
+def streaming_loss(sr: Tensor, hr: Tensor, contrast: Contrast) -> Tensor:
+    """L_contr of images that `pixel_contrast` has checked: the same value and first derivatives. Returns a scalar.
 
-    Memory is that of a few copies of the images, whatever the region. fused: on the CPU, take the C code of fused.py
-    where it is faster; elsewhere let torch.compile fuse the L1 distances of "infonce", the one form whose time goes
-    into passes over the scores.
-    Raises RuntimeError if asked for second or forward-mode derivatives, or if the compiler does not work here.
+    Memory is that of a few copies of the images, whatever the region.
+    Raises RuntimeError if asked for second or forward-mode derivatives.
     """
-    if not torch.is_grad_enabled():
-        sr, hr = sr.detach(), hr.detach()  # no gradient to work out
-    kind, parameter = ("ratio", epsilon) if form == "ratio" else (str(similarity), temperature)
-    if fused and is_for(sr, hr) and not (form == "ratio" and region_size > SORTED):
-        return fused_pixel_contrast(sr, hr, region_size, kind, parameter, negatives)
-    if fused and kind == "l1":
-        kind = "fused l1"
-
+    kind, parameter = kind_of(contrast)
+    negatives = contrast.negatives
     totals: list[Tensor] = []
     count = 0  # anchors
-    for x, y in zip(regions(sr, region_size), regions(hr, region_size), strict=True):
+    for x, y in zip(regions(sr, contrast.region_size), regions(hr, contrast.region_size), strict=True):
         if x.shape[1] == 1:
             continue  # no negatives
         count += x.shape[0] * x.shape[1]
@@ -75,8 +45,6 @@ def streaming_pixel_contrast(
             totals.append(closed_form("stream", _directions(x), _directions(y), "dot", parameter, negatives))
         else:
             totals.append(closed_form("stream", x, y, kind, parameter, negatives))
-    if not totals:
-        raise ValueError(f"no pixel of images of shape {tuple(sr.shape)} has another pixel in its region")
     return (torch.stack(totals).sum() / count).to(sr.dtype)
 
 
@@ -134,13 +102,12 @@ def _infonce(
     A region whose scores do not fit the buffer is taken a few anchors at a time, each with all of its candidates.
     """
     size = x.shape[1]
-    similarity = kind.removeprefix("fused ")
     narrow = x.dtype
-    dtype = _wide(x) if temperature < COARSE[similarity] else x.dtype
+    dtype = _wide(x) if temperature < COARSE[kind] else x.dtype
     x, y = x.to(dtype), y.to(dtype)
     candidates = {"hr": y, "sr": x}[negatives] if negatives != "both" else torch.cat((y, x), dim=1)  # (r, T, C)
-    pairs_of: Any = {"l1": Distances, "fused l1": FusedDistances}.get(kind, Products)
-    pairs = pairs_of(x, y, candidates, similarity, temperature, narrow)
+    pairs_of: Any = Distances if kind == "l1" else Products
+    pairs = pairs_of(x, y, candidates, kind, temperature, narrow)
     excess, drawn = torch.empty_like(pairs.positive), torch.empty_like(x)
     drawing = torch.zeros_like(pairs.candidates)
     for block, rows in pairs.tiles():

@@ -2,19 +2,12 @@
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from prffn.config import LossConfig
-from prffn.losses import fused
-from prffn.losses.contrast import Implementation, pixel_contrast
+from prffn.losses import pixel_contrast
 from prffn.losses.perceptual import csd_loss, perceptual_loss
-
-
-def implementation_for(device: torch.device) -> Implementation:
-    """The implementation of L_contr with which a training on this device computes it."""
-    return "compiled" if device.type == "cpu" and fused.works() else "streaming"
 
 
 def loss_terms(
@@ -31,17 +24,7 @@ def loss_terms(
     """
     terms = {"l1": F.l1_loss(sr, hr)}
     if config.contrast_weight:
-        terms["contrast"] = pixel_contrast(
-            sr,
-            hr,
-            config.region_size,
-            form=config.form,
-            similarity=config.similarity,
-            temperature=config.temperature,
-            epsilon=config.epsilon,
-            negatives=config.negatives,
-            implementation=implementation_for(sr.device),
-        )
+        terms["contrast"] = pixel_contrast(sr, hr, config)
     if config.perceptual_weight:
         terms["perceptual"] = perceptual_loss(sr, hr, config.backbone)
     if config.csd_weight:
