@@ -185,9 +185,14 @@ def setting(e: Experiment, name: str) -> Any:
 
 
 def unknown(kind: str, name: object, choices: Any) -> str:
-    """The text of an error for a misspelt name: what it was, the nearest choice, all choices."""
-    choices = sorted(map(str, choices))
-    near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    """The text of an error for a misspelt name: what it was, the nearest choice, all choices.
+
+    Nearest is a choice that starts with the name, else one that contains it, else one that looks like it.
+    """
+    choices, typed = sorted(map(str, choices)), str(name).casefold()
+    starting = [choice for choice in choices if typed and choice.casefold().startswith(typed)]
+    within = starting or [choice for choice in choices if typed and typed in choice.casefold()]
+    near = difflib.get_close_matches(str(name), within or choices, n=1, cutoff=0 if within else 0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Choose one of: {', '.join(choices)}"
 
