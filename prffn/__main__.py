@@ -2,13 +2,16 @@
 
 import argparse
 import contextlib
+import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from prffn.config import PROFILES, unknown
-from prffn.paths import RECORDED, TEXT_PROGRESS_VARIABLE, checkout, data_root, reports_root
+from prffn.paths import RECORDED, TEXT_PROGRESS_VARIABLE, atomic_write, checkout, data_root, reports_root, user_path
 
 BENCHMARKS = ("contrast", "inference")
 
@@ -19,35 +22,29 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
 
     reports = commands.add_parser("reports", help="run the notebooks and write reports/<profile>/")
-    reports.add_argument("notebooks", nargs="*", help="names such as table5_region_size; all of them if none is given")
-    reports.add_argument("--profile", default="quick", choices=sorted(PROFILES))
-    reports.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
-    reports.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    reports.add_argument("--retrain", action="store_true", help="train all runs afresh")
+    reports.add_argument("--retrain", action="store_true", help="train all runs again")
 
     train = commands.add_parser("train", help="train and record what the notebooks need, without their reports; under "
                                 "torchrun, each run by several processes")  # fmt: skip
-    train.add_argument(
-        "notebooks", nargs="*", help="names such as table5_region_size, or files; all of them if none is given"
-    )
     train.add_argument("--label", action="append", help="only the runs of this label; may be given several times")
-    train.add_argument("--profile", default="quick", choices=sorted(PROFILES))
-    train.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
-    train.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+
+    plan = commands.add_parser("plan", help="a dry run: the runs of a profile, and what they take on this device")
+    plan.add_argument("--gpus", type=int, default=1, help="on how many such devices the runs are trained")
+    plan.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+
+    for command in (reports, train, plan):
+        command.add_argument("notebooks", nargs="*", help="names such as table5_region_size, or the path of another "
+                             "notebook, such as ./mine.ipynb; all of the kit's if none is given. The cells of a "
+                             "notebook are code and are executed: give only files that you trust")  # fmt: skip
+        command.add_argument("--profile", default="quick", choices=sorted(PROFILES))
+        command.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
 
     for command in (reports, train):
         where = command.add_mutually_exclusive_group()
         where.add_argument("--scheduler", metavar="ADDRESS", help="of dask: its workers train, not this process")
-        where.add_argument("--workers", type=int, metavar="N", help="train on so many processes of this machine, on a "
+        where.add_argument("--workers", type=int, metavar="N", help="train on N processes of this machine, on a "
                            "GPU each where there are GPUs")  # fmt: skip
-
-    plan = commands.add_parser("plan", help="a dry run: the runs of a profile, and what they take on this device")
-    plan.add_argument("notebooks", nargs="*", help="names such as table5_region_size; all of them if none is given")
-    plan.add_argument("--profile", default="quick", choices=sorted(PROFILES))
-    plan.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
-    plan.add_argument("--device", default="auto", help="auto, cpu, cuda or mps: where a few steps are measured")
-    plan.add_argument("--gpus", type=int, default=1, help="on how many such devices the runs are trained")
-    plan.add_argument("--fresh", action="store_true", help="measure again what was measured before")
 
     for name, what in {
         "overview": "write the page of all claims: reports/README.md, or reports/<profile>/README.md",
@@ -174,8 +171,6 @@ def run_benchmarks(options: argparse.Namespace) -> int:
 
 def run_notebooks(options: argparse.Namespace) -> int:
     """Runs notebooks headlessly; the executed copies go beside the reports."""
-    import papermill
-
     from prffn.notebook import check_parameters, has_parameter
     from prffn.trainings import train_together
 
@@ -194,18 +189,31 @@ def run_notebooks(options: argparse.Namespace) -> int:
             elsewhere = {"scheduler": scheduler} if scheduler and has_parameter(path, "scheduler") else {}
             began = time.perf_counter()
             print(f"{name}: profile {options.profile}", flush=True)
-            try:
-                papermill.execute_notebook(
-                    str(path), str(folder / f"{name}.ipynb"), kernel_name="python3",
-                    parameters={**parameters, "retrain": options.retrain, **elsewhere},
-                    progress_bar=False, stderr_file=sys.stderr,
-                )  # fmt: skip
-            except papermill.PapermillExecutionError as error:
-                raise ValueError(f"{name} stopped: {error.ename}: {error.evalue}") from error
+            _execute(path, folder / f"{name}.ipynb", {**parameters, "retrain": options.retrain, **elsewhere})
             report = folder / f"{name}.md"
             written = report if report.is_file() else folder / f"{name}.ipynb"
             print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)
     return write_pages(options.profile)
+
+
+def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
+    """Runs a notebook. Its executed copy takes its place when it is whole. Raises ValueError for a cell that stops."""
+    import papermill
+
+    with tempfile.TemporaryDirectory() as folder:
+        made, stopped = Path(folder, path.name), None
+        try:
+            papermill.execute_notebook(
+                str(path), str(made), kernel_name="python3", parameters=parameters, progress_bar=False,
+                stderr_file=sys.stderr,
+            )  # fmt: skip
+        except papermill.PapermillExecutionError as error:  # the copy shows where
+            stopped = error
+        if made.is_file():
+            with atomic_write(executed, "w") as file:  # papermill notes where it has written
+                file.write(made.read_text(encoding="utf-8").replace(json.dumps(str(made)), json.dumps(str(executed))))
+    if stopped is not None:
+        raise ValueError(f"{path.stem} stopped: {stopped.ename}: {stopped.evalue}") from stopped
 
 
 def _scheduler(options: argparse.Namespace) -> contextlib.AbstractContextManager[str | None]:
@@ -221,13 +229,21 @@ def _scheduler(options: argparse.Namespace) -> contextlib.AbstractContextManager
 
 
 def find_notebooks(names: list[str]) -> dict[str, Path]:
-    """The notebooks of these names, or files, all if there are none. Raises ValueError for what is neither."""
-    available = {path.stem: path for path in sorted((checkout() / "notebooks").glob("*.ipynb"))}
-    own = {name: Path(name) for name in names if name.endswith(".ipynb") and Path(name).is_file()}
-    for name in names:
-        if name not in available | own:
-            raise ValueError(unknown("notebook", name, available))
-    return {path.stem: path for path in ((available | own)[name] for name in names or available)}
+    """The notebooks of these names in the kit's notebooks/, all if there are none, or of these paths, by name.
+
+    They will be executed. So a name finds no file of the current folder, and no link in notebooks/ that leads out of
+    it; a path, which has a slash, finds any notebook. Raises ValueError for what is neither, or two of one name.
+    """
+    folder = (checkout() / "notebooks").resolve()
+    available = {path.stem: path for path in sorted(folder.glob("*.ipynb")) if path.resolve().parent == folder}
+    found: dict[str, Path] = {}
+    for name in names or available:
+        path = user_path(name) if "/" in name else available.get(name.removesuffix(".ipynb"))
+        if path is None or path.suffix != ".ipynb" or not path.is_file():
+            raise ValueError(unknown("notebook", name, available) + ", or the path of another, such as ./mine.ipynb")
+        if not found.setdefault(path.stem, path).samefile(path):
+            raise ValueError(f"two notebooks have the name {path.stem}: {found[path.stem]} and {path}; rename one")
+    return found
 
 
 def plan_runs(options: argparse.Namespace) -> int:

@@ -193,13 +193,12 @@ def setting(e: Experiment, name: str) -> Any:
 def unknown(kind: str, name: object, choices: Any) -> str:
     """The text of an error for a misspelt name: what it was, the nearest choice, all choices.
 
-    The nearest begins with what was typed, or has it inside, in small letters or large; else it is spelt much alike.
+    Nearest is a choice that starts with the name, else one that contains it, else one that looks like it.
     """
-    choices = sorted(map(str, choices))
-    typed = str(name).lower()
-    near = [choice for choice in choices if typed and choice.lower().startswith(typed)]
-    near = near or [choice for choice in choices if typed and typed in choice.lower()]
-    near = near or difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    choices, typed = sorted(map(str, choices)), str(name).casefold()
+    starting = [choice for choice in choices if typed and choice.casefold().startswith(typed)]
+    within = starting or [choice for choice in choices if typed and typed in choice.casefold()]
+    near = difflib.get_close_matches(str(name), within or choices, n=1, cutoff=0 if within else 0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Choose one of: {', '.join(choices)}"
 

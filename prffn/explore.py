@@ -24,6 +24,7 @@ from prffn.machine import threads_for
 from prffn.metrics import psnr_y, ssim_y
 from prffn.models.complexity import parameters
 from prffn.paths import cache_root, user_path
+from prffn.pictures import pixels_sha256
 from prffn.plots import STYLE
 from prffn.pretrained import pretrained_path, settings_of_file
 from prffn.runs import run_key
@@ -204,7 +205,8 @@ def train_watched(
 ) -> Trained:
     """Trains a small network, and shows it to `watch` ten times on the way: step and PSNR-Y on the photograph.
 
-    The photograph must be none of the training images. A network that was trained before is taken from the cache.
+    The photograph must be none of the training images. A network that was trained before is taken from the cache, with
+    the figures of this photograph: it is found by the run and by the photograph's pixels.
     """
     points: list[dict[str, float]] = []
     interval = VALIDATE_EVERY * max(1, e.training.steps // CURVE_POINTS)
@@ -216,7 +218,7 @@ def train_watched(
         watch(points)
         return points[-1]["psnr_y"]
 
-    checkpoint = cache_root() / "explore" / f"{run_key(e)}-{result.hr.shape[0]}x{result.hr.shape[1]}.ckpt"
+    checkpoint = cache_root() / "explore" / f"{run_key(e)}-{pixels_sha256(result.hr)[:16]}.ckpt"
     if retrain:
         checkpoint.unlink(missing_ok=True)
     with threads_for(parameters(build_model(e))):

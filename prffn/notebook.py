@@ -75,8 +75,8 @@ def experiments_of(path: Path, **parameters: Any) -> dict[str, list[Experiment]]
 
     The convention: a notebook assigns the name `experiments` at the top level of a cell, before it trains anything, and
     calls `ensure(experiments, ...)`. Here its code cells up to the one that assigns it (the last, if there are several)
-    are executed in a namespace of their own, and no cell after that. parameters: take the place of those in the cell
-    tagged "parameters", as papermill's do.
+    are executed in a namespace of their own, and no cell after that: give only a notebook that you trust.
+    parameters: take the place of those in the cell tagged "parameters", as papermill's do.
     Raises ValueError, naming the notebook and the cell, if the convention is not kept or a cell stops with an error.
     """
     cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]

@@ -52,8 +52,12 @@ def picture(image: str, region: Sequence[int] | str, scale: int) -> Picture:
     name, path = find_image(image)
     whole = read_image(path)
     hr = mod_crop(whole, scale)
-    checksum = hashlib.sha256(f"{whole.shape}\n".encode() + np.ascontiguousarray(whole).tobytes()).hexdigest()
-    return Picture(name, whole_number("scale", scale), check_region(region, hr, scale), hr, checksum)
+    return Picture(name, whole_number("scale", scale), check_region(region, hr, scale), hr, pixels_sha256(whole))
+
+
+def pixels_sha256(image: ImageArray) -> str:
+    """Checksum of an image's size and pixels, whatever file they came from."""
+    return hashlib.sha256(f"{image.shape}\n".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def find_image(image: str) -> tuple[str, Path]:

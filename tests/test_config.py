@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from prffn.config import PROFILES, Experiment, experiment, fields_of, variants
+from prffn.config import PROFILES, Experiment, experiment, fields_of, unknown, variants
 from prffn.runs import run_key
 
 
@@ -20,6 +20,30 @@ def test_profiles_name_settings_that_exist():
     for budget in PROFILES.values():
         assert set(budget) <= set(fields_of())
         experiment(budget)
+
+
+@pytest.mark.parametrize(
+    ("typed", "nearest"),
+    [
+        ("table5", "table5_region_size"),  # difflib alone: table2_losses
+        ("Table1", "table1_ablation"),
+        ("beyond_loss", "beyond_loss_definition"),
+        ("region", "table5_region_size"),
+        ("crops_x3", "fig9_crops_x3"),
+        ("table2_loses", "table2_losses"),
+        ("quickstrat", "00_quickstart"),
+        ("zzz", None),
+        ("", None),
+    ],
+)
+def test_the_nearest_name_is_suggested(typed, nearest):
+    """One that starts with what was typed, else contains it, else looks like it."""
+    names = [
+        "00_quickstart", "beyond_loss_definition", "fig10_crops_x4", "fig9_crops_x3", "table1_ablation",
+        "table2_losses", "table5_region_size",
+    ]  # fmt: skip
+    said = unknown("notebook", typed, names)
+    assert f"unknown notebook {typed!r}.{f' Did you mean {nearest!r}?' if nearest else ''} Choose one of: " in said
 
 
 def test_variants_by_label_and_seed():

@@ -1,5 +1,6 @@
 """What the quickstart shows: weights as in the loss, curves as in the training, widgets that answer."""
 
+import dataclasses
 import math
 
 import ipywidgets
@@ -13,6 +14,7 @@ from prffn.config import LossConfig, experiment
 from prffn.data import to_tensor
 from prffn.degradation import downscale, upscale_bicubic
 from prffn.explore import Upscaled, contrast_map, load_photo, region_at, train_watched, upscaled
+from prffn.inference import upscale
 from prffn.losses import pixel_contrast
 from prffn.metrics import psnr_y
 from prffn.models import PRFFN
@@ -111,6 +113,17 @@ def test_a_training_is_watched(result, photo_folder):
     third = train_watched(e, result, lambda points: seen.append(list(points)), retrain=True)
     assert third.curve == first.curve
     assert len(seen) == 8
+
+
+def test_a_curve_is_of_its_photograph(result, photo, photo_folder):
+    """Two photographs of one size: each has the figures of its own, also from the cache."""
+    e = experiment(settings(photo_folder))
+    other = dataclasses.replace(result, hr=photo[:60, :84], lr=downscale(photo[:60, :84], 3))
+    curves = [train_watched(e, shown, lambda _: None).curve for shown in (result, other, result, other)]
+    trained = train_watched(e, other, lambda _: None, retrain=True)
+    sr = upscale(trained.model, other.lr, scale=3)
+    assert curves[1][-1]["psnr_y"] == curves[3][-1]["psnr_y"] == psnr_y(sr, other.hr, 3)
+    assert curves[0] == curves[2] != curves[1]
 
 
 def test_live_training_gives_a_curve_for_each_seed(result, photo_folder, capsys):

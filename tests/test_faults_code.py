@@ -5,16 +5,19 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 from conftest import CHECKOUT, tiny_settings
 
+from prffn import __main__ as command_line
 from prffn import metrics
 from prffn.checkpoints import UnusableCheckpoint, load_network
 from prffn.config import experiment
@@ -30,8 +33,8 @@ LOADERS = {"torch.jit.load", "torch.hub.load", "torch.package.PackageImporter", 
 
 ALLOWED = {("notebook.py", "exec")}
 """notebook.experiments_of executes cells of the kit's own notebooks: they are code of the checkout as the modules are,
-and whoever could change them could change these. It is given paths of notebooks/ alone, of `find_notebooks`; no
-notebook is ever downloaded or taken from a user's file. The test below holds it to that."""
+and whoever could change them could change these; and of a notebook whose path a user gives. It is given what
+`find_notebooks` finds; no notebook is ever downloaded or found by a mere name. The tests below hold it to that."""
 
 
 def dotted(node: ast.expr) -> str:
@@ -85,7 +88,7 @@ def test_nothing_in_the_kit_runs_code_from_a_file():
 
 def test_only_the_kits_own_notebooks_are_executed():
     """experiments_of is called in two modules, which the command line hands the paths of find_notebooks; and this
-    looks into the checkout's notebooks/ alone."""
+    looks into the checkout's notebooks/ alone, but for paths that a user gives."""
     callers = {
         path.name
         for path in (CHECKOUT / "prffn").rglob("*.py")
@@ -98,6 +101,46 @@ def test_only_the_kits_own_notebooks_are_executed():
     assert {path.parent for path in find_notebooks([]).values()} == {CHECKOUT / "notebooks"}
     with pytest.raises(ValueError, match="unknown notebook"):
         find_notebooks(["../elsewhere/evil"])
+
+
+@pytest.mark.parametrize(
+    ("name", "executed"),
+    [
+        ("evil", False),
+        ("evil.ipynb", False),
+        ("evil.txt", False),
+        ("link", False),
+        ("link.ipynb", False),
+        ("own", False),
+        ("own.ipynb", False),
+        ("./evil.txt", False),
+        ("./evil.ipynb", True),
+        ("{}/evil.ipynb", True),
+        ("kit/../own.ipynb", True),
+        ("kit/notebooks/link.ipynb", True),
+    ],
+)
+def test_a_strangers_notebook_is_executed_only_by_its_path(name, executed, tmp_path, monkeypatch):
+    """It lies in the current folder, also under a name of the kit's; a link in the kit's folder leads to it."""
+    marker, notebooks = tmp_path / "executed", tmp_path / "kit" / "notebooks"
+    notebooks.mkdir(parents=True)
+    for path, code in {
+        tmp_path / "evil.ipynb": f"open({str(marker)!r}, 'w')\nexperiments = {{}}",
+        notebooks / "own.ipynb": "experiments = {}",
+    }.items():
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), path)
+    for other in ("evil.txt", "own.ipynb"):
+        shutil.copy(tmp_path / "evil.ipynb", tmp_path / other)
+    (notebooks / "link.ipynb").symlink_to(tmp_path / "evil.ipynb")
+    monkeypatch.setattr(command_line, "checkout", lambda: tmp_path / "kit")
+    monkeypatch.chdir(tmp_path)
+    known = executed or name.startswith("own")
+    for command in ("plan", "train"):
+        assert command_line.main([command, name.format(tmp_path)]) == (0 if known else 1)
+        assert marker.exists() == executed
+        marker.unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=r"two notebooks have the name own: .*kit/notebooks/own.ipynb and own.ipynb"):
+        command_line.find_notebooks(["own", "./own.ipynb"])
 
 
 class Evil:

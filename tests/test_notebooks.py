@@ -1,5 +1,6 @@
 """The notebooks as people run them: papermill from anywhere, nbval from the records, wrong parameters, tampering."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,9 +10,11 @@ import sys
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 from conftest import CHECKOUT
 
+from prffn import __main__ as command_line
 from prffn.__main__ import main
 from prffn.notebook import check_parameters
 from prffn.records import read_record
@@ -129,6 +132,35 @@ def test_a_second_call_trains_nothing(quick, monkeypatch, capfd):
     assert main(["reports", "table5_region_size", "--profile", "quick", "--seeds", "1"]) == 0
     assert "5 loaded, 0 trained" in (folder / "reports" / "quick" / "table5_region_size.ipynb").read_text()
     assert "done in" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [
+        (None, "new, in {}"),
+        (papermill.PapermillExecutionError(0, 1, "", "ValueError", "no", []), "new, in {}"),
+        (KeyboardInterrupt(), "old"),
+    ],
+    ids=repr,
+)
+def test_the_executed_copy_is_replaced_whole(error, left, tmp_path, monkeypatch):
+    """Also that of a notebook that stops, as it shows where. An interrupted one leaves the copy of before."""
+    copy = tmp_path / "reports" / "quick" / "architecture.ipynb"
+    copy.parent.mkdir(parents=True)
+    copy.write_text("old")
+
+    def execute(_: str, made: str, **__: object) -> None:
+        Path(made).write_text(f"new, in {json.dumps(made)}")
+        assert copy.read_text() == "old"
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    monkeypatch.setattr(command_line, "write_pages", lambda _: 0)
+    with contextlib.suppress(KeyboardInterrupt):
+        assert main(["reports", "architecture"]) == (0 if error is None else 1)
+    assert copy.read_text() == left.format(json.dumps(str(copy)))
+    assert os.listdir(copy.parent) == [copy.name]
 
 
 def test_papermill_writes_to_standard_output(tmp_path):
