@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from prffn.models import build
 from prffn.models.carn import CARN
 from prffn.models.edsr import EDSR
+from prffn.models.rcan import RCAN
 
 State = dict[str, Tensor]
 Names = Iterator[tuple[str, str]]
@@ -18,13 +19,14 @@ Names = Iterator[tuple[str, str]]
 class Format:
     """The state dict of a network by its authors.
 
-    matches: whether a state is one. build: the network of the state's sizes, at the scale that is asked for. names: the
+    matches: whether a state is one. build: the network of the state's sizes, at the scale that is asked for, with
+    that factor on the residuals. names: the
     pairs of keys. shift: what stands between "sub_mean" or "add_mean" and "weight" or "bias" in the keys of the fixed
     1x1 convs that subtract and add the mean RGB, "" for none. value_range: the brightest value of their input.
     """
 
     matches: Callable[[State], bool]
-    build: Callable[[State, int | None], nn.Module]
+    build: Callable[[State, int | None, float | None], nn.Module]
     names: Callable[[State], Names]
     shift: str = "."
     value_range: float = 255.0
@@ -64,14 +66,20 @@ def _count(state: State, pattern: str) -> int:
     return n
 
 
-def _edsr(state: State, _: int | None) -> nn.Module:
-    channels = state["head.0.weight"].shape[0]
-    return EDSR(
-        _upsampler_scale(state, "tail.0", channels),
-        channels=channels,
-        blocks=_count(state, "body.{}.body.0.weight"),
-        residual_scale=0.1 if channels == 256 else 1.0,  # the authors' two sizes; the file does not tell
-    )
+EDSR_RES_SCALE = {(64, 16): 1.0, (256, 32): 0.1}
+"""The factor on the residuals by channels and blocks, for the two published sizes: no file tells it."""
+
+
+def _edsr(state: State, _: int | None, res_scale: float | None) -> nn.Module:
+    channels, blocks = state["head.0.weight"].shape[0], _count(state, "body.{}.body.0.weight")
+    factor = EDSR_RES_SCALE.get((channels, blocks)) if res_scale is None else res_scale
+    if factor is None:
+        raise ValueError(
+            f"{blocks} blocks of {channels} channels are no published size, and the file does not tell the factor on "
+            "the residuals: say res_scale=1, or what it was trained with"
+        )
+    scale = _upsampler_scale(state, "tail.0", channels)
+    return EDSR(scale, channels=channels, blocks=blocks, residual_scale=factor)
 
 
 def _edsr_names(state: State) -> Names:
@@ -85,17 +93,29 @@ def _edsr_names(state: State) -> Names:
     yield from _conv("tail", "tail.1")
 
 
+def _rcan(state: State, *_: object) -> nn.Module:
+    channels = state["head.0.weight"].shape[0]
+    return RCAN(
+        _upsampler_scale(state, "tail.0", channels),
+        channels=channels,
+        groups=_count(state, "body.{}.body.0.body.0.weight"),
+        blocks=_count(state, "body.0.body.{}.body.0.weight"),
+        reduction=channels // state["body.0.body.0.body.3.conv_du.0.weight"].shape[0],
+    )
+
+
 def _rcan_names(state: State) -> Names:
+    groups, blocks = _count(state, "body.{}.body.0.body.0.weight"), _count(state, "body.0.body.{}.body.0.weight")
     yield from _conv("head", "head.0")
-    for g in range(10):
-        for b in range(20):
+    for g in range(groups):
+        for b in range(blocks):
             ours, theirs = f"groups.{g}.blocks.{b}", f"body.{g}.body.{b}.body"
             yield from _conv(f"{ours}.conv1", f"{theirs}.0")
             yield from _conv(f"{ours}.conv2", f"{theirs}.2")
             yield from _conv(f"{ours}.attention.reduce", f"{theirs}.3.conv_du.0")
             yield from _conv(f"{ours}.attention.expand", f"{theirs}.3.conv_du.2")
-        yield from _conv(f"groups.{g}.conv", f"body.{g}.body.20")
-    yield from _conv("trunk", "body.10")
+        yield from _conv(f"groups.{g}.conv", f"body.{g}.body.{blocks}")
+    yield from _conv("trunk", f"body.{groups}")
     yield from _upsampler(state, "tail.0")
     yield from _conv("tail", "tail.1")
 
@@ -177,7 +197,7 @@ def _carn_names(state: State, blocks: int) -> Names:
     yield from _conv("tail", "exit")
 
 
-def _oisr(state: State, _: int | None) -> nn.Module:
+def _oisr(state: State, *_: object) -> nn.Module:
     scheme = "LF" if "body.0.scale4" in state else "RK2"
     return build(f"OISR-{scheme}", _upsampler_scale(state, "tail.0", 122))
 
@@ -224,29 +244,29 @@ def _is_swinir_light(state: State) -> bool:
 FORMATS = {
     "CARN": Format(
         lambda s: "b1.b3.body.0.weight" in s,
-        lambda s, scale: _carn(s, scale, None),
+        lambda s, scale, _: _carn(s, scale, None),
         lambda s: _carn_names(s, 3),
         ".shifter.",
         1.0,
     ),
     "CARN-M": Format(
         lambda s: "b1.b1.body.4.weight" in s,
-        lambda s, scale: _carn(s, scale, 4),
+        lambda s, scale, _: _carn(s, scale, 4),
         lambda s: _carn_names(s, 1),
         ".shifter.",
         1.0,
     ),
     "SMSR": Format(
-        lambda s: "body.0.body.ch_mask" in s, lambda s, _: build("SMSR", _pixel_scale(s["tail.0.bias"])), _smsr_names
+        lambda s: "body.0.body.ch_mask" in s, lambda s, *_: build("SMSR", _pixel_scale(s["tail.0.bias"])), _smsr_names
     ),
     "MSRN": Format(
         lambda s: "body.0.conv_3_1.weight" in s,
-        lambda s, _: build("MSRN", _upsampler_scale(s, "tail.2")),
+        lambda s, *_: build("MSRN", _upsampler_scale(s, "tail.2")),
         _msrn_names,
     ),
     "AWSRN": Format(
         lambda s: "tail.tail_k3.weight_v" in s,
-        lambda s, _: build("AWSRN", _pixel_scale(s["skip.0.bias"])),
+        lambda s, *_: build("AWSRN", _pixel_scale(s["skip.0.bias"])),
         _awsrn_names,
         shift="",
     ),
@@ -254,12 +274,12 @@ FORMATS = {
     "OISR-LF": Format(lambda s: "body.0.scale4" in s, _oisr, _oisr_names),
     "SeaNet": Format(
         lambda s: "lff.0.LLF_head.0.weight" in s,
-        lambda s, _: build("SeaNet", _upsampler_scale(s, "lff.0.LLF_tail.0")),
+        lambda s, *_: build("SeaNet", _upsampler_scale(s, "lff.0.LLF_tail.0")),
         _seanet_names,
     ),
     "RCAN": Format(
         lambda s: "body.0.body.0.body.3.conv_du.0.weight" in s,
-        lambda s, _: build("RCAN", _upsampler_scale(s, "tail.0")),
+        _rcan,
         _rcan_names,
     ),
     "EDSR": Format(
@@ -267,9 +287,10 @@ FORMATS = {
     ),
     "SwinIR-light": Format(
         _is_swinir_light,
-        lambda s, _: build("SwinIR-light", _pixel_scale(s["upsample.0.bias"])),
+        lambda s, *_: build("SwinIR-light", _pixel_scale(s["upsample.0.bias"])),
         lambda s: ((f"network.{key}", key) for key in s),
         shift="",
+        value_range=1.0,
     ),
 }
 """By the network's printed name; the first that matches is taken."""

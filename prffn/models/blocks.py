@@ -5,6 +5,7 @@ training too. Where no gradients are recorded, that is nearly every result. No b
 """
 
 import math
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -22,8 +23,15 @@ def div2k_mean() -> Tensor:
 
 def check_scale(scale: int) -> None:
     """Raises ValueError for a scale other than 2, 3, 4."""
-    if scale not in (2, 3, 4):
+    if not hasattr(scale, "__index__") or scale not in (2, 3, 4):
         raise ValueError(f"scale must be 2, 3 or 4, got {scale!r}")
+
+
+def whole(scale: int) -> int:
+    """A scale as Python's int, NumPy's numbers too. Raises ValueError for what is no whole number, such as True."""
+    if isinstance(scale, bool) or not hasattr(scale, "__index__"):
+        raise ValueError(f"scale must be a whole number, got {scale!r}")
+    return operator.index(scale)
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int = 3, bias: bool = True, groups: int = 1) -> nn.Conv2d:
