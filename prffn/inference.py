@@ -13,6 +13,11 @@ MEMORY_FORMAT = torch.channels_last
 """Layout of the LR image, which all feature maps then have: the fastest for convolutions on a CPU, most of all dilated
 ones. The network's own layout stays as it is; a convolution brings its weights along."""
 
+
+class NonFiniteOutput(ValueError):
+    """A network gave NaN or infinity."""
+
+
 Tile = tuple[slice, slice, ImageArray]
 """Rows and columns in the SR image, and the pixels there, (h, w, 3) uint8."""
 
@@ -116,6 +121,8 @@ def _tiles(
                     sr = model(lr.contiguous(memory_format=MEMORY_FORMAT))[0]
                     if sr.shape[1:] != (lr.shape[2] * scale, lr.shape[3] * scale):
                         raise ValueError(f"the network made {tuple(sr.shape)} of {tuple(lr.shape[1:])}: not x{scale}")
+                    if not sr.isfinite().all():
+                        raise NonFiniteOutput(f"the network gave {sr[~sr.isfinite()][0].item()}, not an image")
                     rows = slice((top - seen_top) * scale, (bottom - seen_top) * scale)
                     columns = slice((left - seen_left) * scale, (right - seen_left) * scale)
                     place = slice(top * scale, bottom * scale), slice(left * scale, right * scale)
