@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from prffn.__main__ import main
-from prffn.checkpoints import Recognised, Shifted, UnusableCheckpoint, load_network
+from prffn.checkpoints import Recognised, UnusableCheckpoint, load_network
 from prffn.data import image_set, lr_images, to_tensor
 from prffn.inference import upscale
 from prffn.metrics import evaluate
 from prffn.models import build
+from prffn.models.authors import Shifted
 from prffn.models.blocks import DIV2K_MEAN
 from prffn.models.comparison import REMARKS
 from prffn.models.complexity import multi_adds
