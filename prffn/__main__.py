@@ -79,6 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     upscale.add_argument("--scale", type=int, choices=(2, 3, 4), help="3 if not given, or what the weights are for")
     upscale.add_argument("-o", "--output", type=Path, help="a file for one image, or a folder; else beside the input")
     upscale.add_argument("--weights", type=Path, help="of another network; else the small PRFFN of this package")
+    upscale.add_argument("--rgb-range", type=float, help="of the weights, 255 or 1, where their file does not tell")
+    upscale.add_argument("--res-scale", type=float, help="of an EDSR's weights, where its size is no published one")
     upscale.add_argument("--tile", type=int, help="side of a tile in pixels of the input, 256 if not given: a "
                          "smaller one needs less memory and more time")  # fmt: skip
     upscale.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")

@@ -32,12 +32,16 @@ def luma(image: ImageArray) -> NDArray[np.float64]:
     return image.astype(np.float64) @ BT601 + 16
 
 
-def _compared(sr: ImageArray, hr: ImageArray, shave: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _check_pair(sr: ImageArray, hr: ImageArray) -> None:
     rgb = sr.ndim == 3 and sr.shape[2] == 3
     if not rgb or sr.shape != hr.shape or sr.dtype != np.uint8 or hr.dtype != np.uint8:
         raise ValueError(
             f"expected two RGB images (H, W, 3) of one shape in uint8, got {sr.shape} {sr.dtype}, {hr.shape} {hr.dtype}"
         )
+
+
+def _compared(sr: ImageArray, hr: ImageArray, shave: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    _check_pair(sr, hr)
     if shave < 0 or min(sr.shape[:2]) <= 2 * shave:
         raise ValueError(f"nothing is left of an image of shape {sr.shape} without {shave} pixels at each border")
     inside = slice(shave, -shave or None)
@@ -70,9 +74,6 @@ def psnr_y(sr: ImageArray, hr: ImageArray, shave: int) -> float:
 def ssim_y(sr: ImageArray, hr: ImageArray, shave: int) -> float:
     """SSIM on Y, see `ssim`, without `shave` pixels at each border. (H, W, 3) uint8 both."""
     return ssim(*_compared(sr, hr, shave))
-
-
-LPIPS_SIDE = 31
 
 
 class LpipsUnavailable(RuntimeError):
@@ -129,14 +130,18 @@ def _load_alexnet(network: torch.nn.Module, path: Path) -> None:
 def lpips_alex(sr: ImageArray, hr: ImageArray) -> float:
     """LPIPS of two RGB images (H, W, 3) uint8, whole; lower is better.
 
-    Raises LpipsUnavailable without a trunk, UnusableTrunk for a damaged one, ValueError for a side below 31 pixels,
-    of which AlexNet's pooling leaves nothing.
+    Raises LpipsUnavailable without a trunk, UnusableTrunk for a damaged one, ValueError for images of two shapes, or
+    with a side below 31 pixels, of which AlexNet's poolings leave nothing.
     """
-    if min(sr.shape[:2]) < LPIPS_SIDE:
-        raise ValueError(f"LPIPS needs {LPIPS_SIDE} x {LPIPS_SIDE} pixels or more, got {sr.shape[1]} x {sr.shape[0]}")
+    _check_pair(sr, hr)
+    network = _lpips_network()
+    if min(sr.shape[:2]) < 31:
+        raise ValueError(
+            f"LPIPS needs at least 31 x 31 pixels, got {sr.shape[1]} x {sr.shape[0]}; leave it out (lpips)"
+        )
     a, b = (to_tensor(image[None]) * 2 - 1 for image in (sr, hr))
     with torch.inference_mode():
-        return float(_lpips_network()(a, b))
+        return float(network(a, b))
 
 
 @dataclass(frozen=True)
@@ -176,10 +181,12 @@ def evaluate(
     """Figures per image of a network on an image set, by the kit's protocol.
 
     model: a network (N, 3, h, w) -> (N, 3, h * scale, w * scale) in [0, 1], or a function of one LR image,
-        (h, w, 3) uint8, that returns the SR image, uint8, or the path of a checkpoint, see `load_network`.
+        (h, w, 3) uint8, that returns the SR image, uint8, or the path of a checkpoint that `load_network` reads
+        without further settings.
     images: a set or its name. scale: that of the network unless it is given. lpips: measure LPIPS as well.
-    tile: LR pixels of a tile, see `upscale`. Raises ValueError where nothing says the scale, or naming the image that
-        cannot be measured.
+    tile: LR pixels of a tile, see `upscale`.
+    Raises ValueError where nothing says the scale, or naming the image that cannot be measured: too small for SSIM or
+    LPIPS, or upscaled to NaN or infinity, or to another size.
     """
     if isinstance(model, Path | str):
         model = load_network(model, scale=scale)
@@ -203,6 +210,8 @@ def evaluate(
                 perceptual.append(lpips_alex(sr, hr))
         except LpipsUnavailable as reason:
             not_measured["lpips"] = str(reason).split(":")[0]
+        except UnusableTrunk:
+            raise  # the same for all images
         except ValueError as error:
             raise ValueError(f"image {name} of {hr_set.name}: {error}") from error
         except Exception as error:

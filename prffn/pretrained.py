@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors_torch
 
 from prffn.models import PRFFN
+from prffn.models.blocks import check_scale
 from prffn.paths import atomic_write
 from prffn.records import digest
 from prffn.training import weights_sha256
@@ -37,8 +38,7 @@ def pretrained(scale: int = 3) -> PRFFN:
     Far smaller than the paper's, for a CPU: its settings and figures are in the record that `settings_of_file` names.
     Raises ValueError for a scale other than 2, 3, 4, FileNotFoundError or DamagedWeights if the file cannot be used.
     """
-    if scale not in SCALES:
-        raise ValueError(f"scale must be 2, 3 or 4, got {scale!r}")
+    check_scale(scale)
     return load_pretrained(pretrained_path(scale))
 
 
@@ -51,8 +51,8 @@ def load_pretrained(path: Path) -> PRFFN:
     """The network of a file that `save_pretrained` wrote, in evaluation mode, its weights checked against their sum."""
     texts = settings_of_file(path)
     settings = texts["settings"]
-    sizes = {name: settings[f"model.{name}"] for name in SIZES if f"model.{name}" in settings}
     try:
+        sizes = {name: settings[f"model.{name}"] for name in SIZES if f"model.{name}" in settings}
         model = PRFFN(settings["data.scale"], **sizes)
         model.load_state_dict(safetensors_torch.load_file(path))
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:

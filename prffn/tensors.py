@@ -17,21 +17,21 @@ def load_tensors(path: Path) -> Any:
 
     PyTorch writes a CRC-32 beside each tensor and does not compare it: a flipped bit would pass. Here it is compared,
     unless it is 0, which stands for one that was not computed. Files from before PyTorch 1.6 have none.
-    Raises DamagedTensors naming the file; FileNotFoundError if there is none.
+    Raises DamagedTensors naming the file; FileNotFoundError if there is none, PermissionError where it may not be read.
     """
     try:
         if zipfile.is_zipfile(path):
             _compare_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise  # each names the file
     except pickle.UnpicklingError as error:
         raise DamagedTensors(
             f"{path} holds Python objects other than tensors, perhaps a whole pickled network, or is damaged. Reading "
             "it could run any code; where you trust it, load it yourself and save its state_dict()"
         ) from error
     except Exception as error:
-        raise DamagedTensors(f"{path} is damaged, or not a file of PyTorch's ({error}); get it again") from error
+        raise DamagedTensors(f"{path} is damaged, or not a file of PyTorch's ({error!r}); get it again") from error
 
 
 def _compare_sums(path: Path) -> None:

@@ -78,12 +78,19 @@ def check_target(source: Path, target: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{target} is there already; --overwrite replaces it")
 
 
-def network(scale: int | None, weights: Path | None) -> nn.Module:
+def network(
+    scale: int | None, weights: Path | None, *, rgb_range: float | None = None, res_scale: float | None = None
+) -> nn.Module:
     """The network to upscale with: of a file, else the one that comes with the package, at x3 if no scale is given.
 
-    weights: anything that `load_network` takes. Raises as `pretrained` and `load_network` do.
+    weights: anything that `load_network` takes, and rgb_range and res_scale as there. Raises as `pretrained` and
+    `load_network` do, and ValueError for one of these without a file.
     """
-    return pretrained(3 if scale is None else scale) if weights is None else load_network(weights, scale=scale)
+    if weights is not None:
+        return load_network(weights, scale=scale, rgb_range=rgb_range, res_scale=res_scale)
+    if rgb_range is not None or res_scale is not None:
+        raise ValueError("--rgb-range and --res-scale are for the file of --weights, and none is given")
+    return pretrained(3 if scale is None else scale)
 
 
 def plan(sources: Sequence[Path], output: Path | None, scale: int, overwrite: bool) -> list[tuple[Path, Path]]:
@@ -155,7 +162,10 @@ def run(options: argparse.Namespace) -> int:
     """`python -m prffn upscale`. Returns 0; 1 if an image could not be upscaled; 130 if it was stopped."""
     before = signal.signal(signal.SIGTERM, _stop)
     try:
-        device, model = pick_device(options.device), network(options.scale, options.weights)
+        device, model = (
+            pick_device(options.device),
+            network(options.scale, options.weights, rgb_range=options.rgb_range, res_scale=options.res_scale),
+        )
         todo = plan(options.sources, options.output, int(model.scale), options.overwrite)  # type: ignore[arg-type]
         tile, failed = TILE if options.tile is None else options.tile, 0
         for source, target in todo:

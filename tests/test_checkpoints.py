@@ -1,26 +1,35 @@
 """Checkpoints: the authors' own files where they are at hand, their names and shapes where not, and every bad file."""
 
 import itertools
+import math
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import SHARED
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from prffn.checkpoints import Recognised, Shifted, UnusableCheckpoint, load_network
+from prffn.__main__ import main
+from prffn.checkpoints import Recognised, UnusableCheckpoint, load_network
 from prffn.data import image_set, lr_images, to_tensor
+from prffn.inference import upscale
 from prffn.metrics import evaluate
 from prffn.models import build
+from prffn.models.authors import Shifted
 from prffn.models.blocks import DIV2K_MEAN
 from prffn.models.comparison import REMARKS
 from prffn.models.complexity import multi_adds
 from prffn.models.edsr import EDSR
 from prffn.models.smsr import SMSR
+from prffn.tensors import load_tensors
 from prffn.training import CHECKPOINT_MAGIC
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*makes a smooth image")  # most networks here are not trained
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -87,18 +96,19 @@ def frame(scale: int, channels: int, blocks: int) -> Shapes:
     )  # fmt: skip
 
 
-def edsr(scale: int) -> Shapes:
-    return frame(scale, 64, 16) | joined(*[conv(f"body.{n}.body.{k}", 64, 64) for n in range(16) for k in (0, 2)])
+def edsr(scale: int, channels: int = 64, blocks: int = 16) -> Shapes:
+    body = [conv(f"body.{n}.body.{k}", channels, channels) for n in range(blocks) for k in (0, 2)]
+    return frame(scale, channels, blocks) | joined(*body)
 
 
-def rcan(scale: int) -> Shapes:
-    shapes = frame(scale, 64, 10)
-    for g in range(10):
-        for b in range(20):
+def rcan(scale: int, channels: int = 64, groups: int = 10, blocks: int = 20, hidden: int = 4) -> Shapes:
+    shapes = frame(scale, channels, groups)
+    for g in range(groups):
+        for b in range(blocks):
             key = f"body.{g}.body.{b}.body"
-            shapes |= joined(conv(f"{key}.0", 64, 64), conv(f"{key}.2", 64, 64))
-            shapes |= joined(conv(f"{key}.3.conv_du.0", 4, 64, 1), conv(f"{key}.3.conv_du.2", 64, 4, 1))
-        shapes |= conv(f"body.{g}.body.20", 64, 64)
+            shapes |= joined(conv(f"{key}.0", channels, channels), conv(f"{key}.2", channels, channels))
+            shapes |= conv(f"{key}.3.conv_du.0", hidden, channels, 1) | conv(f"{key}.3.conv_du.2", channels, hidden, 1)
+        shapes |= conv(f"body.{g}.body.{blocks}", channels, channels)
     return shapes
 
 
@@ -219,14 +229,21 @@ def test_a_state_dict_of_the_authors_names_fits_to_the_last_key(tmp_path, name, 
     assert loaded == pytest.approx(theirs)
 
 
-def residual(x: Tensor, state: dict[str, Tensor], key: str) -> Tensor:
+def residual(x: Tensor, state: dict[str, Tensor], key: str, res_scale: float) -> Tensor:
     y = nn.functional.conv2d(x, state[f"{key}.0.weight"], state[f"{key}.0.bias"], padding=1).relu()
-    return x + nn.functional.conv2d(y, state[f"{key}.2.weight"], state[f"{key}.2.bias"], padding=1)
+    return x + res_scale * nn.functional.conv2d(y, state[f"{key}.2.weight"], state[f"{key}.2.bias"], padding=1)
 
 
-def test_edsr_by_its_authors_names_computes_what_they_do(tmp_path):
-    """Their forward pass written out on their names: RGB from 0 to 255, the shifts as convolutions."""
-    state = drawn(edsr(2))
+@pytest.mark.parametrize(
+    ("size", "rgb_range", "res_scale", "said"),
+    [
+        ((64, 16), 255.0, 1.0, {}), ((64, 16), 1.0, 1.0, {}), ((64, 16), 20.0, 1.0, {"rgb_range": 20}),
+        ((64, 16), 255.0, 0.1, {"res_scale": 0.1}), ((8, 3), 1.0, 0.1, {"res_scale": 0.1, "rgb_range": 1}),
+    ],
+)  # fmt: skip
+def test_edsr_by_its_authors_names_computes_what_they_do(tmp_path, size, rgb_range, res_scale, said):
+    """Their forward pass written out on their names: RGB up to rgb_range, the shifts as convolutions."""
+    state = drawn(edsr(2, *size), rgb_range)
     torch.save(state, tmp_path / "edsr.pt")
     lr = torch.rand(1, 3, 9, 8, generator=generator(1))
 
@@ -234,21 +251,105 @@ def test_edsr_by_its_authors_names_computes_what_they_do(tmp_path):
         weight = state[f"{key}.weight"]
         return nn.functional.conv2d(x, weight, state[f"{key}.bias"], padding=weight.shape[-1] // 2)
 
-    head = layer(layer(255 * lr, "sub_mean"), "head.0")
+    head = layer(layer(rgb_range * lr, "sub_mean"), "head.0")
     x = head
-    for n in range(16):
-        x = residual(x, state, f"body.{n}.body")
-    x = nn.functional.pixel_shuffle(layer(layer(x, "body.16") + head, "tail.0.0"), 2)
-    expected = layer(layer(x, "tail.1"), "add_mean") / 255
+    for n in range(size[1]):
+        x = residual(x, state, f"body.{n}.body", res_scale)
+    x = nn.functional.pixel_shuffle(layer(layer(x, f"body.{size[1]}") + head, "tail.0.0"), 2)
+    expected = layer(layer(x, "tail.1"), "add_mean") / rgb_range
     with torch.no_grad():
-        assert torch.allclose(load_network(tmp_path / "edsr.pt")(lr), expected, atol=1e-4)
+        assert torch.allclose(load_network(tmp_path / "edsr.pt", **said)(lr), expected, atol=1e-4)
 
 
-def test_rcan_computes_what_spandrels_does(tmp_path):
-    """The same file by another implementation, which infers the value range of 255 from the file's shift."""
+@pytest.mark.parametrize("name", [name for name in AUTHORS if name != "AWSRN"])
+@pytest.mark.parametrize("rgb_range", [1.0, 255.0])
+@pytest.mark.parametrize("how", ["told by the shift", "said"])
+def test_the_value_range_of_every_format(tmp_path, name, rgb_range, how):
+    """f = own * (network - mean) is what lies between the shifts: the file's network is f(v (x - mean)) / v + mean."""
+    own, scale = 1.0 if "CARN" in name else 255.0, 2
+    lr, mean = torch.rand(1, 3, 8, 8, generator=generator(1)), torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1)
+    state, path = drawn(AUTHORS[name](scale), own), tmp_path / "model.pt"
+    torch.save(state, path)
+    network = load_network(path, scale=scale)
+    assert not isinstance(network, Shifted)
+    said = {} if how == "told by the shift" else {"rgb_range": rgb_range}
+    state = drawn(AUTHORS[name](scale), rgb_range)
+    torch.save({k: v for k, v in state.items() if not said or "_mean" not in k}, path)
+    with torch.no_grad():
+        expected = own * (network(rgb_range * (lr - mean) / own + mean) - mean) / rgb_range + mean
+        assert torch.allclose(load_network(path, scale=scale, **said)(lr), expected, rtol=1e-4, atol=1e-4)
+
+
+def no_shift(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if "_mean" not in key}
+
+
+@pytest.mark.parametrize(
+    ("state", "said", "message"),
+    [
+        (drawn(edsr(2, 8, 3)), {}, "3 blocks of 8 channels are no published size.* say res_scale="),
+        (drawn(edsr(2, 64, 15)), {}, "15 blocks of 64 channels are no published size.* say res_scale="),
+        (no_shift(drawn(edsr(2))), {}, r"no sub_mean and add_mean.* rgb_range=255 or rgb_range=1"),
+        (no_shift(drawn(smsr(2))), {}, r"no sub_mean and add_mean.* rgb_range=255 or rgb_range=1"),
+        (no_shift(drawn(carn(1))), {"scale": 2}, r"no sub_mean and add_mean.* rgb_range=255 or rgb_range=1"),
+        (drawn(edsr(2)) | {"sub_mean.bias": torch.zeros(3), "add_mean.bias": torch.zeros(3)}, {}, "say rgb_range=255"),
+        ({k: v for k, v in drawn(edsr(2)).items() if k != "add_mean.bias"}, {}, r"no add_mean\.bias"),
+        (drawn(edsr(2), 1.0), {"rgb_range": 255}, r"a shift of the mean for rgb_range=1, not 255"),
+        (drawn(msrn(2)), {"res_scale": 0.1}, "MSRN by its authors, which has no res_scale: leave it out"),
+        (build("EDSR", 2).state_dict(), {"rgb_range": 1}, "not under its authors' names: leave out rgb_range"),
+    ],
+)  # fmt: skip
+def test_what_the_file_does_not_tell_is_asked_for(tmp_path, state, said, message):
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(UnusableCheckpoint, match=rf"model\.pt .*{message}"):
+        load_network(tmp_path / "model.pt", **said)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan, True, "255"])
+@pytest.mark.parametrize("setting", ["rgb_range", "res_scale"])
+def test_settings_are_numbers(tmp_path, setting, value):
+    with pytest.raises(ValueError, match=f"{setting} must be a number above 0, such as 1, got {value!r}"):
+        load_network(tmp_path / "model.pt", **{setting: value})
+
+
+def test_a_network_that_is_read_wrongly_is_warned_of(tmp_path):
+    """An SMSR whose last conv is zero gives the bicubic image; CARN-M's weights do at their own value range only."""
+    state, path = drawn(smsr(2)), tmp_path / "model.pt"
+    torch.save(state | {key: 0 * state[key] for key in ("tail.0.weight", "tail.0.bias")}, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_network(path)
+    torch.save(state, path)
+    with pytest.warns(UserWarning, match=r"model.pt, read as SMSR x2, makes a smooth image that is .* its rgb_range"):
+        load_network(path)
+    torch.save(no_shift(torch.load(checkpoint("carn_m.pth"), map_location="cpu", weights_only=True)), path)
+    with pytest.warns(UserWarning, match=r"model.pt, read as CARN-M x3, makes a smooth image that is 0\.0"):
+        load_network(path, scale=3, rgb_range=255)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_network(path, scale=3, rgb_range=1)
+
+
+def test_upscale_takes_the_settings(tmp_path, photo, capsys):
+    torch.save(drawn(edsr(2, 8, 3)), tmp_path / "edsr.pt")
+    Image.fromarray(photo[:20, :24]).save(tmp_path / "photo.png")
+    command = ["upscale", str(tmp_path / "photo.png"), "--device", "cpu"]
+    assert main([*command, "--res-scale", "0.5"]) == 1
+    assert "--res-scale are for the file of --weights" in capsys.readouterr().err
+    command += ["--weights", str(tmp_path / "edsr.pt")]
+    assert main(command) == 1
+    assert "edsr.pt looks like EDSR" in capsys.readouterr().err
+    assert main([*command, "--res-scale", "0.5", "--rgb-range", "255"]) == 0
+    expected = upscale(load_network(tmp_path / "edsr.pt", res_scale=0.5), photo[:20, :24], scale=2)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "photo_x2.png")), expected)
+
+
+@pytest.mark.parametrize("size", [{}, {"channels": 16, "groups": 2, "blocks": 3}])
+def test_rcan_computes_what_spandrels_does(tmp_path, size):
+    """The same file by another implementation, which takes the value range to be 255 for all files."""
     from spandrel import ModelLoader
 
-    torch.save(drawn(rcan(2)), tmp_path / "rcan.pth")
+    torch.save(drawn(rcan(2, **size)), tmp_path / "rcan.pth")
     lr = torch.rand(1, 3, 9, 8, generator=generator(1))
     theirs = ModelLoader().load_from_file(tmp_path / "rcan.pth").model.eval()
     with torch.no_grad():
@@ -272,13 +373,12 @@ def test_a_carn_for_all_scales_needs_the_scale(tmp_path):
 
 
 def test_the_large_edsr_has_its_residual_scale(tmp_path):
-    """Its size is in the shapes; the residual scale of 0.1 goes with 256 channels."""
-    torch.save(
-        drawn(frame(2, 256, 1) | joined(*[conv(f"body.0.body.{k}", 256, 256) for k in (0, 2)])), tmp_path / "e.pt"
-    )
+    """Its size is in the shapes; the residual scale of 0.1 goes with 32 blocks of 256 channels."""
+    shift = drawn(joined(conv("sub_mean", 3, 3, 1), conv("add_mean", 3, 3, 1)))
+    torch.save({k: torch.zeros(1).expand(s) for k, s in edsr(2, 256, 32).items()} | shift, tmp_path / "e.pt")
     model = load_network(tmp_path / "e.pt")
     assert isinstance(model, EDSR)
-    assert [block.residual_scale for block in model.blocks] == [0.1]
+    assert [block.residual_scale for block in model.blocks] == 32 * [0.1]
 
 
 def test_a_trained_shift_of_the_mean_is_kept(tmp_path):
@@ -403,7 +503,7 @@ def test_unusable_files(tmp_path):
     torch.save(Unknown().state_dict(), path)
     with pytest.raises(UnusableCheckpoint, match="of no network that is known here, its first keys are layer.weight"):
         load_network(path)
-    for content in ({}, {"epoch": 3}, [torch.zeros(3)]):
+    for content in ({}, {"epoch": 3}, [torch.zeros(3)], {0: torch.zeros(3)}):
         torch.save(content, path)
         with pytest.raises(UnusableCheckpoint, match="holds no state dict"):
             load_network(path)
@@ -418,6 +518,13 @@ def test_unusable_files(tmp_path):
     path.write_bytes(CHECKPOINT_MAGIC + bytes(40))
     with pytest.raises(UnusableCheckpoint, match=r"a training run of this kit.*runs\.trained_model"):
         load_network(path)
+    with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
+        load_tensors(tmp_path)
+    for odd in (torch.zeros(()), torch.zeros(3), torch.zeros(0, 0, 0, 0)):  # of no network, under its names
+        for keys in (edsr(2), rcan(2), carn(1), awsrn(2), {"conv_first.weight": (), "layers.0.x": ()}):
+            torch.save(dict.fromkeys(keys, odd), path)
+            with pytest.raises(UnusableCheckpoint, match=path.name):
+                load_network(path)
     (tmp_path / "bad.safetensors").write_bytes(b"not tensors")
     with pytest.raises(UnusableCheckpoint, match="damaged"):
         load_network(tmp_path / "bad.safetensors")

@@ -1,6 +1,7 @@
 """The metrics against published figures, against other libraries, and against values worked by hand."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -175,11 +176,54 @@ def test_a_damaged_trunk_is_not_used(tmp_path, monkeypatch, photo):
         lpips_alex(photo[:64, :64], photo[:64, :64])
 
 
-def test_evaluate_takes_functions_and_modules(photo_folder):
-    class Nearest(torch.nn.Module):
-        def forward(self, x):
-            return torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
+class Nearest(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
 
+
+class NotFinite(Nearest):
+    """Nearest, but for one value in the last pixel of images that are as wide as `of`, or in all of them."""
+
+    def __init__(self, value: float, of: int, everywhere: bool) -> None:
+        super().__init__()
+        self.value, self.of, self.where = value, of, slice(None) if everywhere else slice(-1, None)
+
+    def forward(self, x):
+        sr = super().forward(x)
+        if x.shape[-1] == self.of:
+            sr[:, self.where, self.where, self.where] = self.value
+        return sr
+
+
+@pytest.mark.parametrize(("side", "scale", "left"), [(30, 2, 30), (31, 2, 30), (32, 3, 30), (31, 4, 28), (33, 2, None)])
+def test_lpips_names_the_image_that_is_too_small(tmp_path, photo, monkeypatch, side, scale, left):
+    """AlexNet: 31 pixels give 7 after its first layer, 3 and 1 after two poolings; 30 give 6, 2 and nothing. What is
+    cut off to a multiple of the scale does not count."""
+    import lpips
+
+    network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+    monkeypatch.setattr(metrics, "_lpips_network", lambda: network)
+    for n, size in enumerate((48, side)):
+        Image.fromarray(photo[:40, :size]).save(tmp_path / f"{n}.png")
+    if left is None:
+        assert np.isfinite(evaluate_bicubic(str(tmp_path), scale=scale, lpips=True).lpips).all()
+        return
+    with pytest.raises(ValueError, match=f"image 1 of {tmp_path.name}: LPIPS needs at least 31 x 31.*, got {left} x"):
+        evaluate_bicubic(str(tmp_path), scale=scale, lpips=True)
+    with pytest.raises(ValueError, match="two RGB images .* of one shape"):
+        lpips_alex(photo[:40, :40], photo[:40, :41])
+
+
+def test_a_scale_is_any_whole_number(photo_folder):
+    expected = evaluate_bicubic(str(photo_folder), scale=2)
+    for scale in (np.int64(2), np.uint8(2), torch.tensor(2)):
+        assert evaluate(lambda lr: upscale_bicubic(lr, 2), str(photo_folder), scale=scale) == expected
+    for scale in (2.0, True, "2", np.float32(2)):
+        with pytest.raises(ValueError, match=f"scale must be a whole number, got {re.escape(repr(scale))}"):
+            evaluate(Nearest(), str(photo_folder), scale=scale)
+
+
+def test_evaluate_takes_functions_and_modules(photo_folder):
     module = evaluate(Nearest(), str(photo_folder), scale=2)
     function = evaluate(lambda lr: lr.repeat(2, 0).repeat(2, 1), image_set(str(photo_folder)), scale=2)
     assert module == function

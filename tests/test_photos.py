@@ -261,7 +261,7 @@ def test_one_bad_picture_does_not_keep_the_others_from_being_made(tmp_path, monk
     folder.mkdir()
     for name, size in {"a": (8, 8), "b": (1, 1), "c": (9, 7)}.items():
         Image.new("RGB", size).save(folder / f"{name}.png")
-    monkeypatch.setattr("prffn.upscaling.network", lambda *_: Broken(None))
+    monkeypatch.setattr("prffn.upscaling.network", lambda *_, **__: Broken(None))
     assert main(["upscale", str(folder), "-o", str(tmp_path / "out")]) == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
     assert "b.png: RuntimeError: padding size" in capsys.readouterr().err
@@ -294,7 +294,7 @@ def test_outputs_that_are_there(tmp_path, photo, monkeypatch, capsys):
     (tmp_path / "in" / "damaged.png").write_bytes(b"")
     (tmp_path / "out" / "damaged.png").write_bytes(b"old")
     Image.fromarray(photo[:8, :8]).save(tmp_path / "in" / "new.png")
-    monkeypatch.setattr("prffn.upscaling.network", lambda *_: Repeat())
+    monkeypatch.setattr("prffn.upscaling.network", lambda *_, **__: Repeat())
     assert main(["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
     assert "1 of 3 images are there already" in said.out

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import CHECKOUT
 
+from prffn.checkpoints import load_network
 from prffn.models import PRFFN
 from prffn.pretrained import (
     SCALES,
@@ -79,8 +81,9 @@ def test_what_is_missing_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("prffn.pretrained.WEIGHTS", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"prffn_x3.safetensors; `git checkout"):
         pretrained(3)
-    with pytest.raises(ValueError, match="scale must be 2, 3 or 4, got 5"):
-        pretrained(5)
+    for scale in (5, 2.0, True, "2"):
+        with pytest.raises(ValueError, match=f"scale must be 2, 3 or 4, got {scale!r}"):
+            pretrained(scale)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -89,6 +92,7 @@ def test_the_shipped_networks_are_those_of_their_records(scale):
     said = settings_of_file(pretrained_path(scale))
     (path,) = (CHECKOUT / "reports").glob(f"*/runs/{said['record']}.json")
     record = json.loads(path.read_text())
-    assert pretrained(scale).scale == said["settings"]["data.scale"] == scale
+    assert pretrained(np.int64(scale)).scale == said["settings"]["data.scale"] == scale
+    assert weights_sha256(load_network(pretrained_path(scale), scale=np.int64(scale))) == record["weights_sha256"]
     assert weights_sha256(pretrained(scale)) == record["weights_sha256"]
     assert {name: record["settings"][name] for name in said["settings"]} == said["settings"]

@@ -1,59 +1,22 @@
-"""How the authors of the networks name their weights, from their published code, and how to tell their files."""
+"""How the authors of the networks name their weights, from their published code, and how to tell their files: data."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from prffn.models import build
-from prffn.models.carn import CARN
-from prffn.models.edsr import EDSR
+from prffn.models.blocks import DIV2K_MEAN, div2k_mean
 
 State = dict[str, Tensor]
-Names = Iterator[tuple[str, str]]
-"""Pairs of keys: ours, theirs."""
 
+Maps = list[tuple[Tensor, Tensor]]
+"""Weight (3, 3) and bias (3,) of the affine map of RGB before a network, and of the one after it."""
 
-@dataclass(frozen=True)
-class Format:
-    """The state dict of a network by its authors.
-
-    matches: whether a state is one. build: the network of the state's sizes, at the scale that is asked for. names: the
-    pairs of keys. shift: what stands between "sub_mean" or "add_mean" and "weight" or "bias" in the keys of the fixed
-    1x1 convs that subtract and add the mean RGB, "" for none. value_range: the brightest value of their input.
-    """
-
-    matches: Callable[[State], bool]
-    build: Callable[[State, int | None], nn.Module]
-    names: Callable[[State], Names]
-    shift: str = "."
-    value_range: float = 255.0
-
-
-def _conv(ours: str, theirs: str, *, bias: bool = True, normed: bool = False) -> Names:
-    if normed:
-        yield f"{ours}.parametrizations.weight.original0", f"{theirs}.weight_g"
-        yield f"{ours}.parametrizations.weight.original1", f"{theirs}.weight_v"
-    else:
-        yield f"{ours}.weight", f"{theirs}.weight"
-    if bias:
-        yield f"{ours}.bias", f"{theirs}.bias"
-
-
-def _upsampler(state: State, theirs: str, ours: str = "upsampler") -> Names:
-    for n in (0, 2) if f"{theirs}.2.weight" in state else (0,):
-        yield from _conv(f"{ours}.{n}", f"{theirs}.{n}")
-
-
-def _upsampler_scale(state: State, theirs: str, channels: int = 64, second: int = 2) -> int:
-    """x3 has nine times as many channels after the first conv; x4 has a second conv, the `second`-th layer."""
-    widened = state[f"{theirs}.0.weight"].shape[0]
-    return 3 if widened == 9 * channels else 4 if f"{theirs}.{second}.weight" in state else 2
-
-
-def _pixel_scale(bias: Tensor) -> int:
-    """Of a conv to 3 scale^2 channels."""
-    return round((bias.numel() / 3) ** 0.5)
+EDSR_RES_SCALE = {(64, 16): 1.0, (256, 32): 0.1}
+"""The factor on the residuals by channels and blocks, for the two published sizes: no file tells it."""
 
 
 def _count(state: State, pattern: str) -> int:
@@ -64,212 +27,171 @@ def _count(state: State, pattern: str) -> int:
     return n
 
 
-def _edsr(state: State, _: int | None) -> nn.Module:
-    channels = state["head.0.weight"].shape[0]
-    return EDSR(
-        _upsampler_scale(state, "tail.0", channels),
-        channels=channels,
-        blocks=_count(state, "body.{}.body.0.weight"),
-        residual_scale=0.1 if channels == 256 else 1.0,  # the authors' two sizes; the file does not tell
-    )
+def _edsr_sizes(state: State) -> dict[str, Any]:
+    return {"channels": state["head.0.weight"].shape[0], "blocks": _count(state, "body.{}.body.0.weight")}
 
 
-def _edsr_names(state: State) -> Names:
-    yield from _conv("head", "head.0")
-    blocks = _count(state, "body.{}.body.0.weight")
-    for n in range(blocks):
-        yield from _conv(f"blocks.{n}.conv1", f"body.{n}.body.0")
-        yield from _conv(f"blocks.{n}.conv2", f"body.{n}.body.2")
-    yield from _conv("trunk", f"body.{blocks}")
-    yield from _upsampler(state, "tail.0")
-    yield from _conv("tail", "tail.1")
+def _rcan_sizes(state: State) -> dict[str, Any]:
+    channels, hidden = (state[key].shape[0] for key in ("head.0.weight", "body.0.body.0.body.3.conv_du.0.weight"))
+    groups, blocks = (_count(state, f"body.{key}.body.0.weight") for key in ("{}.body.0", "0.body.{}"))
+    return {"channels": channels, "groups": groups, "blocks": blocks, "reduction": channels // hidden}
 
 
-def _rcan_names(state: State) -> Names:
-    yield from _conv("head", "head.0")
-    for g in range(10):
-        for b in range(20):
-            ours, theirs = f"groups.{g}.blocks.{b}", f"body.{g}.body.{b}.body"
-            yield from _conv(f"{ours}.conv1", f"{theirs}.0")
-            yield from _conv(f"{ours}.conv2", f"{theirs}.2")
-            yield from _conv(f"{ours}.attention.reduce", f"{theirs}.3.conv_du.0")
-            yield from _conv(f"{ours}.attention.expand", f"{theirs}.3.conv_du.2")
-        yield from _conv(f"groups.{g}.conv", f"body.{g}.body.20")
-    yield from _conv("trunk", "body.10")
-    yield from _upsampler(state, "tail.0")
-    yield from _conv("tail", "tail.1")
+@dataclass(frozen=True)
+class Format:
+    """The state dict of a network by its authors.
+
+    name: that of the network. sign: keys that tell it. renames: pairs ours=theirs of a layer's names, in which # is a
+    number, + that number plus one, * any text, {blocks} one of the sizes. upsampler: where the upsampler lies, or the
+    bias of the conv before a single pixel shuffle, "" where it serves all scales; head: the first conv. sizes: the
+    network's arguments by the state's shapes. shift: what stands between "sub_mean" or "add_mean" and "weight" or
+    "bias" in the keys of the 1x1 convs that subtract and add the mean RGB, "" for none. value_range: the brightest
+    value that the network has inside.
+    """
+
+    name: str
+    sign: str
+    renames: str
+    upsampler: str = ""
+    head: str = "head.0"
+    sizes: Callable[[State], dict[str, Any]] = lambda _: {}
+    shift: str = "."
+    value_range: float = 255.0
+
+    def matches(self, state: State) -> bool:
+        return all(key in state for key in self.sign.split())
+
+    def scale(self, state: State) -> int | None:
+        """None where it serves all. Raises KeyError without the upsampler."""
+        if not self.upsampler:
+            return None
+        if self.upsampler.endswith(".bias"):
+            return round((state[self.upsampler].numel() / 3) ** 0.5)
+        widened = state[f"{self.upsampler}.0.weight"].shape[0] // state[f"{self.head}.weight"].shape[0]
+        steps = sum(key.startswith(f"{self.upsampler}.") and key.endswith(".weight") for key in state)
+        return 3 if widened == 9 else 2**steps
+
+    def names(self, ours: Iterable[str], sizes: dict[str, Any]) -> dict[str, str]:
+        """Their names of our keys."""
+        rules = [rule.format(**sizes).split("=") for rule in self.renames.split()]
+        patterns = {re.escape(a).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)"): theirs for a, theirs in rules}
+        names = {}
+        for key in ours:
+            end = next((end for end in ENDS if key.endswith(end)), "")
+            layer = key.removesuffix(end)
+            matches = ((re.fullmatch(pattern, layer), theirs) for pattern, theirs in patterns.items())
+            layer = next((_filled(theirs, iter(match.groups())) for match, theirs in matches if match), layer)
+            names[key] = layer + ENDS.get(end, "")
+        return names
 
 
-def _msrn_names(state: State, ours: str = "", theirs: str = "", blocks: int = 8) -> Names:
-    yield from _conv(f"{ours}head", f"{theirs}head.0")
-    for n in range(blocks):
-        for kernel in (3, 5):
-            for k in (1, 2):
-                yield from _conv(f"{ours}blocks.{n}.conv{kernel}_{k}", f"{theirs}body.{n}.conv_{kernel}_{k}")
-        yield from _conv(f"{ours}blocks.{n}.fuse", f"{theirs}body.{n}.confusion")
-    yield from _conv(f"{ours}bottleneck", f"{theirs}tail.0")
-    yield from _conv(f"{ours}trunk", f"{theirs}tail.1")
-    yield from _upsampler(state, f"{theirs}tail.2", f"{ours}upsampler")
-    yield from _conv(f"{ours}tail", f"{theirs}tail.3")
+ENDS = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v",
+        ".weight": ".weight", ".bias": ".bias"}  # fmt: skip
 
 
-def _awsrn_names(_: State) -> Names:
-    yield from _conv("head", "head.0", normed=True)
-    for n in range(4):
-        units = [(f"blocks.{n}.units.{k}", f"body.{n}.b{k}") for k in range(4)]
-        for ours, theirs in units:
-            yield from _conv(f"{ours}.conv1", f"{theirs}.body.0", normed=True)
-            yield from _conv(f"{ours}.conv2", f"{theirs}.body.2", normed=True)
-        yield from _conv(f"blocks.{n}.fuse", f"body.{n}.reduction", normed=True)
-        for ours, theirs in (*units, (f"blocks.{n}", f"body.{n}")):
-            yield f"{ours}.residual_weight", f"{theirs}.res_scale.scale"
-            yield f"{ours}.skip_weight", f"{theirs}.x_scale.scale"
-    for n, kernel in enumerate((3, 5, 7, 9)):
-        yield from _conv(f"reconstruction.branches.{n}", f"tail.tail_k{kernel}", normed=True)
-        yield f"reconstruction.weights.{n}", f"tail.scale_k{kernel}.scale"
-    yield from _conv("skip", "skip.0", normed=True)
+def _filled(theirs: str, found: Iterator[str]) -> str:
+    return re.sub(r"[#+*]", lambda sign: str(int(next(found)) + 1) if sign[0] == "+" else next(found), theirs)
 
 
-def _smsr_names(_: State) -> Names:
-    for part in ("head", "collect"):
-        for n in (0, 2):
-            yield from _conv(f"{part}.{n}", f"{part}.{n}")
-    for n in range(5):
-        ours = theirs = f"body.{n}"
-        for k, layer in enumerate((0, 3, 5), start=1):
-            yield from _conv(f"{ours}.mask{k}", f"{theirs}.spa_mask.{layer}")
-        yield f"{ours}.body.channel_logits", f"{theirs}.body.ch_mask"
-        for k in range(4):
-            yield from _conv(f"{ours}.body.convs.{k}", f"{theirs}.body.body.{k}", bias=False)
-        yield from _conv(f"{ours}.body.collect", f"{theirs}.body.collect")
-        yield from _conv(f"{ours}.attention.reduce", f"{theirs}.ca.conv_du.0")
-        yield from _conv(f"{ours}.attention.expand", f"{theirs}.ca.conv_du.2")
-    yield from _conv("tail", "tail.0")
+class Shifted(nn.Module):
+    """A network within its file's affine maps of RGB before and after it, on values up to the file's value range.
+
+    Some authors' code meant to keep the subtraction of the mean fixed, and did not; some files are for RGB in [0, 1],
+    others up to 255. (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1].
+    maps: weight and bias of the map before, then after, on RGB up to `value_range`. factor: the value range that the
+    network has inside, divided by the file's.
+    """
+
+    mean: Tensor
+    sub_weight: Tensor
+    sub_bias: Tensor
+    add_weight: Tensor
+    add_bias: Tensor
+
+    def __init__(self, network: nn.Module, maps: Maps, value_range: float, factor: float) -> None:
+        super().__init__()
+        self.network, self.scale, self.value_range, self.factor = network, network.scale, value_range, factor
+        self.register_buffer("mean", div2k_mean())
+        for part, (weight, bias) in zip(("sub", "add"), maps, strict=True):
+            self.register_buffer(f"{part}_weight", weight)
+            self.register_buffer(f"{part}_bias", bias.view(1, 3, 1, 1))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        shifted = torch.einsum("ij,njhw->nihw", self.sub_weight, lr) + self.sub_bias / self.value_range
+        # the network subtracts the mean and adds it again
+        sr = (self.network(shifted / self.factor + self.mean) - self.mean) * self.factor
+        return torch.einsum("ij,njhw->nihw", self.add_weight, sr) + self.add_bias / self.value_range
 
 
-def _carn(state: State, scale: int | None, groups: int | None) -> nn.Module:
-    if "upsample.up.body.0.weight" in state:
-        return CARN(_upsampler_scale(state, "upsample.up.body", second=3), groups=groups, multi_scale=False)
-    if scale is None:
-        raise ValueError("it serves x2, x3 and x4, say which by scale=")
-    return CARN(scale, groups=groups)
+def told_range(maps: Maps) -> float | None:
+    """The brightest value by the shift of the mean: exactly where it is DIV2K's; 1 or 255 where it is near; or none."""
+    (sub, sub_bias), (add, add_bias) = maps
+    ratios = torch.cat((-sub_bias / sub.diagonal(), add_bias / add.diagonal())) / torch.tensor(2 * DIV2K_MEAN)
+    middle = float(ratios.median())
+    if middle > 0 and (ratios - middle).abs().max() <= 2e-3 * middle:
+        return middle
+    return next((known for known in (1.0, 255.0) if known / 1.5 < middle < 1.5 * known), None)
 
 
-def _carn_names(state: State, blocks: int) -> Names:
-    yield from _conv("head", "entry")
-    for i in (1, 2, 3):
-        for j in range(1, blocks + 1):
-            ours, theirs = f"body.blocks.{i - 1}.blocks.{j - 1}", f"b{i}.b{j}.body"
-            yield from _conv(f"{ours}.conv1", f"{theirs}.0")
-            yield from _conv(f"{ours}.conv2", f"{theirs}.2")
-            if blocks == 1:
-                yield from _conv(f"{ours}.pointwise", f"{theirs}.4")
-        for j in (1, 2, 3):
-            yield from _conv(f"body.blocks.{i - 1}.fusions.{j - 1}", f"b{i}.c{j}.body.0")
-        yield from _conv(f"body.fusions.{i - 1}", f"c{i}.body.0")
-    if "upsample.up.body.0.weight" in state:
-        upsamplers = {_upsampler_scale(state, "upsample.up.body", second=3): "upsample.up.body"}
-    else:
-        upsamplers = {scale: f"upsample.up{scale}.body" for scale in (2, 3, 4)}
-    for scale, theirs in upsamplers.items():
-        for n in (0, 3) if scale == 4 else (0,):
-            yield from _conv(f"upsamplers.x{scale}.{n}", f"{theirs}.{n}")
-    yield from _conv("tail", "exit")
+FRAME = "head=head.0 upsampler.#=tail.0.# tail=tail.1 "
+RES_BLOCK = "blocks.#.conv1=body.#.body.0 blocks.#.conv2=body.#.body.2 trunk=body.{blocks} "
+RCAB = """
+    groups.#.blocks.#.conv1=body.#.body.#.body.0 groups.#.blocks.#.conv2=body.#.body.#.body.2
+    groups.#.blocks.#.attention.reduce=body.#.body.#.body.3.conv_du.0
+    groups.#.blocks.#.attention.expand=body.#.body.#.body.3.conv_du.2
+    groups.#.conv=body.#.body.{blocks} trunk=body.{groups} """
+MSRN = """
+    head=head.0 blocks.#.conv#_#=body.#.conv_#_# blocks.#.fuse=body.#.confusion
+    bottleneck=tail.0 trunk=tail.1 upsampler.#=tail.2.# tail=tail.3 """
+SEANET = """
+    rough_network.0=lff.0.LLF_head.0 rough_network.6.#=lff.0.LLF_tail.0.# rough_network.7=lff.0.LLF_tail.1
+    rough_network.1=lff.0.LLF_body.0 rough_network.2=lff.0.LLF_body.1 rough_network.3=lff.0.LLF_body.2
+    rough_network.4=lff.0.LLF_body.3 rough_network.5=lff.0.LLF_body.4 fusion=fushion.0
+    refine_head=net.0.Net_head.0 refine.#.conv1=net.0.Net_body.#.body.0 refine.#.conv2=net.0.Net_body.#.body.2
+    refine_tail=net.0.Net_tail.0 """ + re.sub(r"(\S+)=(\S+)", r"edge_network.\1=edge.0.Edge_Net_\2", MSRN)
+AWSRN = """
+    head=head.0 skip=skip.0 blocks.#.units.#.conv1=body.#.b#.body.0 blocks.#.units.#.conv2=body.#.b#.body.2
+    blocks.#.units.#.residual_weight=body.#.b#.res_scale.scale blocks.#.units.#.skip_weight=body.#.b#.x_scale.scale
+    blocks.#.residual_weight=body.#.res_scale.scale blocks.#.skip_weight=body.#.x_scale.scale
+    blocks.#.fuse=body.#.reduction
+    reconstruction.branches.0=tail.tail_k3 reconstruction.weights.0=tail.scale_k3.scale
+    reconstruction.branches.1=tail.tail_k5 reconstruction.weights.1=tail.scale_k5.scale
+    reconstruction.branches.2=tail.tail_k7 reconstruction.weights.2=tail.scale_k7.scale
+    reconstruction.branches.3=tail.tail_k9 reconstruction.weights.3=tail.scale_k9.scale """
+SMSR = """
+    tail=tail.0 body.#.mask1=body.#.spa_mask.0 body.#.mask2=body.#.spa_mask.3 body.#.mask3=body.#.spa_mask.5
+    body.#.body.channel_logits=body.#.body.ch_mask body.#.body.convs.#=body.#.body.body.#
+    body.#.attention.reduce=body.#.ca.conv_du.0 body.#.attention.expand=body.#.ca.conv_du.2 """
+CARN = """
+    head=entry body.blocks.#.blocks.#.conv1=b+.b+.body.0 body.blocks.#.blocks.#.conv2=b+.b+.body.2
+    body.blocks.#.blocks.#.pointwise=b+.b+.body.4 body.blocks.#.fusions.#=b+.c+.body.0 body.fusions.#=c+.body.0
+    tail=exit """
+ALL_SCALES, ONE_SCALE = "upsamplers.x#.#=upsample.up#.body.#", "upsamplers.x{scale}.#=upsample.up.body.#"
+RK2 = """
+    blocks.#.derivatives.0.0=body.#.relu1 blocks.#.derivatives.0.1=body.#.conv1 blocks.#.step=body.#.scale1
+    blocks.#.derivatives.0.2=body.#.relu3 blocks.#.derivatives.0.3=body.#.conv3 trunk=body.8
+    blocks.#.derivatives.1.0=body.#.relu2 blocks.#.derivatives.1.1=body.#.conv2
+    blocks.#.derivatives.1.2=body.#.relu4 blocks.#.derivatives.1.3=body.#.conv4 """
+LEAPFROG = """
+    blocks.#.derivatives.#.0=body.#.relu+ blocks.#.derivatives.#.1=body.#.conv+ blocks.#.steps.#=body.#.scale+
+    trunk=body.8 """
+OF_CARN: dict[str, Any] = {"head": "entry", "shift": ".shifter.", "value_range": 1.0}
+OF_ONE = {**OF_CARN, "upsampler": "upsample.up.body", "sizes": lambda _: {"multi_scale": False}}
 
-
-def _oisr(state: State, _: int | None) -> nn.Module:
-    scheme = "LF" if "body.0.scale4" in state else "RK2"
-    return build(f"OISR-{scheme}", _upsampler_scale(state, "tail.0", 122))
-
-
-def _oisr_names(state: State) -> Names:
-    leapfrog = "body.0.scale4" in state
-    # the layers of each derivative in the order in which they are applied
-    parts = ((1,), (2,), (3,), (4,)) if leapfrog else ((1, 3), (2, 4))
-    yield from _conv("head", "head.0")
-    for n in range(8):
-        for k, part in enumerate(parts):
-            for m, layer in enumerate(part):
-                yield f"blocks.{n}.derivatives.{k}.{2 * m}.weight", f"body.{n}.relu{layer}.weight"
-                yield from _conv(f"blocks.{n}.derivatives.{k}.{2 * m + 1}", f"body.{n}.conv{layer}")
-        for k in range(4 if leapfrog else 1):
-            yield f"blocks.{n}.steps.{k}" if leapfrog else f"blocks.{n}.step", f"body.{n}.scale{k + 1}"
-    yield from _conv("trunk", "body.8")
-    yield from _upsampler(state, "tail.0")
-    yield from _conv("tail", "tail.1")
-
-
-def _seanet_names(state: State) -> Names:
-    rough, edge, refine = "lff.0.LLF", "edge.0.Edge_Net", "net.0.Net"
-    yield from _conv("rough_network.0", f"{rough}_head.0")
-    for n in range(5):
-        yield from _conv(f"rough_network.{n + 1}", f"{rough}_body.{n}")
-    yield from _upsampler(state, f"{rough}_tail.0", "rough_network.6")
-    yield from _conv("rough_network.7", f"{rough}_tail.1")
-    yield from _msrn_names(state, "edge_network.", f"{edge}_", blocks=5)
-    yield from _conv("fusion", "fushion.0")
-    yield from _conv("refine_head", f"{refine}_head.0")
-    for n in range(40):
-        yield from _conv(f"refine.{n}.conv1", f"{refine}_body.{n}.body.0")
-        yield from _conv(f"refine.{n}.conv2", f"{refine}_body.{n}.body.2")
-    yield from _conv("refine_tail", f"{refine}_tail.0")
-
-
-def _is_swinir_light(state: State) -> bool:
-    first = state.get("conv_first.weight")
-    body = "layers.3.residual_group.blocks.5.attn.relative_position_bias_table" in state
-    return body and first is not None and first.shape[0] == 60 and "conv_before_upsample.0.weight" not in state
-
-
-FORMATS = {
-    "CARN": Format(
-        lambda s: "b1.b3.body.0.weight" in s,
-        lambda s, scale: _carn(s, scale, None),
-        lambda s: _carn_names(s, 3),
-        ".shifter.",
-        1.0,
-    ),
-    "CARN-M": Format(
-        lambda s: "b1.b1.body.4.weight" in s,
-        lambda s, scale: _carn(s, scale, 4),
-        lambda s: _carn_names(s, 1),
-        ".shifter.",
-        1.0,
-    ),
-    "SMSR": Format(
-        lambda s: "body.0.body.ch_mask" in s, lambda s, _: build("SMSR", _pixel_scale(s["tail.0.bias"])), _smsr_names
-    ),
-    "MSRN": Format(
-        lambda s: "body.0.conv_3_1.weight" in s,
-        lambda s, _: build("MSRN", _upsampler_scale(s, "tail.2")),
-        _msrn_names,
-    ),
-    "AWSRN": Format(
-        lambda s: "tail.tail_k3.weight_v" in s,
-        lambda s, _: build("AWSRN", _pixel_scale(s["skip.0.bias"])),
-        _awsrn_names,
-        shift="",
-    ),
-    "OISR-RK2": Format(lambda s: "body.0.relu4.weight" in s and "body.0.scale4" not in s, _oisr, _oisr_names),
-    "OISR-LF": Format(lambda s: "body.0.scale4" in s, _oisr, _oisr_names),
-    "SeaNet": Format(
-        lambda s: "lff.0.LLF_head.0.weight" in s,
-        lambda s, _: build("SeaNet", _upsampler_scale(s, "lff.0.LLF_tail.0")),
-        _seanet_names,
-    ),
-    "RCAN": Format(
-        lambda s: "body.0.body.0.body.3.conv_du.0.weight" in s,
-        lambda s, _: build("RCAN", _upsampler_scale(s, "tail.0")),
-        _rcan_names,
-    ),
-    "EDSR": Format(
-        lambda s: {"head.0.weight", "body.0.body.0.weight", "tail.1.weight"} <= s.keys(), _edsr, _edsr_names
-    ),
-    "SwinIR-light": Format(
-        _is_swinir_light,
-        lambda s, _: build("SwinIR-light", _pixel_scale(s["upsample.0.bias"])),
-        lambda s: ((f"network.{key}", key) for key in s),
-        shift="",
-    ),
-}
-"""By the network's printed name; the first that matches is taken."""
+FORMATS = (
+    Format("CARN", "b1.b3.body.0.weight upsample.up.body.0.weight", CARN + ONE_SCALE, **OF_ONE),
+    Format("CARN", "b1.b3.body.0.weight", CARN + ALL_SCALES, **OF_CARN),
+    Format("CARN-M", "b1.b1.body.4.weight upsample.up.body.0.weight", CARN + ONE_SCALE, **OF_ONE),
+    Format("CARN-M", "b1.b1.body.4.weight", CARN + ALL_SCALES, **OF_CARN),
+    Format("SMSR", "body.0.body.ch_mask", SMSR, "tail.0.bias"),
+    Format("MSRN", "body.0.conv_3_1.weight", MSRN, "tail.2"),
+    Format("AWSRN", "tail.tail_k3.weight_v", AWSRN, "skip.0.bias", shift=""),
+    Format("OISR-LF", "body.0.scale4", FRAME + LEAPFROG, "tail.0"),
+    Format("OISR-RK2", "body.0.relu4.weight", FRAME + RK2, "tail.0"),
+    Format("SeaNet", "lff.0.LLF_head.0.weight", SEANET, "lff.0.LLF_tail.0", "lff.0.LLF_head.0"),
+    Format("RCAN", "body.0.body.0.body.3.conv_du.0.weight", FRAME + RCAB, "tail.0", sizes=_rcan_sizes),
+    Format("EDSR", "head.0.weight body.0.body.0.weight tail.1.weight", FRAME + RES_BLOCK, "tail.0", sizes=_edsr_sizes),
+    Format("SwinIR-light", "layers.3.residual_group.blocks.5.attn.relative_position_bias_table", "network.*=*",
+           "upsample.0.bias", shift="", value_range=1.0),
+)  # fmt: skip
+"""The first that matches is taken."""

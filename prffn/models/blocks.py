@@ -22,7 +22,7 @@ def div2k_mean() -> Tensor:
 
 def check_scale(scale: int) -> None:
     """Raises ValueError for a scale other than 2, 3, 4."""
-    if scale not in (2, 3, 4):
+    if not hasattr(scale, "__index__") or scale not in (2, 3, 4):
         raise ValueError(f"scale must be 2, 3 or 4, got {scale!r}")
 
 
