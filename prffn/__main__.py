@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prffn.config import PROFILES, unknown
-from prffn.paths import RECORDED, TEXT_PROGRESS_VARIABLE, atomic_write, checkout, data_root, reports_root, user_path
+from prffn.files import RECORDED, TEXT_PROGRESS_VARIABLE, atomic_write, checkout, data_root, reports_root, user_path
 
 BENCHMARKS = ("contrast", "inference")
 
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "ship":
             return train_shipped(options)
         if options.command == "upscale":
-            from prffn import upscaling
+            from prffn.apps import upscale as upscaling
 
             return upscaling.run(options)
         return list_sets() if options.data_command == "list" else get_sets(options.sets)
@@ -115,7 +115,7 @@ def _check_processes(options: argparse.Namespace) -> None:
     """Raises ValueError where torchrun has started several processes that would each do the same."""
     if "WORLD_SIZE" not in os.environ:
         return
-    from prffn.processes import world_size  # for those who have torchrun: it imports torch
+    from prffn.training.parallel import world_size  # for those who have torchrun: it imports torch
 
     if (count := world_size()) == 1:
         return
@@ -133,7 +133,7 @@ def _check_processes(options: argparse.Namespace) -> None:
 
 def train_runs(options: argparse.Namespace) -> int:
     """Trains what the notebooks lack: here, with the other processes of torchrun, or on a scheduler's workers."""
-    from prffn import trainings
+    from prffn.study import trainings
 
     notebooks = find_notebooks(options.notebooks)
     os.environ[TEXT_PROGRESS_VARIABLE] = "1"
@@ -147,7 +147,7 @@ def train_runs(options: argparse.Namespace) -> int:
 
 def train_shipped(options: argparse.Namespace) -> int:
     """Trains the networks of the package, and prints their figures."""
-    from prffn.shipping import ship
+    from prffn.apps.ship import ship
 
     for scale, record, path in ship(options.scales, device=options.device, retrain=options.retrain):
         means = (f"{sum(e['psnr_y']) / len(e['psnr_y']):.2f} dB on {name}" for name, e in record["evaluation"].items())
@@ -157,7 +157,7 @@ def train_shipped(options: argparse.Namespace) -> int:
 
 def run_benchmarks(options: argparse.Namespace) -> int:
     """Runs the one that is asked for, or all, and prints their tables."""
-    from prffn import bench, bench_inference
+    from prffn.reporting import bench, bench_inference
 
     for name, number in {"--turns": options.turns, "--batch": options.batch, "--size": min(options.size)}.items():
         if number < 1:
@@ -173,8 +173,8 @@ def run_benchmarks(options: argparse.Namespace) -> int:
 
 def run_notebooks(options: argparse.Namespace) -> int:
     """Runs notebooks headlessly; the executed copies go beside the reports."""
-    from prffn.notebook import check_parameters, has_parameter
-    from prffn.trainings import train_together
+    from prffn.study.notebook import check_parameters, has_parameter
+    from prffn.study.trainings import train_together
 
     notebooks = find_notebooks(options.notebooks)
     parameters = {"profile": options.profile, "device": options.device}
@@ -222,7 +222,7 @@ def _scheduler(options: argparse.Namespace) -> contextlib.AbstractContextManager
     """The address of the scheduler that is asked for: a given one, one that is started here, or none."""
     if options.workers is None and options.scheduler is None:
         return contextlib.nullcontext()
-    from prffn.cluster import check_address, local_workers
+    from prffn.study.cluster import check_address, local_workers
 
     if options.workers is not None:
         return local_workers(options.workers, options.device)
@@ -250,8 +250,8 @@ def find_notebooks(names: list[str]) -> dict[str, Path]:
 
 def plan_runs(options: argparse.Namespace) -> int:
     """Prints what the runs of the notebooks take, and writes it to reports/<profile>/plan.md."""
-    from prffn.plan import make_plan
-    from prffn.plan_report import save_plan
+    from prffn.reporting.plan import save_plan
+    from prffn.study.plan import make_plan
 
     if options.gpus < 1:
         raise ValueError(f"--gpus must be a whole number from 1 on, got {options.gpus}")
@@ -264,8 +264,8 @@ def plan_runs(options: argparse.Namespace) -> int:
 
 def write_pages(profile: str, only: str | None = None) -> int:
     """Writes the overview of a profile's reports and the web pages, or only one of them: "overview" or "html"."""
-    from prffn.overview import write_overview
-    from prffn.site import write_site
+    from prffn.reporting.html import write_site
+    from prffn.reporting.overview import write_overview
 
     if only != "html":
         print(f"overview: {write_overview(profile)}")
@@ -276,7 +276,7 @@ def write_pages(profile: str, only: str | None = None) -> int:
 
 def list_sets() -> int:
     """Prints each image set and whether it is at hand."""
-    from prffn.data import EMBEDDED_SETS, KNOWN_SETS
+    from prffn.data.images import EMBEDDED_SETS, KNOWN_SETS
 
     print(f"data root: {data_root()}")
     for name in EMBEDDED_SETS:
@@ -290,7 +290,7 @@ def list_sets() -> int:
 
 def get_sets(names: list[str]) -> int:
     """Downloads image sets."""
-    from prffn.download import get
+    from prffn.data.download import get
 
     for name in names:
         print(f"{name}: {Path(get(name))}")

@@ -13,10 +13,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from prffn.losses.backbone import BackboneName
+from prffn.files import whole_number
 from prffn.losses.contrast import Contrast
+from prffn.losses.vgg import BackboneName
 from prffn.models.prffn import Variant
-from prffn.paths import whole_number
 
 Network = Literal["PRFFN", "EDSR", "SwinIR-light", "RCAN"]
 """The networks to which Table 4 adds L_contr, and PRFFN."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prffn.paths import write_json
+from prffn.files import write_json
 
 
 class DamagedRecord(ValueError):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
-from prffn.download import Archive
+from prffn.data.download import Archive
 
 
 def png(value: int, size: int = 24) -> bytes:

@@ -14,10 +14,10 @@ from PIL import Image
 from reliability import Faults
 from skimage import data as skimage_data
 
-from prffn import paths
+from prffn import files as paths
 from prffn.config import Experiment, experiment
-from prffn.data import image_set
-from prffn.degradation import ImageArray
+from prffn.data.degradation import ImageArray
+from prffn.data.images import image_set
 
 # The same examples in every run, on machines of any pace: what fails in one place fails in all.
 settings.register_profile("reproducible", deadline=None, derandomize=True, max_examples=100, print_blob=False)

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from prffn import runs
 from prffn.config import experiment
-from prffn.download import Archive, get
+from prffn.data.download import Archive, get
+from prffn.study import runs
 
 PHASES = {"download": "data", "caching": "cache/images", "training": "cache/checkpoints", "recording": "reports"}
 """Where each phase has its files."""
@@ -27,7 +27,8 @@ CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod"}
 """Of the interpreter's audit events, those of changed files; they come before what they announce."""
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["prffn.runs", "prffn.download", "torch._dynamo"])  # the last: what Adam imports
+# torch._dynamo is what Adam imports
+context.set_forkserver_preload(["prffn.study.runs", "prffn.data.download", "torch._dynamo"])
 
 
 def started(folder: Path, archive: Archive, settings: dict[str, Any], moment: tuple[str, int] | None) -> BaseProcess:

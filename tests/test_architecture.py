@@ -10,13 +10,13 @@ from conftest import CHECKOUT
 from matplotlib.transforms import Bbox
 from torch import nn
 
-from prffn import architecture, candidates
-from prffn.candidates import Conv, Part
-from prffn.diagram import SIZE, draw_architecture
 from prffn.models import PRFFN
 from prffn.models.blocks import SAFB, RFAFusion
 from prffn.models.complexity import multi_adds, parameters
-from prffn.plots import new_figure
+from prffn.reporting import architecture, candidates
+from prffn.reporting.candidates import Conv, Part
+from prffn.reporting.diagram import SIZE, draw_architecture
+from prffn.reporting.plots import new_figure
 
 
 def built(conv: Conv) -> nn.Conv2d:

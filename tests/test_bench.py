@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from prffn import bench, bench_inference, timing
+from prffn.evaluation import cost as timing
+from prffn.evaluation.cost import InferenceCase, LossCase, StepCase, ensure_timings, measure_in_turns
 from prffn.losses import pixel_contrast
-from prffn.timing import InferenceCase, LossCase, StepCase, ensure_timings, measure_in_turns
+from prffn.reporting import bench, bench_inference
 
 
 @pytest.mark.parametrize("form", list(bench.FORMS))

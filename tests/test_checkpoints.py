@@ -15,19 +15,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from prffn.__main__ import main
-from prffn.checkpoints import Recognised, UnusableCheckpoint, load_network
-from prffn.data import image_set, lr_images, to_tensor
-from prffn.inference import upscale
-from prffn.metrics import evaluate
+from prffn.data.images import image_set, lr_images, to_tensor
+from prffn.evaluation.metrics import evaluate
+from prffn.evaluation.tiling import upscale
 from prffn.models import build
 from prffn.models.authors import Shifted
 from prffn.models.blocks import DIV2K_MEAN
 from prffn.models.comparison import REMARKS
 from prffn.models.complexity import multi_adds
 from prffn.models.edsr import EDSR
-from prffn.models.smsr import SMSR
+from prffn.models.table8.smsr import SMSR
+from prffn.models.weights import Recognised, UnusableCheckpoint, load_network
 from prffn.tensors import load_tensors
-from prffn.training import CHECKPOINT_MAGIC
+from prffn.training.loop import CHECKPOINT_MAGIC
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*makes a smooth image")  # most networks here are not trained
 

@@ -19,22 +19,24 @@ import pytest
 from conftest import CHECKOUT, tiny_settings
 
 import prffn.__main__ as command_line
-from prffn import cluster, config, paths, trainings
-from prffn.cluster import RunKillsWorkers, check_address, local_workers
+from prffn import config
+from prffn import files as paths
 from prffn.config import Experiment, experiment
-from prffn.notebook import check_parameters, has_parameter
-from prffn.processes import Processes
 from prffn.records import read_record
-from prffn.runs import checkpoint_path, ensure, run_key
-from prffn.training import NonFiniteLoss, load_checkpoint
-from prffn.worker import Asked, Fitness, fitness
+from prffn.study import cluster, trainings
+from prffn.study.cluster import RunKillsWorkers, check_address, local_workers
+from prffn.study.notebook import check_parameters, has_parameter
+from prffn.study.runs import checkpoint_path, ensure, run_key
+from prffn.study.worker import Asked, Fitness, fitness
+from prffn.training.loop import NonFiniteLoss, load_checkpoint
+from prffn.training.parallel import Processes
 
 distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
 
 OF_THE_MOMENT = {"train_seconds", "peak_memory_mb", "started", "finished", "provenance"}
 """What no two records share."""
 
-SAVE_EACH_STEP = "import prffn.training; prffn.training.train.__kwdefaults__['checkpoint_every'] = 0.0"
+SAVE_EACH_STEP = "import prffn.training.loop; prffn.training.loop.train.__kwdefaults__['checkpoint_every'] = 0.0"
 
 DIE = """
 import os, signal
@@ -304,7 +306,7 @@ def test_no_scheduler_answers(tiny):
 
 def test_workers_of_other_code_get_nothing(client, address, tiny, monkeypatch):
     """Whether they are there when a client comes, or come later."""
-    other = "import prffn.worker as w; w.kept = w.code; w.code = lambda: 'other'"
+    other = "import prffn.study.worker as w; w.kept = w.code; w.code = lambda: 'other'"
     on_workers(client, other)
     try:
         with pytest.raises(ValueError, match=r"the worker at tcp://\S+ runs other code: prffn at"):
@@ -313,7 +315,7 @@ def test_workers_of_other_code_get_nothing(client, address, tiny, monkeypatch):
         with pytest.raises(ValueError, match=r"the worker at tcp://\S+ runs other code: prffn at"):
             ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address)
     finally:
-        on_workers(client, "import prffn.worker as w; w.code = w.kept")
+        on_workers(client, "import prffn.study.worker as w; w.code = w.kept")
 
 
 def test_gpus_are_asked_for_where_training_is_not_for_the_cpu(client, address, tiny):

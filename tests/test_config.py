@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from prffn.config import PROFILES, Experiment, experiment, fields_of, unknown, variants
-from prffn.runs import run_key
+from prffn.study.runs import run_key
 
 
 def test_the_defaults_are_the_papers():

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from prffn.config import CONTINUED, Experiment, variants
-from prffn.continued import continued
-from prffn.runs import checkpoint_path, ensure, run_key
-from prffn.training import train
+from prffn.study.continued import continued
+from prffn.study.runs import checkpoint_path, ensure, run_key
+from prffn.training.loop import train
 
 VARY = {
     "L_1": {"loss.contrast_weight": 0.0},
@@ -93,7 +93,7 @@ def test_a_start_must_be_trained_to_its_end(tiny):
 
 def test_tables_compare_what_was_trained_alike(tiny):
     """The runs that others start from have had less training: no gain is computed of them."""
-    from prffn.report import compare, provenance_table
+    from prffn.reporting.tables import compare, provenance_table
 
     short = dataclasses.replace(tiny.training, steps=4, start=run_key(tiny))
     l1 = dataclasses.replace(tiny, training=short, loss=dataclasses.replace(tiny.loss, contrast_weight=0.0))

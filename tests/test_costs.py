@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from prffn import costs, paper
-from prffn.plots import new_figure
-from prffn.timing import Timings, step_cases
+from prffn import paper
+from prffn.evaluation.cost import Timings, step_cases
+from prffn.reporting import table6 as costs
+from prffn.reporting.plots import new_figure
 
 
 def timings(profile: str = "cpu") -> Timings:

@@ -12,13 +12,21 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from torch import nn
 
-from prffn import crops as module
-from prffn import pretrained as shipped
-from prffn.claims import LABELS
 from prffn.config import variants
-from prffn.crop_plots import MARK, draw_crops, size_of
-from prffn.crop_report import compare_losses, crop_conclusion, crop_provenance, crop_table, readable, save_crops
-from prffn.crops import (
+from prffn.data.degradation import downscale, upscale_bicubic
+from prffn.data.pictures import EMBEDDED, Picture, find_image, picture
+from prffn.evaluation.metrics import psnr_y, ssim_y
+from prffn.evaluation.tiling import upscale
+from prffn.files import reports_root
+from prffn.models import PRFFN, build
+from prffn.models import pretrained as shipped
+from prffn.records import digest, save_record
+from prffn.reporting.crop_plots import MARK, draw_crops, size_of
+from prffn.reporting.crops import compare_losses, crop_conclusion, crop_provenance, crop_table, readable, save_crops
+from prffn.reporting.plots import new_figure
+from prffn.study import crops as module
+from prffn.study.claims import LABELS
+from prffn.study.crops import (
     BICUBIC,
     Crops,
     crop_key,
@@ -30,17 +38,9 @@ from prffn.crops import (
     weights_at_hand,
     weights_of_losses,
 )
-from prffn.degradation import downscale, upscale_bicubic
-from prffn.evaluations import Weights, ensure_evaluations
-from prffn.inference import upscale
-from prffn.metrics import psnr_y, ssim_y
-from prffn.models import PRFFN, build
-from prffn.paths import reports_root
-from prffn.pictures import EMBEDDED, Picture, find_image, picture
-from prffn.plots import new_figure
-from prffn.records import digest, save_record
-from prffn.runs import ensure
-from prffn.training import weights_sha256
+from prffn.study.evaluations import Weights, ensure_evaluations
+from prffn.study.runs import ensure
+from prffn.training.loop import weights_sha256
 
 REGION = (20, 30, 16, 24)
 
@@ -66,7 +66,7 @@ def gone() -> nn.Module:
 
 
 def record_path(crops: Crops, method: str) -> Path:
-    from prffn.paths import reports_root
+    from prffn.files import reports_root
 
     return reports_root() / crops.profile / "crops" / f"{crops[method]['key']}.json"
 
@@ -321,7 +321,7 @@ class TestWeights:
 def tiny_losses(tiny, monkeypatch):
     """L_1 and L_1 + L_contr, two seeds each, of a network that trains in a second."""
     from prffn import config
-    from prffn.runs import settings_of
+    from prffn.study.runs import settings_of
 
     budget = {
         name: getattr(getattr(tiny, name.partition(".")[0]), name.partition(".")[2])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from prffn.data import (
+from prffn.data.degradation import downscale, mod_crop
+from prffn.data.images import (
     EMBEDDED_SETS,
     KNOWN_SETS,
     RECORDED_CHECKSUMS,
@@ -19,7 +20,6 @@ from prffn.data import (
     to_image,
     to_tensor,
 )
-from prffn.degradation import downscale, mod_crop
 
 
 def test_embedded_sets_are_disjoint_photographs():
@@ -42,7 +42,7 @@ def test_a_folder_is_a_set(photo_folder, photo):
 def test_images_are_decoded_once(photo_folder, monkeypatch):
     first = image_set(str(photo_folder))
     image_set.cache_clear()
-    monkeypatch.setattr("prffn.data.read_image", lambda path: pytest.fail(f"{path} was decoded again"))
+    monkeypatch.setattr("prffn.data.images.read_image", lambda path: pytest.fail(f"{path} was decoded again"))
     again = image_set(str(photo_folder))
     assert again.checksum == first.checksum
     assert all(np.array_equal(a, b) for a, b in zip(first.images, again.images, strict=True))

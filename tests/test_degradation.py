@@ -7,7 +7,7 @@ import pytest
 from conftest import load
 from PIL import Image
 
-from prffn.degradation import downscale, mod_crop, upscale_bicubic
+from prffn.data.degradation import downscale, mod_crop, upscale_bicubic
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

@@ -17,16 +17,18 @@ from PIL import Image
 from test_perceptual import save_random_vgg16
 from together import all_jobs, killed, stopping, together, trained
 
-from prffn import paths, processes, training
+from prffn import files as paths
 from prffn.__main__ import main
 from prffn.config import LossConfig, experiment
-from prffn.data import PatchSampler, image_set, lr_images
-from prffn.losses.total import loss_terms, weighted_sum
-from prffn.processes import VARIABLES, Processes, device_of, started
-from prffn.report import provenance_table
-from prffn.runs import ensure, run_key, trained_model
-from prffn.training import build_model, load_checkpoint, train
-from prffn.trainings import labelled
+from prffn.data.images import PatchSampler, image_set, lr_images
+from prffn.reporting.tables import provenance_table
+from prffn.study.runs import ensure, run_key, trained_model
+from prffn.study.trainings import labelled
+from prffn.training import loop as training
+from prffn.training import parallel as processes
+from prffn.training.loop import build_model, load_checkpoint, train
+from prffn.training.objective import loss_terms, weighted_sum
+from prffn.training.parallel import VARIABLES, Processes, device_of, started
 
 SAME_CURVE = 3e-6
 """Relative. Float32 has a rounding error of 6e-8; sums over the batch and twelve steps of Adam make at most 2.5e-7 of
@@ -299,7 +301,7 @@ def notebook(folder: Path, experiments: dict[str, list[dict[str, Any]]]) -> Path
         ("profile = 'quick'\nseeds = None", ["parameters"]),
         (f"from prffn.config import experiment\nasked = {experiments!r}", []),
         ("experiments = {label: [experiment(e) for e in group] for label, group in asked.items()}", []),
-        ("from prffn.runs import ensure\nruns = ensure(experiments, profile)", []),
+        ("from prffn.study.runs import ensure\nruns = ensure(experiments, profile)", []),
     ]
     content = [{"cell_type": "code", "source": [text], "metadata": {"tags": tags}} for text, tags in cells]
     path = folder / "own.ipynb"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from archives import SET5, archive_at, png, served, tar_of
 
-from prffn.data import image_set
-from prffn.download import ARCHIVES, get, unpack
+from prffn.data.download import ARCHIVES, get, unpack
+from prffn.data.images import image_set
 
 
 @pytest.fixture

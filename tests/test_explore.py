@@ -10,15 +10,15 @@ import torch
 from conftest import tiny_settings
 from PIL import Image
 
+from prffn.apps.panels import compare_slider, region_panel, train_live, training_panel
+from prffn.apps.quickstart import Upscaled, contrast_map, load_photo, region_at, train_watched, upscaled
 from prffn.config import LossConfig, experiment
-from prffn.data import to_tensor
-from prffn.degradation import downscale, upscale_bicubic
-from prffn.explore import Upscaled, contrast_map, load_photo, region_at, train_watched, upscaled
-from prffn.inference import upscale
+from prffn.data.degradation import downscale, upscale_bicubic
+from prffn.data.images import to_tensor
+from prffn.evaluation.metrics import psnr_y
+from prffn.evaluation.tiling import upscale
 from prffn.losses import pixel_contrast
-from prffn.metrics import psnr_y
 from prffn.models import PRFFN
-from prffn.panels import compare_slider, region_panel, train_live, training_panel
 
 
 @pytest.fixture

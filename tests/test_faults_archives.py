@@ -12,8 +12,8 @@ import pytest
 from archives import png, tar_of, zip_of
 from PIL import Image
 
-from prffn import download
-from prffn.download import UnsafeArchive, unpack
+from prffn.data import download
+from prffn.data.download import UnsafeArchive, unpack
 
 GOOD = {f"set/{n}.png": png(n) for n in range(3)}
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from conftest import tiny_settings
 
-from prffn import runs, training
 from prffn.config import experiment
+from prffn.study import runs
+from prffn.training import loop as training
 
 DAY = 86_400.0
 
@@ -46,10 +47,10 @@ def test_a_run_with_a_clock_that_is(clock, photo_folder, tmp_path, monkeypatch, 
             return datetime.fromtimestamp(shown(now[0], 1_700_000_000.0), UTC) + timedelta(seconds=1)
 
     monkeypatch.setattr("torch.optim.Adam.step", stepping)
-    monkeypatch.setattr("prffn.training.save_checkpoint", saving)
-    monkeypatch.setattr("prffn.runs.datetime", Clock)
+    monkeypatch.setattr("prffn.training.loop.save_checkpoint", saving)
+    monkeypatch.setattr("prffn.study.runs.datetime", Clock)
     real_train = training.train
-    monkeypatch.setattr("prffn.runs.train", lambda *a, **k: real_train(*a, **k, checkpoint_every=1e-9))
+    monkeypatch.setattr("prffn.study.runs.train", lambda *a, **k: real_train(*a, **k, checkpoint_every=1e-9))
     for name in ("time", "perf_counter", "monotonic"):
         monkeypatch.setattr(time, name, lambda: shown(now[0], right()))
     first = runs.ensure({"a": [e]}, "quick", retrain=True)

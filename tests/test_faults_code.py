@@ -18,13 +18,13 @@ import torch
 from conftest import CHECKOUT, tiny_settings
 
 from prffn import __main__ as command_line
-from prffn import metrics
-from prffn.checkpoints import UnusableCheckpoint, load_network
+from prffn.apps.upscale import network
 from prffn.config import experiment
-from prffn.data import image_set
-from prffn.losses import backbone
-from prffn.training import CHECKPOINT_MAGIC, train, weights_sha256
-from prffn.upscaling import network
+from prffn.data.images import image_set
+from prffn.evaluation import metrics
+from prffn.losses import vgg as backbone
+from prffn.models.weights import UnusableCheckpoint, load_network
+from prffn.training.loop import CHECKPOINT_MAGIC, train, weights_sha256
 
 MODULES = {"pickle", "cPickle", "_pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal", "jsonpickle"}
 HARMLESS = {"pickle.UnpicklingError"}

@@ -21,20 +21,23 @@ from archives import tar_of, to_png, zip_of
 from conftest import tiny_settings
 from PIL import Image
 
-from prffn import metrics, plan, timing
+from prffn.apps.photos import read_photo
+from prffn.apps.upscale import network
 from prffn.config import experiment
-from prffn.crops import ensure_crops
-from prffn.data import image_set, lr_images
-from prffn.download import unpack
-from prffn.evaluations import AUTHORS, ensure_evaluations, weights_from_files
-from prffn.losses import backbone, fused, pixel_contrast
+from prffn.data.download import unpack
+from prffn.data.images import image_set, lr_images
+from prffn.data.pictures import picture
+from prffn.evaluation import cost as timing
+from prffn.evaluation import metrics
+from prffn.losses import fused, pixel_contrast
+from prffn.losses import vgg as backbone
 from prffn.models import PRFFN, build
-from prffn.photos import read_photo
-from prffn.pictures import picture
-from prffn.pretrained import save_pretrained
-from prffn.runs import ensure
-from prffn.training import train, weights_sha256
-from prffn.upscaling import network
+from prffn.models.pretrained import save_pretrained
+from prffn.study import plan
+from prffn.study.crops import ensure_crops
+from prffn.study.evaluations import AUTHORS, ensure_evaluations, weights_from_files
+from prffn.study.runs import ensure
+from prffn.training.loop import train, weights_sha256
 
 WAY_OUT = re.compile("again|anew|is not used|replace|remove|git checkout|bring it back|save its state_dict")
 

@@ -16,19 +16,19 @@ from archives import SET5, archive_at, served, tar_of
 from conftest import tiny_settings
 from PIL import Image
 
+from prffn.apps.upscale import upscale_file
 from prffn.config import experiment
-from prffn.data import image_set
-from prffn.download import get, unpack
+from prffn.data.download import get, unpack
+from prffn.data.images import image_set
+from prffn.files import write_json
 from prffn.losses import fused
 from prffn.models import PRFFN
-from prffn.paths import write_json
-from prffn.plots import save_figure
-from prffn.pretrained import save_pretrained
+from prffn.models.pretrained import save_pretrained
 from prffn.records import read_record, save_record
-from prffn.report import markdown, write_markdown
-from prffn.runs import ensure
-from prffn.training import load_checkpoint, train, weights_sha256
-from prffn.upscaling import upscale_file
+from prffn.reporting.plots import save_figure
+from prffn.reporting.tables import markdown, write_markdown
+from prffn.study.runs import ensure
+from prffn.training.loop import load_checkpoint, train, weights_sha256
 
 OUTCOME = "disk full", "error by name, what was there is whole, then went on"
 
@@ -123,7 +123,7 @@ def test_a_run_is_recorded_when_there_is_room(tmp_path, photo_folder, monkeypatc
             save_record(store, key, record)
 
     with monkeypatch.context() as patch:
-        patch.setattr("prffn.runs.save_record", full)
+        patch.setattr("prffn.study.runs.save_record", full)
         with pytest.raises(OSError, match=r"reports/quick/runs/\w{16}\.json cannot be written"):
             ensure({"a": [e]}, "quick", progress=False)
     assert not list((tmp_path / "reports").rglob("*.json*"))

@@ -15,10 +15,10 @@ from archives import archive_at, served, tar_of, to_png
 from conftest import tiny_settings
 from killed import PHASES, started
 
-from prffn.data import KNOWN_SETS
-from prffn.paths import atomic_write
+from prffn.data.images import KNOWN_SETS
+from prffn.files import atomic_write
 from prffn.records import read_record
-from prffn.training import load_checkpoint
+from prffn.training.loop import load_checkpoint
 
 STEPS = 12
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prffn.convolutions import conv_calls, step
-from prffn.data import to_image, to_tensor
-from prffn.inference import MEMORY_FORMAT, upscale, upscale_tensor
+from prffn.data.images import to_image, to_tensor
+from prffn.evaluation.convolutions import conv_calls, step
+from prffn.evaluation.tiling import MEMORY_FORMAT, upscale, upscale_tensor
 from prffn.models import PRFFN
 from prffn.models.blocks import MRCAB, RCAB, SAFB, ChannelAttention, RFAFusion
 from prffn.models.complexity import multi_adds

@@ -18,17 +18,17 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor, nn
 
-from prffn.crops import figures
-from prffn.data import image_set, lr_images, read_image
-from prffn.degradation import downscale, mod_crop, upscale_bicubic
-from prffn.explore import load_photo, plot_detail, region_at, upscaled
-from prffn.inference import in_bands, upscale, upscale_tensor, upscale_tiles
-from prffn.metrics import evaluate_bicubic, psnr_y, ssim_y
-from prffn.photos import FORMATS, read_photo
-from prffn.pictures import picture
-from prffn.plots import new_figure
-from prffn.runs import ensure
-from prffn.upscaling import upscale_file
+from prffn.apps.photos import FORMATS, read_photo
+from prffn.apps.quickstart import load_photo, plot_detail, region_at, upscaled
+from prffn.apps.upscale import upscale_file
+from prffn.data.degradation import downscale, mod_crop, upscale_bicubic
+from prffn.data.images import image_set, lr_images, read_image
+from prffn.data.pictures import picture
+from prffn.evaluation.metrics import evaluate_bicubic, psnr_y, ssim_y
+from prffn.evaluation.tiling import in_bands, upscale, upscale_tensor, upscale_tiles
+from prffn.reporting.plots import new_figure
+from prffn.study.crops import figures
+from prffn.study.runs import ensure
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of odd and damaged files
 

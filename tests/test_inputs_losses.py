@@ -13,7 +13,7 @@ from test_perceptual import save_random_vgg16
 from test_streaming import needs_a_c_compiler, with_gradients
 from torch import Tensor
 
-from prffn import paths
+from prffn import files as paths
 from prffn.losses import pixel_contrast
 from prffn.losses.perceptual import csd_loss, perceptual_loss
 

@@ -24,10 +24,15 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from test_inputs_settings import JUNK
 
-from prffn import architecture, crop_report, crops, evaluations, panels, report, runs, timing
 from prffn.__main__ import main
+from prffn.apps import panels
 from prffn.config import PROFILES
-from prffn.paths import reports_root
+from prffn.evaluation import cost as timing
+from prffn.files import reports_root
+from prffn.reporting import architecture
+from prffn.reporting import crops as crop_report
+from prffn.reporting import tables as report
+from prffn.study import crops, evaluations, runs
 
 NOTEBOOKS = {path.stem: load_notebook_node(str(path)) for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))}
 BIN = Path(sys.executable).parent
@@ -144,7 +149,7 @@ def test_a_corrected_cell_counts_not_what_it_was():
     names: dict[str, object] = {"In": ["", wrong]}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(IPython, "get_ipython", lambda: Mock(user_ns=names))
-        check = "from prffn.notebook import check_parameters\ncheck_parameters(profile='quick')"
+        check = "from prffn.study.notebook import check_parameters\ncheck_parameters(profile='quick')"
         with pytest.raises(ValueError, match="unknown notebook parameter 'profil'"):
             exec(check, {})
         names["In"] += [check, wrong.replace("profil", "profile"), "# Parameters of the figure\nwidth = 3"]

@@ -12,13 +12,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from prffn import runs
 from prffn.config import PROFILES, Experiment, experiment, fields_of, setting, variants
-from prffn.machine import pick_device
-from prffn.notebook import check_parameters
-from prffn.runs import run_key, settings_of
-from prffn.statistics import paired_interval, verdict_greater, verdict_not_smaller
-from prffn.training import build_model
+from prffn.study import runs
+from prffn.study.intervals import paired_interval, verdict_greater, verdict_not_smaller
+from prffn.study.notebook import check_parameters
+from prffn.study.runs import run_key, settings_of
+from prffn.training.device import pick_device
+from prffn.training.loop import build_model
 
 WHOLE = st.integers(1, 10**6)
 SMALL = st.integers(1, 6)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from prffn.degradation import downscale, mod_crop, upscale_bicubic
-from prffn.inference import upscale
-from prffn.metrics import psnr_y
+from prffn.data.degradation import downscale, mod_crop, upscale_bicubic
+from prffn.evaluation.metrics import psnr_y
+from prffn.evaluation.tiling import upscale
 from prffn.models import PRFFN, build, reduced
 from prffn.models.interpolating import parabola, start_as_interpolation
 

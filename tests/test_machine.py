@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from prffn.machine import SMALL_NETWORK, peak_memory_mb, pick_device, reset_peak_memory, threads_for
+from prffn.training.device import SMALL_NETWORK, peak_memory_mb, pick_device, reset_peak_memory, threads_for
 
 
 def test_small_networks_train_with_one_thread_and_leave_the_setting_as_it_was():

@@ -12,10 +12,20 @@ from scipy.signal import convolve2d
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
 
-from prffn import metrics
-from prffn.data import image_set
-from prffn.degradation import downscale, mod_crop, upscale_bicubic
-from prffn.metrics import UnusableTrunk, evaluate, evaluate_bicubic, lpips_alex, luma, psnr, psnr_y, ssim, ssim_y
+from prffn.data.degradation import downscale, mod_crop, upscale_bicubic
+from prffn.data.images import image_set
+from prffn.evaluation import metrics
+from prffn.evaluation.metrics import (
+    UnusableTrunk,
+    evaluate,
+    evaluate_bicubic,
+    lpips_alex,
+    luma,
+    psnr,
+    psnr_y,
+    ssim,
+    ssim_y,
+)
 
 RCAN = {2: (38.27, 0.9614), 3: (34.74, 0.9299), 4: (32.63, 0.9002)}  # published by RCAN's authors, Set5
 BICUBIC_RGB = {  # PSNR of EDSR's and RCAN's convention: RGB is scaled, Y is taken of the result

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from prffn import paper
-from prffn.inference import upscale, upscale_tensor
+from prffn.evaluation.tiling import upscale, upscale_tensor
 from prffn.models import PRFFN
 from prffn.models.blocks import MRCAB, RCAB, SAFB, ChannelAttention, RFAFusion, Upsampler
 from prffn.models.complexity import multi_adds, parameters

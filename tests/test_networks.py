@@ -9,27 +9,27 @@ import torch.nn.functional as F
 from torch import nn
 
 from prffn import paper
-from prffn.data import to_image, to_tensor
-from prffn.degradation import upscale_bicubic
+from prffn.data.degradation import upscale_bicubic
+from prffn.data.images import to_image, to_tensor
 from prffn.models import NETWORKS, build
-from prffn.models.acan import ACAN
-from prffn.models.awsrn import AWSRN
 from prffn.models.blocks import initialise
-from prffn.models.carn import CARN
 from prffn.models.comparison import UNMET, is_met, table8_complexity
 from prffn.models.complexity import multi_adds, parameters
-from prffn.models.drcn import DRCN
 from prffn.models.edsr import EDSR
-from prffn.models.fsrcnn import FSRCNN
 from prffn.models.luma import bicubic, rgb_to_ycbcr, ycbcr_to_rgb
-from prffn.models.msrn import MSRN
-from prffn.models.oisr import OISR, HeunBlock, LeapfrogBlock
 from prffn.models.prffn import PRFFN
 from prffn.models.rcan import RCAN
-from prffn.models.seanet import SeaNet
-from prffn.models.smsr import SMSR, MaskedConvs
 from prffn.models.swinir import SwinIRLight
-from prffn.models.tsan import TSAN, CrossRegion, cross_dimension
+from prffn.models.table8.acan import ACAN
+from prffn.models.table8.awsrn import AWSRN
+from prffn.models.table8.carn import CARN
+from prffn.models.table8.drcn import DRCN
+from prffn.models.table8.fsrcnn import FSRCNN
+from prffn.models.table8.msrn import MSRN
+from prffn.models.table8.oisr import OISR, HeunBlock, LeapfrogBlock
+from prffn.models.table8.seanet import SeaNet
+from prffn.models.table8.smsr import SMSR, MaskedConvs
+from prffn.models.table8.tsan import TSAN, CrossRegion, cross_dimension
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -16,8 +16,8 @@ from conftest import CHECKOUT
 
 from prffn import __main__ as command_line
 from prffn.__main__ import main
-from prffn.notebook import check_parameters
 from prffn.records import read_record
+from prffn.study.notebook import check_parameters
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 COUNTED = {"architecture"}

@@ -8,11 +8,11 @@ import pytest
 from conftest import CHECKOUT
 
 from prffn.__main__ import main
-from prffn.claims import smallest_difference
-from prffn.overview import claim_table, overview, reports_of, signed, slug, write_overview
-from prffn.paths import REPORTS_VARIABLE, write_json
+from prffn.files import REPORTS_VARIABLE, write_json
 from prffn.records import save_record
-from prffn.report import write_report
+from prffn.reporting.overview import claim_table, overview, reports_of, signed, slug, write_overview
+from prffn.reporting.tables import write_report
+from prffn.study.claims import smallest_difference
 
 COMMITTED = CHECKOUT / "reports" / "README.md"
 STUDY = CHECKOUT / "reports" / "cpu"

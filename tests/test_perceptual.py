@@ -12,11 +12,11 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-from prffn import paths
-from prffn.data import image_set, lr_images, to_tensor
-from prffn.losses import backbone as backbone_module
-from prffn.losses.backbone import BACKBONES, WIDTHS, BackboneUnavailable, backbone_sha256, features
+from prffn import files as paths
+from prffn.data.images import image_set, lr_images, to_tensor
+from prffn.losses import vgg as backbone_module
 from prffn.losses.perceptual import CSD_WEIGHTS, csd_loss, perceptual_loss
+from prffn.losses.vgg import BACKBONES, WIDTHS, BackboneUnavailable, backbone_sha256, features
 
 NAMES = ["vgg19", "vgg16_caffe"]
 WITHOUT_SUM = {"vgg19": "vgg19_features.pth", "vgg16_caffe": "vgg16_features_caffe_fp16.pth"}

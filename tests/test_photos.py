@@ -15,14 +15,14 @@ from PIL import ExifTags, Image, TiffImagePlugin
 from torch import Tensor, nn
 
 from prffn.__main__ import main
-from prffn.data import ImageSet, read_image
-from prffn.download import UnsafeArchive, unpack
-from prffn.metrics import evaluate
+from prffn.apps.photos import read_photo
+from prffn.apps.upscale import upscale_file
+from prffn.data.download import UnsafeArchive, unpack
+from prffn.data.images import ImageSet, read_image
+from prffn.evaluation.metrics import evaluate
 from prffn.models import build
-from prffn.photos import read_photo
-from prffn.pretrained import pretrained
-from prffn.slider import open_png
-from prffn.upscaling import upscale_file
+from prffn.models.pretrained import pretrained
+from prffn.reporting.slider import open_png
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n0 0 9 9 rectfill\nshowpage\n%%EOF\n"
 
@@ -261,7 +261,7 @@ def test_one_bad_picture_does_not_keep_the_others_from_being_made(tmp_path, monk
     folder.mkdir()
     for name, size in {"a": (8, 8), "b": (1, 1), "c": (9, 7)}.items():
         Image.new("RGB", size).save(folder / f"{name}.png")
-    monkeypatch.setattr("prffn.upscaling.network", lambda *_, **__: Broken(None))
+    monkeypatch.setattr("prffn.apps.upscale.network", lambda *_, **__: Broken(None))
     assert main(["upscale", str(folder), "-o", str(tmp_path / "out")]) == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
     assert "b.png: RuntimeError: padding size" in capsys.readouterr().err
@@ -294,7 +294,7 @@ def test_outputs_that_are_there(tmp_path, photo, monkeypatch, capsys):
     (tmp_path / "in" / "damaged.png").write_bytes(b"")
     (tmp_path / "out" / "damaged.png").write_bytes(b"old")
     Image.fromarray(photo[:8, :8]).save(tmp_path / "in" / "new.png")
-    monkeypatch.setattr("prffn.upscaling.network", lambda *_, **__: Repeat())
+    monkeypatch.setattr("prffn.apps.upscale.network", lambda *_, **__: Repeat())
     assert main(["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
     assert "1 of 3 images are there already" in said.out

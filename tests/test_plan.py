@@ -12,20 +12,20 @@ import pytest
 import torch
 from conftest import CHECKOUT, tiny_settings
 
-from prffn import plan as planning
-from prffn import timing
 from prffn.__main__ import main, write_pages
 from prffn.config import CONTINUED, PROFILES, experiment, variants
-from prffn.machine import device_name
-from prffn.notebook import experiments_of
-from prffn.paths import cache_root, reports_root
-from prffn.plan import Estimate, Plan, PlannedRun, TrainingCase, asked_runs, cost, estimate, make_plan
-from prffn.plan_report import costs_table, duration, makespan_table, missing_sets, runs_table, save_plan, totals
+from prffn.evaluation import cost as timing
+from prffn.files import cache_root, reports_root
 from prffn.records import save_record
-from prffn.report import write_report
-from prffn.runs import checkpoint_path, run_key, settings_of
-from prffn.schedule import chains, lower_bound, makespan, schedule
-from prffn.training import save_checkpoint, train
+from prffn.reporting.plan import costs_table, duration, makespan_table, missing_sets, runs_table, save_plan, totals
+from prffn.reporting.tables import write_report
+from prffn.study import plan as planning
+from prffn.study.notebook import experiments_of
+from prffn.study.plan import Estimate, Plan, PlannedRun, TrainingCase, asked_runs, cost, estimate, make_plan
+from prffn.study.runs import checkpoint_path, run_key, settings_of
+from prffn.study.schedule import chains, lower_bound, makespan, schedule
+from prffn.training.device import device_name
+from prffn.training.loop import save_checkpoint, train
 
 NOTEBOOKS = {path.stem: path for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))}
 
@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 STEPS = PROFILES["quick"]["training.steps"]
 
 PARAMETERS = 'profile = "cpu"\nseeds = None\ndevice = "auto"\nretrain = False'
-IMPORTS = "from prffn.config import variants\nfrom prffn.runs import ensure"
+IMPORTS = "from prffn.config import variants\nfrom prffn.study.runs import ensure"
 VARY = (
     'experiments = variants(profile, {"L1": {"loss.contrast_weight": 0.0}, "S": {"loss.region_size": 16}}, seeds=seeds)'
 )
@@ -177,7 +177,7 @@ class TestExperimentsOfANotebook:
             ((IMPORTS, ENSURE), "n, code cell 3: name what is trained `experiments`"),
             ((IMPORTS, VARY, "runs = ensure(others, profile)"), "n, code cell 4: name what is trained `experiments`"),
             ((IMPORTS, VARY, ENSURE, "experiments = {}"), "n, code cell 4: trains or measures before its"),
-            ((IMPORTS, "import prffn.timing as t; t.ensure_timings({})", VARY, ENSURE), "n, code cell 3: trains"),
+            ((IMPORTS, "t.ensure_timings({})", VARY, ENSURE), "n, code cell 3: trains"),
             ((IMPORTS, VARY + "; 1 / 0"), "n, code cell 3: ZeroDivisionError: division by zero"),
             ((IMPORTS, "%matplotlib inline", VARY), "n, code cell 3 is not plain Python"),
             (("experiments = 7",), "`experiments` must be what variants\\(\\) gives, got int"),

@@ -8,9 +8,8 @@ import pytest
 import torch
 from conftest import CHECKOUT
 
-from prffn.checkpoints import load_network
 from prffn.models import PRFFN
-from prffn.pretrained import (
+from prffn.models.pretrained import (
     SCALES,
     DamagedWeights,
     load_pretrained,
@@ -19,7 +18,8 @@ from prffn.pretrained import (
     save_pretrained,
     settings_of_file,
 )
-from prffn.training import weights_sha256
+from prffn.models.weights import load_network
+from prffn.training.loop import weights_sha256
 
 SETTINGS = {"data.scale": 2, "model.channels": 4, "model.groups": 1, "model.blocks": 2, "model.dilation_rates": [1, 3]}
 
@@ -78,7 +78,7 @@ def test_weights_of_another_run_are_not_saved(model, tmp_path):
 
 
 def test_what_is_missing_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr("prffn.pretrained.WEIGHTS", tmp_path)
+    monkeypatch.setattr("prffn.models.pretrained.WEIGHTS", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"prffn_x3.safetensors; `git checkout"):
         pretrained(3)
     for scale in (5, 2.0, True, "2"):

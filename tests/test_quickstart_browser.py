@@ -22,7 +22,7 @@ import nbformat
 import pytest
 from conftest import CHECKOUT
 
-from prffn.pretrained import pretrained_path
+from prffn.models.pretrained import pretrained_path
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 TOKEN = "quickstart"

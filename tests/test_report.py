@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from prffn import paper, report
-from prffn.claims import claims_greater, claims_not_smaller, conclusion
-from prffn.overview import verdict_cell
-from prffn.plots import new_figure, plot_gain_grid, plot_gains
-from prffn.report import compare, gain_grid, markdown, save
-from prffn.runs import Run, Runs
-from prffn.statistics import paired_interval, verdict_greater, verdict_not_smaller
+from prffn import paper
+from prffn.reporting import tables as report
+from prffn.reporting.overview import verdict_cell
+from prffn.reporting.plots import new_figure, plot_gain_grid, plot_gains
+from prffn.reporting.tables import compare, gain_grid, markdown, save
+from prffn.study.claims import claims_greater, claims_not_smaller, conclusion
+from prffn.study.intervals import paired_interval, verdict_greater, verdict_not_smaller
+from prffn.study.runs import Run, Runs
 
 
 def test_paired_interval_by_hand():

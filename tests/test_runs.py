@@ -10,12 +10,12 @@ import pytest
 import torch
 from conftest import tiny_settings
 
-from prffn import runs
 from prffn.config import Experiment, experiment
-from prffn.metrics import evaluate
-from prffn.paths import atomic_write
+from prffn.evaluation.metrics import evaluate
+from prffn.files import atomic_write
 from prffn.records import DamagedRecord, read_record
-from prffn.runs import ensure, load_record, run_key
+from prffn.study import runs
+from prffn.study.runs import ensure, load_record, run_key
 
 
 def record_file(tmp_path: Path, e: Experiment) -> Path:
@@ -130,7 +130,7 @@ def test_a_setting_added_later_leaves_old_records_valid(tiny, tmp_path):
 ASK = """
 import json, sys
 from prffn.config import experiment
-from prffn.runs import ensure
+from prffn.study.runs import ensure
 print(len(ensure({"a": [experiment(json.loads(sys.argv[1]))]}, "quick", progress=False).trained))
 """
 
@@ -143,7 +143,7 @@ def test_two_processes_that_need_a_run_train_it_once(photo_folder):
 
 
 def test_the_trained_network_can_be_had(tiny):
-    from prffn.metrics import evaluate
+    from prffn.evaluation.metrics import evaluate
 
     run = ensure({"a": [tiny]}, "quick", progress=False)["a"][0]
     model = runs.trained_model(tiny)

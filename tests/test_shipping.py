@@ -4,9 +4,10 @@ import pytest
 import torch
 from conftest import tiny_settings
 
-from prffn import pretrained, shipping
-from prffn.pretrained import load_pretrained
-from prffn.runs import checkpoint_path, run_key
+from prffn.apps import ship as shipping
+from prffn.models import pretrained
+from prffn.models.pretrained import load_pretrained
+from prffn.study.runs import checkpoint_path, run_key
 
 
 @pytest.fixture

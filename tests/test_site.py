@@ -18,12 +18,12 @@ from PIL import Image
 from skimage import data as skimage_data
 
 from prffn.__main__ import main
-from prffn.paths import REPORTS_VARIABLE
-from prffn.pictures import picture
+from prffn.data.pictures import picture
+from prffn.files import REPORTS_VARIABLE
 from prffn.records import save_record
-from prffn.report import write_report
-from prffn.site import write_site
-from prffn.slider import slider
+from prffn.reporting.html import write_site
+from prffn.reporting.slider import slider
+from prffn.reporting.tables import write_report
 
 VOID = {"meta", "img", "input", "br", "hr", "link"}
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from prffn import paths
+from prffn import files as paths
 from prffn.losses import PixelContrastLoss, fused, pairs, streaming
 from prffn.losses import pixel_contrast as public_pixel_contrast
 from prffn.losses.contrast import Contrast, regions

@@ -12,10 +12,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from torch import nn
 
-from prffn import benchmark, benchmark_report, evaluations, paper, tradeoff
-from prffn.benchmark import SMALL, compare_networks, notes, scale_table
-from prffn.benchmark_report import benchmark_conclusion, save_benchmark
-from prffn.evaluations import (
+from prffn import paper
+from prffn.evaluation.cost import Timings, measure_in_turns
+from prffn.models import build
+from prffn.models.comparison import table8_complexity
+from prffn.records import digest
+from prffn.reporting import table8 as benchmark_report
+from prffn.reporting import tradeoff
+from prffn.reporting.plots import new_figure
+from prffn.reporting.table8 import benchmark_conclusion, save_benchmark
+from prffn.study import benchmark, evaluations
+from prffn.study.benchmark import SMALL, compare_networks, notes, scale_table
+from prffn.study.evaluations import (
     Evaluations,
     Weights,
     ensure_evaluations,
@@ -24,14 +32,9 @@ from prffn.evaluations import (
     weights_from_files,
     weights_of_runs,
 )
-from prffn.forward import ForwardCase, forward_cases
-from prffn.models import build
-from prffn.models.comparison import table8_complexity
-from prffn.plots import new_figure
-from prffn.records import digest
-from prffn.runs import Run, Runs
-from prffn.timing import Timings, measure_in_turns
-from prffn.training import weights_sha256
+from prffn.study.forward import ForwardCase, forward_cases
+from prffn.study.runs import Run, Runs
+from prffn.training.loop import weights_sha256
 
 MADE: dict[str, Any] = {"device_name": "test", "device": "cpu", "threads": 1, "platform": "test", "commit": "abc"}
 MADE["versions"] = {"torch": "0"}

@@ -12,11 +12,11 @@ from conftest import tiny_settings
 from PIL import Image
 
 from prffn.config import PROFILES, LossConfig, TrainingConfig, experiment
-from prffn.losses.total import loss_terms, weighted_sum
-from prffn.metrics import evaluate, evaluate_bicubic
+from prffn.evaluation.metrics import evaluate, evaluate_bicubic
 from prffn.models import PRFFN
-from prffn.runs import PROTOCOL
-from prffn.training import NonFiniteLoss, learning_rate, load_checkpoint, train, weights_sha256
+from prffn.study.runs import PROTOCOL
+from prffn.training.loop import NonFiniteLoss, learning_rate, load_checkpoint, train, weights_sha256
+from prffn.training.objective import loss_terms, weighted_sum
 
 
 def test_run_2n_equals_run_n_stop_resume_n(tiny, tmp_path, monkeypatch):
@@ -32,10 +32,10 @@ def test_run_2n_equals_run_n_stop_resume_n(tiny, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return loss_terms(*arguments)
 
-    monkeypatch.setattr("prffn.training.CURVE_POINTS", 4)
+    monkeypatch.setattr("prffn.training.loop.CURVE_POINTS", 4)
     whole = train(tiny, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr("prffn.training.loss_terms", stop_at_the_eighth)
+        patch.setattr("prffn.training.loop.loss_terms", stop_at_the_eighth)
         with pytest.raises(KeyboardInterrupt):
             train(tiny, checkpoint=checkpoint, checkpoint_every=0, progress=False)
     assert load_checkpoint(checkpoint)["step"] == 7
@@ -139,7 +139,7 @@ def test_other_networks_train_and_stop_and_go_on_bit_for_bit(photo_folder, tmp_p
         return loss_terms(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prffn.training.loss_terms", stopping)
+        patch.setattr("prffn.training.loop.loss_terms", stopping)
         with pytest.raises(KeyboardInterrupt):
             train(e, checkpoint=tmp_path / "run.ckpt", checkpoint_every=0, progress=False)
     resumed = train(e, checkpoint=tmp_path / "run.ckpt", progress=False)

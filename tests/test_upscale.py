@@ -19,14 +19,14 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor, nn
 
 from prffn.__main__ import main
-from prffn.degradation import upscale_bicubic
-from prffn.inference import in_bands, upscale, upscale_tiles
+from prffn.apps.photos import read_photo
+from prffn.apps.png import write_png
+from prffn.apps.upscale import HALO, network, plan, upscale_file
+from prffn.data.degradation import upscale_bicubic
+from prffn.evaluation.tiling import in_bands, upscale, upscale_tiles
 from prffn.models import PRFFN
-from prffn.photos import read_photo
-from prffn.png import write_png
-from prffn.pretrained import save_pretrained
-from prffn.training import weights_sha256
-from prffn.upscaling import HALO, network, plan, upscale_file
+from prffn.models.pretrained import save_pretrained
+from prffn.training.loop import weights_sha256
 
 
 def prffn(scale: int = 2) -> PRFFN:
@@ -71,7 +71,7 @@ def leftovers(folder: Path) -> list[str]:
 @pytest.mark.parametrize("heights", [(11,), (1, 4, 6), (10, 1)])
 def test_png_holds_the_pixels(channels, heights, monkeypatch):
     """Of noise, of a ramp and of one colour, whose best filters differ; in parts of any height."""
-    monkeypatch.setattr("prffn.png._PART", 3 * 7 * channels)
+    monkeypatch.setattr("prffn.apps.png._PART", 3 * 7 * channels)
     noise = np.random.default_rng(0).integers(0, 256, (11, 7, channels), dtype=np.uint8)
     ramp = np.add.outer(np.add.outer(np.arange(11) * 9, np.arange(7) * 30), np.arange(channels)).astype(np.uint8)
     for image in (noise, ramp, np.full_like(noise, 200)):
@@ -407,8 +407,8 @@ def test_a_stopped_call_leaves_nothing(photo, tmp_path, weights, how):
 MEASURE = """
 from pathlib import Path
 import torch
-from prffn.machine import peak_memory_mb
-from prffn.upscaling import upscale_file
+from prffn.training.device import peak_memory_mb
+from prffn.apps.upscale import upscale_file
 model = torch.nn.Sequential(torch.nn.Conv2d(3, 48, 3, padding=1), torch.nn.PixelShuffle(4))
 model.scale = 4
 peaks = []

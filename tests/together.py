@@ -14,16 +14,18 @@ from typing import Any
 
 import torch
 
-from prffn import joint, paths, training
+from prffn import files as paths
 from prffn.config import Experiment, experiment
-from prffn.data import image_set
-from prffn.processes import Processes, started
-from prffn.training import train
+from prffn.data.images import image_set
+from prffn.study import joint
+from prffn.training import loop as training
+from prffn.training.loop import train
+from prffn.training.parallel import Processes, started
 
 VARIABLES = (paths.CACHE_VARIABLE, paths.REPORTS_VARIABLE, paths.WEIGHTS_VARIABLE)
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["prffn.trainings", "torch._dynamo"])  # the latter is what DDP imports
+_context.set_forkserver_preload(["prffn.study.trainings", "torch._dynamo"])  # the latter is what DDP imports
 
 
 def together(function: Callable[..., Any], *arguments: Any, count: int = 2) -> list[Any]:

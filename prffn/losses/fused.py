@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from prffn.files import CACHE_VARIABLE, atomic_write, cache_root
 from prffn.losses.contrast import Contrast
-from prffn.paths import CACHE_VARIABLE, atomic_write, cache_root
 
 FORMS = ("l1", "squared", "cosine", "dot", "ratio")  # in the order of fused.c
 NEGATIVES = {"hr": 1, "sr": 2, "both": 3}

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prffn.losses.backbone import BackboneName, features
+from prffn.losses.vgg import BackboneName, features
 
 Convention = Literal["johnson", "esrgan"]
 

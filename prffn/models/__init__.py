@@ -7,20 +7,20 @@ from functools import partial
 import torch
 from torch import nn
 
-from prffn.models.acan import ACAN
-from prffn.models.awsrn import AWSRN
-from prffn.models.carn import CARN
-from prffn.models.drcn import DRCN
 from prffn.models.edsr import EDSR
-from prffn.models.fsrcnn import FSRCNN
-from prffn.models.msrn import MSRN
-from prffn.models.oisr import OISR
 from prffn.models.prffn import PRFFN
 from prffn.models.rcan import RCAN
-from prffn.models.seanet import SeaNet
-from prffn.models.smsr import SMSR
 from prffn.models.swinir import SwinIRLight
-from prffn.models.tsan import TSAN
+from prffn.models.table8.acan import ACAN
+from prffn.models.table8.awsrn import AWSRN
+from prffn.models.table8.carn import CARN
+from prffn.models.table8.drcn import DRCN
+from prffn.models.table8.fsrcnn import FSRCNN
+from prffn.models.table8.msrn import MSRN
+from prffn.models.table8.oisr import OISR
+from prffn.models.table8.seanet import SeaNet
+from prffn.models.table8.smsr import SMSR
+from prffn.models.table8.tsan import TSAN
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "FSRCNN": FSRCNN,

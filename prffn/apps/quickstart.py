@@ -1,0 +1,246 @@
+"""For looking around: a photograph upscaled, what L_contr sees of a pixel, a small network watched as it learns."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import SymLogNorm
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from torch import nn
+
+from prffn.config import Experiment, LossConfig, unknown
+from prffn.data.degradation import ImageArray, downscale, mod_crop, upscale_bicubic
+from prffn.data.images import EMBEDDED_SETS, image_set, read_image
+from prffn.data.pictures import pixels_sha256
+from prffn.evaluation.metrics import psnr_y, ssim_y
+from prffn.evaluation.tiling import upscale
+from prffn.files import cache_root, user_path
+from prffn.losses import contrast as losses
+from prffn.models.complexity import parameters
+from prffn.models.pretrained import pretrained_path, settings_of_file
+from prffn.reporting.plots import STYLE
+from prffn.study.runs import run_key
+from prffn.training.device import threads_for
+from prffn.training.loop import CURVE_POINTS, VALIDATE_EVERY, Trained, build_model, train
+
+Curves = Mapping[str, list[dict[str, float]]]
+"""Points of training curves by label, as in `Trained.curve`."""
+
+METHODS = {"bicubic": "bicubic", "sr": "PRFFN", "hr": "HR"}
+"""Images of an `Upscaled` as they are called in figures."""
+
+
+@dataclass(frozen=True)
+class Upscaled:
+    """A photograph, its LR image, and what bicubic interpolation and a network make of that, all (H, W, 3) uint8."""
+
+    scale: int
+    hr: ImageArray
+    lr: ImageArray
+    bicubic: ImageArray
+    sr: ImageArray
+
+    def size_around(self, row: int, column: int) -> tuple[int, int]:
+        """Height and width of the HR image. Raises ValueError unless there is a pixel in that row and column."""
+        height, width = self.hr.shape[:2]
+        if not (0 <= row < height and 0 <= column < width):
+            raise ValueError(f"no pixel in row {row}, column {column}: the image has {height} rows and {width} columns")
+        return height, width
+
+    def figures(self) -> pd.DataFrame:
+        """PSNR-Y and SSIM-Y by the kit's protocol, to the two and four decimals that papers print."""
+        rows = {
+            METHODS[name]: {
+                "PSNR-Y (dB)": f"{psnr_y(image, self.hr, self.scale):.2f}",
+                "SSIM-Y": f"{ssim_y(image, self.hr, self.scale):.4f}",
+            }
+            for name, image in (("bicubic", self.bicubic), ("sr", self.sr))
+        }
+        return pd.DataFrame(rows).T
+
+
+def load_photo(image: str) -> ImageArray:
+    """An HR image: by its name one of those inside the scikit-image wheel, or any file by its path."""
+    names = {Path(file).stem: folder for folder, files in EMBEDDED_SETS.items() for file in files}
+    if image in names:
+        found = image_set(names[image])
+        return found.images[found.image_names.index(image)]
+    if not (path := user_path(image)).is_file():
+        raise ValueError(unknown("image", image, names) + ", or the path of a file")
+    return read_image(path)
+
+
+def upscaled(photo: ImageArray, network: nn.Module, device: torch.device | str = "cpu") -> Upscaled:
+    """Downscales a photograph, and upscales it again by bicubic interpolation and by the network. In tiles of 256."""
+    scale = int(network.scale)  # type: ignore[arg-type]
+    lr = downscale(photo, scale)
+    sr = upscale(network, lr, scale=scale, device=device, tile=256)
+    return Upscaled(scale, np.asarray(mod_crop(photo, scale)), lr, upscale_bicubic(lr, scale), sr)
+
+
+def about_pretrained(scale: int) -> pd.DataFrame:
+    """What the shipped network of a scale says of itself."""
+    said = settings_of_file(pretrained_path(scale))
+    names = {
+        "channels": "model.channels", "groups": "model.groups", "training images": "data.train",
+        "steps": "training.steps", "lambda_c": "loss.contrast_weight", "S": "loss.region_size",
+    }  # fmt: skip
+    rows = {label: str(said["settings"][name]) for label, name in names.items() if name in said["settings"]}
+    return pd.DataFrame({"shipped network": {"scale": f"x{scale}", **rows, "record": said["record"]}})
+
+
+def plot_detail(axes: Sequence[Axes], result: Upscaled, row: int, column: int, side: int = 72) -> Sequence[Axes]:
+    """The same square of the three images, around a pixel, on three axes. Returns the axes.
+
+    Raises ValueError for a pixel outside the image.
+    """
+    height, width = result.size_around(row, column)
+    top, left = (min(max(0, at - side // 2), max(0, size - side)) for at, size in ((row, height), (column, width)))
+    for ax, (name, label) in zip(axes, METHODS.items(), strict=True):
+        _show(ax, getattr(result, name)[top : top + side, left : left + side], label)
+    return axes
+
+
+@dataclass(frozen=True)
+class Region:
+    """A pixel of the SR image and its candidates: what L_contr sees of it.
+
+    sr, hr: the region, (h, w, 3) uint8. anchor: the pixel's row and column in it. weights: of each HR pixel as a
+    candidate, (h, w): exp(-|x - y|^2 / tau), divided by their sum. At the anchor's own place stands the positive.
+    """
+
+    sr: ImageArray
+    hr: ImageArray
+    anchor: tuple[int, int]
+    weights: NDArray[np.float64]
+
+    loss: float
+    """The anchor's term of L_contr, -log of the positive's weight."""
+
+    def figures(self) -> pd.DataFrame:
+        """The positive's weight, the largest of a negative, and the term of the loss."""
+        others = self.weights.copy()
+        others[self.anchor] = 0
+        rows = {
+            "weight of the positive": f"{self.weights[self.anchor]:.2f}",
+            "largest weight of a negative": f"{others.max():.2f}",
+            "negatives of more than 1 %": str(int((others > 0.01).sum())),
+            "the anchor's term, -log of the positive's weight": f"{self.loss:.1f}",
+        }
+        return pd.DataFrame({"what L_contr sees": rows})
+
+
+def region_at(result: Upscaled, row: int, column: int, loss: LossConfig | None = None) -> Region:
+    """The region of the SR image's pixel in that row and column, as losses/contrast.py cuts and weighs it.
+
+    loss: with its region size and temperature, InfoNCE with squared distances; the default definition if not given.
+    Raises ValueError for a pixel outside the image.
+    """
+    loss = LossConfig() if loss is None else loss
+    result.size_around(row, column)
+    side = math.isqrt(loss.region_size)
+    top, left = row - row % side, column - column % side
+    sr, hr = (image[top : top + side, left : left + side] for image in (result.sr, result.hr))
+    anchor = row - top, column - left
+    x, y = (torch.from_numpy(image.reshape(1, -1, 3) / 255) for image in (sr, hr))
+    own = anchor[0] * hr.shape[1] + anchor[1]
+    scores = losses.similarities(x[:, own : own + 1], y, loss.similarity)[0, 0] / loss.temperature
+    weights = scores.softmax(0).numpy().reshape(hr.shape[:2])
+    return Region(sr, hr, anchor, weights, float(scores.logsumexp(0) - scores[own]))
+
+
+def contrast_map(result: Upscaled, loss: LossConfig | None = None) -> NDArray[np.float64]:
+    """Each SR pixel's term of L_contr, (H, W), in regions cut short by the border too; NaN for one alone in its own."""
+    sr, hr = (torch.from_numpy(image / 255).permute(2, 0, 1)[None] for image in (result.sr, result.hr))
+    return losses.contrast_map(sr, hr, loss or LossConfig())[0].numpy()
+
+
+def plot_contrast_map(ax: Axes, terms: NDArray[np.float64]) -> Axes:
+    """The terms of all anchors as an image, on a scale that is linear up to 1 and logarithmic beyond."""
+    shown = ax.imshow(terms, cmap="Greys", norm=SymLogNorm(1, vmin=0))
+    _show(ax, None, "each pixel's term of L_contr")
+    ax.figure.colorbar(shown, ax=ax, shrink=0.8, ticks=[0, 1, 10, 100], format="%g")
+    return ax
+
+
+def plot_region(axes: Sequence[Axes], region: Region) -> Sequence[Axes]:
+    """On three axes: the SR region with the anchor, the HR region with the positive, the candidates' weights."""
+    _show(axes[0], region.sr, "SR: the anchor")
+    _show(axes[1], region.hr, "HR: positive and negatives")
+    axes[2].imshow(region.weights, cmap="Greys", vmin=0, vmax=1)
+    _show(axes[2], None, "weights of the candidates")
+    for (row, column), weight in np.ndenumerate(region.weights):
+        if weight >= 0.005:
+            axes[2].text(column, row, f"{weight:.2f}".removeprefix("0"), ha="center", va="center", fontsize=6,
+                         color="white" if weight > 0.5 else "black")  # fmt: skip
+    for ax in axes:
+        row, column = region.anchor
+        ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2))
+    return axes
+
+
+def _show(ax: Axes, image: ImageArray | None, title: str) -> None:
+    if image is not None:
+        ax.imshow(image, interpolation="nearest")
+    ax.set_title(title, fontsize=9)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.grid(False)
+
+
+def train_watched(
+    e: Experiment,
+    result: Upscaled,
+    watch: Callable[[list[dict[str, float]]], None],
+    *,
+    device: torch.device | str = "cpu",
+    retrain: bool = False,
+) -> Trained:
+    """Trains a small network, and shows it to `watch` ten times on the way: step and PSNR-Y on the photograph.
+
+    The photograph must be none of the training images. A network that was trained before is taken from the cache, with
+    the figures of this photograph: it is found by the run and by the photograph's pixels.
+    """
+    points: list[dict[str, float]] = []
+    interval = VALIDATE_EVERY * max(1, e.training.steps // CURVE_POINTS)
+
+    def validate(model: nn.Module) -> float:
+        sr = upscale(model, result.lr, scale=result.scale, device=device)
+        step = min(interval * (len(points) + 1), e.training.steps)
+        points.append({"step": step, "psnr_y": psnr_y(sr, result.hr, result.scale)})
+        watch(points)
+        return points[-1]["psnr_y"]
+
+    checkpoint = cache_root() / "explore" / f"{run_key(e)}-{pixels_sha256(result.hr)[:16]}.ckpt"
+    if retrain:
+        checkpoint.unlink(missing_ok=True)
+    with threads_for(parameters(build_model(e))):
+        return train(
+            e, device=device, checkpoint=checkpoint, checkpoint_every=math.inf, validate=validate, progress=False
+        )
+
+
+def plot_curves(axes: Sequence[Axes], curves: Curves, result: Upscaled, steps: int) -> Sequence[Axes]:
+    """PSNR-Y on the photograph over the steps, beside bicubic, and L_1, on two axes; a curve for each label."""
+    with plt.style.context(STYLE):
+        for label, curve in curves.items():
+            validated = [point for point in curve if "psnr_y" in point]
+            axes[0].plot([p["step"] for p in validated], [p["psnr_y"] for p in validated], "o-", label=label)
+            losses = [point for point in curve if "l1" in point]
+            axes[1].plot([p["step"] for p in losses], [p["l1"] for p in losses], label=label)
+        bicubic = psnr_y(result.bicubic, result.hr, result.scale)
+        axes[0].axhline(bicubic, color="0.55", linestyle="--", label="bicubic")
+        axes[0].set_ylabel("PSNR-Y on the photograph (dB)")
+        axes[1].set_ylabel("L_1 of the batches")
+        for ax in axes:
+            ax.set_xlim(0, steps)
+            ax.set_xlabel("step")
+        axes[0].legend(fontsize=8, loc="lower right")
+    return axes

@@ -1,0 +1,1 @@
+"""Images: sets, patches, degradation, download."""

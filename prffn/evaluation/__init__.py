@@ -1,0 +1,1 @@
+"""What a network is worth: PSNR, SSIM, LPIPS, time and memory."""

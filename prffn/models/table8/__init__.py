@@ -1,0 +1,1 @@
+"""The networks of Table 8 beside PRFFN, a file each."""

@@ -1,0 +1,1 @@
+"""What people read: tables, figures and pages, written from the records."""

@@ -1,0 +1,191 @@
+"""Figures 7 to 10 as people read them: the table beside the crops, its conclusion, provenance, files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from prffn.files import atomic_write, reports_root
+from prffn.reporting.crop_plots import DPI
+from prffn.reporting.plots import save_figure
+from prffn.reporting.tables import markdown, provenance_table, write_markdown, write_report
+from prffn.study.claims import LABELS, NOT_MEASURED, conclusion
+from prffn.study.crops import BICUBIC, Crops, of_seed
+from prffn.study.intervals import paired_interval, verdict_greater
+from prffn.study.runs import Runs
+
+LABEL = (
+    "measured here from the weights that the table names, not a reproduction: no figures of the paper's crops can be "
+    "read, and what it prints are averages over whole sets (Table 8)"
+)
+"""What the numbers of Figures 8 to 10 may be called."""
+
+
+def crop_table(pictures: Sequence[Crops]) -> pd.DataFrame:
+    """A row for each image and method: whose weights, parameters (K), PSNR-Y (dB) and SSIM-Y of crop and whole image.
+
+    `gain` is the crop's PSNR-Y less bicubic's.
+    """
+    rows = []
+    for crops in pictures:
+        bicubic = crops[BICUBIC]["figures"]["crop"]["psnr_y"]
+        for method, record in crops.items():
+            crop, image = record["figures"]["crop"], record["figures"]["image"]
+            rows.append({
+                "image": f"{crops.picture.name} x{crops.picture.scale}", "method": method,
+                "weights": record["origin"], "parameters (K)": record["parameters"] / 1e3,
+                "crop PSNR": crop["psnr_y"], "gain": crop["psnr_y"] - bicubic, "crop SSIM": crop["ssim_y"],
+                "image PSNR": image["psnr_y"], "image SSIM": image["ssim_y"],
+            })  # fmt: skip
+    return pd.DataFrame(rows).set_index(["image", "method"])
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `crop_table` with the field's number of decimals."""
+    digits = {"parameters (K)": 0, "crop PSNR": 2, "gain": 2, "crop SSIM": 4, "image PSNR": 2, "image SSIM": 4}
+    text = table.astype(object)
+    for column, n in digits.items():
+        text[column] = [f"{value:{'+' if column == 'gain' else ''}.{n}f}" for value in table[column]]
+    text.loc[(slice(None), BICUBIC), ["parameters (K)", "gain"]] = ""
+    return text
+
+
+def crop_conclusion(pictures: Sequence[Crops]) -> str:
+    """Which method comes nearest to HR on each crop and image, and whether that is PRFFN, as the paper says."""
+    lines = []
+    for crops in pictures:
+        shown = crops.picture
+        top, left, height, width = shown.region
+        lines.append(
+            f"{shown.name} x{shown.scale}, {height} x {width} pixels from row {top}, column {left}. "
+            f"Of the crop: {_best(crops, 'crop')}. Of the whole image: {_best(crops, 'image')}. "
+            f"That PRFFN is nearest to HR: {_prffn(crops)}."
+        )
+    lines.append(
+        "A crop shows what a network makes of one structure. It does not rank networks: the sets of Table 8 do."
+    )
+    return "\n\n".join(lines)
+
+
+def _best(crops: Crops, part: str) -> str:
+    psnr, ssim = (
+        {method: record["figures"][part][metric] for method, record in crops.items()} for metric in ("psnr_y", "ssim_y")
+    )
+    first, second = (max(values, key=lambda method: values[method]) for values in (psnr, ssim))
+    above = "" if first == BICUBIC else f", {psnr[first] - psnr[BICUBIC]:.2f} dB above bicubic"
+    return f"highest PSNR-Y {first}, {psnr[first]:.2f} dB{above}; highest SSIM-Y {second}, {ssim[second]:.4f}"
+
+
+def _prffn(crops: Crops) -> str:
+    """The verdict on PSNR of this one crop; only PRFFN of the paper's size can bear out what the paper says of it."""
+    if "PRFFN" not in crops:
+        return "not decided, no PRFFN of the paper's size is at hand"
+    psnr = {method: record["figures"]["crop"]["psnr_y"] for method, record in crops.items()}
+    others = [psnr[method] for method in psnr if method not in ("PRFFN", BICUBIC)]
+    if not others:
+        return "not decided, no other network is at hand"
+    return f"{'holds' if psnr['PRFFN'] > max(others) else 'does not hold'} on this crop"
+
+
+def compare_losses(crops: Crops, claims: Mapping[str, tuple[str, str]], seeds: int) -> pd.DataFrame:
+    """Each claim "the first loss gives a higher PSNR-Y than the second": its verdict on the crop and on the image.
+
+    As `claims_greater`: the paired 95 % interval over the seeds decides.
+    """
+    rows = []
+    for text, labels in claims.items():
+        for part, where in {"crop": "the crop", "image": "the whole image"}.items():
+            row: dict[str, Any] = {"claim": text, "set": where}
+            names = [[of_seed(label, seed) for seed in range(seeds)] for label in labels]
+            if not seeds or any(name not in crops for group in names for name in group):
+                rows.append({**row, "verdict": NOT_MEASURED})
+                continue
+            first, second = ([crops[name]["figures"][part]["psnr_y"] for name in group] for group in names)
+            difference = paired_interval(first, second)
+            row["difference"] = round(difference.mean, 3)
+            if seeds > 1:
+                row |= {"low": round(difference.low, 3), "high": round(difference.high, 3)}
+            rows.append({**row, "verdict": verdict_greater(difference)})
+    return pd.DataFrame(rows).set_index(["claim", "set"])
+
+
+def crop_provenance(pictures: Sequence[Crops], runs: Runs | None = None) -> pd.DataFrame:
+    """What was shown, and made where and how, read off the records; a second column for what was trained for it."""
+    made = [record["provenance"] for crops in pictures for record in crops.values()]
+    shown = [crops.picture for crops in pictures]
+    values = {
+        "profile": [pictures[0].profile],
+        "image": [p.name for p in shown],
+        "SHA-256 of its size and pixels": [p.checksum[:12] for p in shown],
+        "HR pixels (height x width)": [f"{p.hr.shape[0]} x {p.hr.shape[1]}" for p in shown],
+        "region (top, left, height, width)": [str(list(p.region)) for p in shown],
+        "scale": [f"x{p.scale}" for p in shown],
+        "device": [f"{m['device_name']} ({m['device']})" for m in made],
+        "threads": [str(m["threads"]) for m in made],
+        "platform": [m["platform"] for m in made],
+        "torch": [m["versions"]["torch"] for m in made],
+        "commit": [m["commit"] or "none" for m in made],
+        "made": [record["finished"][:10] for crops in pictures for record in crops.values()],
+    }
+    columns = {"crops": pd.Series({name: ", ".join(dict.fromkeys(found)) for name, found in values.items()})}
+    if runs is not None:
+        columns["training"] = provenance_table(runs)["value"]
+    order = dict.fromkeys(name for column in columns.values() for name in column.index)
+    return pd.DataFrame(columns).reindex(list(order)).fillna("")
+
+
+def save_crops(
+    name: str,
+    pictures: Sequence[Crops],
+    figure: Figure,
+    *,
+    title: str,
+    runs: Runs | None = None,
+    verdicts: pd.DataFrame | None = None,
+) -> str:
+    """Writes reports/<profile>/<name>.{md,csv,png,json}. Returns the report's path relative to the reports' root.
+
+    runs, verdicts: of trainings that were made for the figure, and from `compare_losses`.
+    """
+    profile = pictures[0].profile
+    folder = reports_root() / profile
+    table, provenance = crop_table(pictures), crop_provenance(pictures, runs)
+    rounded = table.round(4)
+    with atomic_write(folder / f"{name}.csv", "w") as file:
+        rounded.to_csv(file, lineterminator="\n")
+    save_figure(figure, folder / f"{name}.png", dpi=DPI, pil_kwargs={"optimize": True})
+    content: dict[str, Any] = {
+        "title": title,
+        "profile": profile,
+        "label": LABEL if runs is None else LABELS[profile],
+        "table": json.loads(rounded.reset_index().to_json(orient="records")),
+        "crops": [record["key"] for crops in pictures for record in crops.values()],
+        "not at hand": {crops.picture.name: crops.missing for crops in pictures},
+        "provenance": provenance.to_dict(),
+    }
+    text = crop_conclusion(pictures)
+    if runs is not None and verdicts is not None:
+        text = conclusion(runs, verdicts)
+        content["verdicts"] = json.loads(verdicts.reset_index().to_json(orient="records"))
+        content["runs"] = {label: [run.key for run in group] for label, group in runs.items()}
+    write_report(folder / f"{name}.json", content)
+    missing = dict.fromkeys(method for crops in pictures for method in crops.missing)
+    sections = [
+        f"# {title}",
+        f"All figures: {content['label']}.",
+        f"![{title}]({name}.png)",
+        "PSNR-Y in dB and SSIM-Y of the crop, nothing shaved off; the best ones are bold. `gain`: the crop's PSNR-Y "
+        "less bicubic's. Whole image: by the kit's protocol.",
+        markdown(readable(table)),
+        *([f"Not at hand, and left out: {', '.join(missing)}."] if missing else []),
+        "## Conclusion",
+        text,
+        *([markdown(verdicts)] if verdicts is not None else []),
+        "## What was measured, where, how",
+        markdown(provenance),
+        f"Each crop's record: `crops/<key>.json`; the keys stand in `{name}.json`.",
+    ]
+    write_markdown(folder / f"{name}.md", sections)
+    return f"{reports_root().name}/{profile}/{name}.md"

@@ -1,0 +1,105 @@
+"""Figures: one style; a plot takes data and an axis, and returns the axis."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from prffn.files import atomic_write
+
+STYLE = Path(__file__).parent / "prffn.mplstyle"
+
+
+def new_figure(**options: Any) -> tuple[Figure, Axes]:
+    """A figure with one axis in the kit's style."""
+    with plt.style.context(STYLE):
+        figure, ax = plt.subplots(**options)
+    plt.close(figure)  # shown where the notebook names it, not a second time at the cell's end
+    return figure, ax
+
+
+def save_figure(figure: Figure, path: Path, **options: Any) -> None:
+    """Writes a PNG atomically, the same bytes for the same figure. options: of `savefig`."""
+    with atomic_write(path) as file, plt.style.context(STYLE):
+        figure.savefig(file, format="png", metadata={"Software": None}, **options)
+
+
+def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
+    """Gain over the baseline for each label: means with 95 % intervals, each seed a dot; printed gains dashed grey.
+
+    table: from `compare`. Where no row has a gain, the figure says so. Returns the axis.
+    """
+    if _without_gains(ax, table):
+        return ax
+    gains = table.dropna(subset=["gain"])
+    labels = list(dict.fromkeys(gains.index.get_level_values("label")))
+    place = {label: n for n, label in enumerate(labels)}
+    sets = list(dict.fromkeys(gains.index.get_level_values("set")))
+    with plt.style.context(STYLE):
+        colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+        ax.axhline(0, color="0.3", linewidth=0.8)
+        printed = gains.loc[sets[0]].get("printed gain")
+        if printed is not None and printed.notna().any():
+            ax.plot([place[name] for name in printed.index], printed, "--", color="0.55", marker="_",
+                    markersize=14, label="printed in the paper")  # fmt: skip
+        for n, name in enumerate(sets):
+            rows = gains.loc[name]
+            x = [place[label] + 0.16 * (n - (len(sets) - 1) / 2) for label in rows.index]
+            error = None
+            if "low" in rows and rows["low"].notna().any():  # one seed has no interval
+                error = [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
+            ax.errorbar(x, rows["gain"], yerr=error, fmt="o", color=colours[n], capsize=3,
+                        label=f"{name}, measured here")  # fmt: skip
+            everything = table.loc[name]
+            references = everything.loc[rows["over"]] if "over" in rows else everything.iloc[[0] * len(rows)]
+            for seed in [c for c in table.columns if str(c).startswith("seed ")]:
+                apart = rows[seed].to_numpy() - references[seed].to_numpy()
+                ax.plot(x, apart, ".", color=colours[n], alpha=0.35, markersize=4)
+        ax.set_xticks(range(len(labels)), labels)
+        ax.set_xlim(-0.5, len(labels) - 0.5)
+        ax.set_ylabel(f"gain ({unit})" if "over" in gains else f"gain over {table.index[0][1]} ({unit})")
+        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    return ax
+
+
+def _without_gains(ax: Axes, table: pd.DataFrame) -> bool:
+    """Whether no row has a gain, which the empty axis then says."""
+    if "gain" in table:
+        return False
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, "no gain was measured", ha="center", va="center", transform=ax.transAxes)
+    return True
+
+
+def plot_gain_grid(ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]], image_set: str) -> Axes:
+    """Gains over the baseline on one set: the rows of `grid` down the axis, its columns in colours.
+
+    table: from `compare`. The scale is linear within 0.1 dB and logarithmic beyond. Where no row has a gain, the figure
+    says so. Returns the axis.
+    """
+    if _without_gains(ax, table):
+        return ax
+    gains, names = table.loc[image_set], list(grid)
+    with plt.style.context(STYLE):
+        colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+        columns = list(next(iter(grid.values())))
+        for n, column in enumerate(columns):
+            rows = gains.loc[[grid[name][column] for name in names]]
+            y = [k + 0.2 * (n - (len(columns) - 1) / 2) for k in range(len(names))]
+            error = None
+            if "low" in rows and rows["low"].notna().any():  # one seed has no interval
+                error = [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
+            ax.errorbar(rows["gain"], y, xerr=error, fmt="o", color=colours[n], capsize=3, label=column, clip_on=False)
+        ax.axvline(0, color="0.3", linewidth=0.8)
+        ax.set_xscale("symlog", linthresh=0.1, linscale=2)
+        ticks = [-10, -1, -0.1, -0.05, 0, 0.05, 0.1]
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        ax.set_xlabel(f"gain in PSNR-Y over L_1 alone on {image_set} (dB)")
+        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    return ax

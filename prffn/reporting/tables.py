@@ -1,0 +1,248 @@
+"""From records to what people read: tables beside the paper's numbers, plots, verdicts, provenance, files."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from prffn.files import atomic_write, reports_root, write_json
+from prffn.reporting.plots import save_figure
+from prffn.study.claims import DIGITS, LABELS, NOT_MEASURED, conclusion, digits_of, seeds_of
+from prffn.study.intervals import paired_interval
+from prffn.study.runs import Runs, image_sets
+
+
+def compare(
+    runs: Runs,
+    printed: Mapping[str, float],
+    *,
+    baseline: str | Mapping[str, str],
+    metric: str = "psnr_y",
+) -> pd.DataFrame:
+    """One row for each image set and label: printed value, the mean over the seeds, each seed, and differences.
+
+    `gain` is the mean difference to `baseline`, paired by seed (those of both rows) and image, `low` and `high` its
+    95 % interval over both (None with one seed, which has no interval); `printed gain` is the printed difference.
+    Values are rounded.
+    baseline: the label of all, or the label of each one's own, which then stands in the column `over`. Runs from whose
+    weights others start have none: less of them was trained.
+    """
+    if isinstance(baseline, Mapping):
+        own = baseline
+    else:
+        own = {label: baseline for label in runs if label != baseline and not runs.is_start(label)}
+    rows = []
+    for image_set in image_sets(runs):
+        for label in runs:
+            values = runs.values_of(label, image_set, metric)
+            row: dict[str, Any] = {"set": image_set, "label": label, "printed": printed.get(label)}
+            if values is None:
+                rows.append({**row, "mean": NOT_MEASURED})
+                continue
+            seeds = [float(np.mean(of_images)) for of_images in values]
+            row |= {"mean": sum(seeds) / len(seeds)}
+            others = runs.values_of(own[label], image_set, metric) if label in own else None
+            if others is not None:
+                seeds_of_both = min(len(values), len(others))
+                difference = paired_interval(values[:seeds_of_both], others[:seeds_of_both])
+                if own is baseline:
+                    row |= {"over": own[label]}
+                row |= {"gain": difference.mean}
+                if seeds_of_both > 1:
+                    row |= {"low": difference.low, "high": difference.high}
+                if label in printed and own[label] in printed:
+                    row |= {"printed gain": printed[label] - printed[own[label]]}
+            rows.append({**row, **{f"seed {n}": value for n, value in enumerate(seeds)}})
+    table = pd.DataFrame(rows).set_index(["set", "label"])
+    first = ["printed", "mean", "over", "printed gain", "gain", "low", "high"]
+    seeds_last = [name for name in table.columns if name not in first]
+    columns = [name for name in first if name in table.columns]
+    return table[columns + seeds_last].round(digits_of(metric))
+
+
+def compare_with_bicubic(runs: Runs, digits: int = 3) -> pd.DataFrame:
+    """PSNR-Y in dB of bicubic upscaling, and of the worst and the best run, for each set: have the networks learnt?"""
+    rows = []
+    for image_set in image_sets(runs):
+        row: dict[str, Any] = dict.fromkeys(("bicubic", "worst run", "best run"), NOT_MEASURED)
+        if measured := list(runs.all().values()):
+            psnr: list[float] = [run.mean(image_set) for run in measured]  # type: ignore[misc]
+            bicubic = float(np.mean(measured[0].record["bicubic"][image_set]["psnr_y"]))
+            row = {"bicubic": bicubic, "worst run": min(psnr), "best run": max(psnr)}
+        rows.append({"set": image_set, **row})
+    return pd.DataFrame(rows).set_index("set").round(digits)
+
+
+def summary(runs: Runs) -> pd.DataFrame:
+    """Means over images and seeds for each set and label: PSNR-Y (dB), SSIM-Y, LPIPS (lower is better)."""
+    metrics = {"PSNR-Y": "psnr_y", "SSIM-Y": "ssim_y", "LPIPS": "lpips"}
+    rows = []
+    for image_set in image_sets(runs):
+        for label in runs:
+            row: dict[str, Any] = {"set": image_set, "label": label}
+            for name, metric in metrics.items():
+                values = runs.values_of(label, image_set, metric)
+                row[name] = NOT_MEASURED if values is None else f"{np.mean(values):.{digits_of(metric)}f}"
+            rows.append(row)
+    return pd.DataFrame(rows).set_index(["set", "label"])
+
+
+def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """Gains with their intervals as a grid, for each set: `grid` names the label of each row and column.
+
+    table: from `compare`.
+    """
+
+    def cell(gain: pd.Series) -> str:
+        if pd.isna(gain.get("gain")):
+            return NOT_MEASURED
+        interval = f" [{gain['low']:+.3f}, {gain['high']:+.3f}]" if pd.notna(gain.get("low")) else ""
+        return f"{gain['gain']:+.3f}{interval}"
+
+    rows = [
+        {"set": name, "": row, **{column: cell(table.loc[(name, label)]) for column, label in columns.items()}}
+        for name in dict.fromkeys(table.index.get_level_values("set"))
+        for row, columns in grid.items()
+    ]
+    return pd.DataFrame(rows).set_index(["set", ""])
+
+
+def provenance_table(runs: Runs) -> pd.DataFrame:
+    """What was measured where and how, read off the records: one column of values."""
+    records = [run.record for run in runs.all().values()]
+    if not records:
+        return pd.DataFrame({"value": {"profile": runs.profile, "runs": NOT_MEASURED}})
+
+    def distinct(values: Iterable[Any]) -> str:
+        return ", ".join(sorted({str(value) for value in values}))
+
+    sizes = [(record["settings"]["model.channels"], record["settings"]["model.groups"]) for record in records]
+    made = [record["provenance"] for record in records]
+    rows = {
+        "profile": runs.profile,
+        "runs": f"{len(records)}, seeds: {seeds_of(runs)}",
+        "training images": distinct(record["settings"]["data.train"] for record in records),
+        "network": distinct(f"channels: {channels}, groups: {groups}" for channels, groups in sizes),
+        "scale": distinct(f"x{record['settings']['data.scale']}" for record in records),
+        "parameters": distinct(f"{record['parameters']:,}" for record in records),
+        "steps": _steps(runs),
+        "device": distinct(f"{m['device_name']} ({m['device']})" for m in made),
+        "threads": distinct(m["threads"] for m in made),
+        **({"processes": distinct(m.get("processes", 1) for m in made)} if any("processes" in m for m in made) else {}),
+        "platform": distinct(m["platform"] for m in made),
+        "torch": distinct(m["versions"]["torch"] for m in made),
+        "commit": distinct(m["commit"] or "none" for m in made),
+        "made": f"{min(r['started'] for r in records)[:10]} to {max(r['finished'] for r in records)[:10]}",
+        "training time in all": f"{sum(r['train_seconds'] for r in records) / 60:.0f} min",
+        "peak memory of a run": f"{max(r['peak_memory_mb'] for r in records):.0f} MB",
+    }  # fmt: skip
+    return pd.DataFrame({"value": rows})
+
+
+def _steps(runs: Runs) -> str:
+    """How long was trained, and on what; of runs that start from others, also how long those had been trained."""
+    settings = {key: run.record["settings"] for key, run in runs.all().items()}
+    texts = []
+    for s in settings.values():
+        side = s["data.patch_size"]
+        text = f"{s['training.steps']} of {s['data.batch_size']} LR patches of {side} x {side}"
+        if before := settings.get(s.get("training.start", "")):
+            text += f", after {before['training.steps']} with L_1 alone"
+        texts.append(text)
+    return "; ".join(dict.fromkeys(texts))
+
+
+KIND = "report"
+"""What a report's JSON file says it is: other JSON files may lie beside it, such as a plan."""
+
+
+def write_report(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a report's JSON file; `overview.reports_of` knows it by its kind. content: with title, profile, label."""
+    write_json(path, {"kind": KIND, **content})
+
+
+def save(
+    name: str,
+    runs: Runs,
+    table: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    figure: Figure,
+    *,
+    title: str,
+    more: Mapping[str, pd.DataFrame] | None = None,
+) -> str:
+    """Writes reports/<profile>/<name>.{md,csv,png,json}. Returns the report's path relative to the reports' root.
+
+    more: further tables, by heading, as they are to be shown.
+    """
+    folder = reports_root() / runs.profile
+    with atomic_write(folder / f"{name}.csv", "w") as file:
+        table.to_csv(file, lineterminator="\n")
+    save_figure(figure, folder / f"{name}.png")
+    content = {
+        "title": title,
+        "profile": runs.profile,
+        "label": LABELS[runs.profile],
+        "table": rows_of(table),
+        "verdicts": rows_of(verdicts),
+        "runs": {label: [run.key for run in group] for label, group in runs.items()},
+        "provenance": provenance_table(runs)["value"].to_dict(),
+    }
+    write_report(folder / f"{name}.json", content)
+    sections = [
+        f"# {title}",
+        f"Column `printed`: printed in the paper. All others: {LABELS[runs.profile]}.",
+        markdown(table),
+        f"![{title}]({name}.png)",
+        "## Conclusion",
+        conclusion(runs, verdicts),
+        markdown(verdicts),
+        *(part for heading, extra in (more or {}).items() for part in (f"## {heading}", markdown(extra))),
+        "## All metrics (means over images and seeds; LPIPS: lower is better)",
+        markdown(summary(runs)),
+        "## The networks beside bicubic (PSNR-Y, dB)",
+        markdown(compare_with_bicubic(runs)),
+        "## What was measured, where, how",
+        markdown(provenance_table(runs)),
+        f"Each run's record: `runs/<key>.json`; the keys stand in `{name}.json`.",
+    ]
+    write_markdown(folder / f"{name}.md", sections)
+    return f"{reports_root().name}/{runs.profile}/{name}.md"
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table's rows for a JSON file, None where there is no value. pandas' own `to_json` loses the sign of -0.0."""
+    flat = table.reset_index().astype(object)
+    return flat.where(flat.notna(), None).to_dict(orient="records")
+
+
+def shown(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """The table as people read it: so many decimals, in rows with a `unit` those of the unit, nothing for no value."""
+
+    def cell(value: Any, decimals: int) -> str:
+        if value is None or (isinstance(value, float) and pd.isna(value)):
+            return ""
+        return f"{value:.{decimals}f}" if isinstance(value, float) else str(value)
+
+    def row(values: pd.Series) -> pd.Series:
+        return values.map(partial(cell, decimals=DIGITS.get(values.get("unit"), digits)))
+
+    return table.astype(object).apply(row, axis=1)
+
+
+def write_markdown(path: Path, sections: Iterable[str]) -> None:
+    """Writes a page of sections, an empty line between each two, atomically."""
+    with atomic_write(path, "w") as file:
+        file.write("\n\n".join(sections) + "\n")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown, its cells as in `shown`."""
+    flat = shown(table).reset_index()
+    header = [str(name) if name != "index" else "" for name in flat.columns]
+    rows = [[str(value).replace("|", "\\|") for value in row] for row in flat.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])

@@ -1,0 +1,1 @@
+"""What is asked and answered: runs and their records, claims, intervals, the plan, many machines."""

@@ -1,0 +1,141 @@
+"""Claims about a table as code over its records: each comes out as holds, does not hold, or not decided."""
+
+from collections.abc import Mapping, Sequence, Sized
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from prffn.study.intervals import paired_interval, verdict_greater, verdict_not_smaller
+from prffn.study.runs import Runs, image_sets
+
+NOT_MEASURED = "not measured"
+
+UNITS = {"ssim_y": "SSIM", "lpips": "LPIPS"}
+"""Units of differences that are not in dB."""
+
+DIGITS = {"dB": 3, "SSIM": 4, "LPIPS": 4}
+"""Decimals of figures of each unit, as the paper prints them or one more."""
+
+
+def digits_of(metric: str) -> int:
+    """To how many decimals figures of a metric are rounded."""
+    return DIGITS[UNITS.get(metric, "dB")]
+
+
+LABELS = {
+    "paper": "measured here at the paper's protocol",
+    "cpu": "measured here at a smaller protocol (profile cpu), not a reproduction",
+    "quick": "measured here at a far smaller protocol (profile quick), not a reproduction",
+}
+"""What a number of each profile may be called. Numbers of the paper are called "printed"."""
+
+
+def seeds_of(rows: Mapping[str, Sized]) -> str:
+    """How many seeds the measured rows have: "5", or "1 to 5" where they differ; empty where no row has any.
+
+    rows: by label, what there is of each seed.
+    """
+    counts = {len(row) for row in rows.values()} - {0}
+    return " to ".join(map(str, sorted({min(counts), max(counts)}))) if counts else ""
+
+
+def protocol_of(runs: Runs) -> str:
+    """The profile and the number of seeds: "Profile cpu, 5 seeds"."""
+    seeds = seeds_of(runs) or "no"
+    return f"Profile {runs.profile}, {seeds} seed{'s' if seeds != '1' else ''}"
+
+
+def claims_greater(
+    runs: Runs,
+    claims: Mapping[str, tuple[str, str]],
+    *,
+    metric: str = "psnr_y",
+    printed: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """Each claim "the first label's figure is greater than the second's": the verdict on each set, with its interval.
+
+    A claim holds, or does not hold, only if the paired 95 % interval over seeds and images excludes zero.
+    printed: the paper's figures by label; the column "printed" is then their difference.
+    """
+    return _judged(runs, claims, metric, printed or {})
+
+
+def claims_not_smaller(
+    runs: Runs,
+    claims: Mapping[str, tuple[str, str]],
+    *,
+    margin: float,
+    metric: str = "psnr_y",
+    printed: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """As `claims_greater`, for "the first label's figure is not smaller than the second's by more than `margin`"."""
+    return _judged(runs, claims, metric, printed or {}, margin)
+
+
+def _judged(
+    runs: Runs,
+    claims: Mapping[str, tuple[str, str]],
+    metric: str,
+    printed: Mapping[str, float],
+    margin: float | None = None,
+) -> pd.DataFrame:
+    rows = []
+    digits = digits_of(metric)
+    for text, (first, second) in claims.items():
+        for image_set in image_sets(runs):
+            row: dict[str, Any] = {"claim": text, "set": image_set}
+            if metric in UNITS:
+                row["unit"] = UNITS[metric]
+            if first in printed and second in printed:
+                row["printed"] = round(printed[first] - printed[second], digits)
+            a, b = (runs.values_of(label, image_set, metric) for label in (first, second))
+            if a is None or b is None:
+                rows.append({**row, "verdict": NOT_MEASURED})
+                continue
+            seeds = min(len(a), len(b))
+            difference = paired_interval(a[:seeds], b[:seeds])
+            row["difference"] = round(difference.mean, digits)
+            if seeds > 1:
+                row |= {"low": round(difference.low, digits), "high": round(difference.high, digits)}
+            if margin is None:
+                rows.append({**row, "verdict": verdict_greater(difference)})
+            else:
+                rows.append({**row, "margin": margin, "verdict": verdict_not_smaller(difference, margin)})
+    return pd.DataFrame(rows).set_index(["claim", "set"])
+
+
+def smallest_difference(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """For each set the median half-width of the intervals: "0.056 dB on Set5". Empty where there is no interval.
+
+    verdicts: rows with `set`, and `low` and `high` where there is an interval; `unit` where it is not dB.
+    """
+    half_widths: dict[tuple[str, str], list[float]] = {}
+    for row in verdicts:
+        if pd.notna(row.get("low")) and pd.notna(row.get("high")):
+            unit = row.get("unit")
+            of = half_widths.setdefault((str(unit) if pd.notna(unit) else "dB", row["set"]), [])
+            of.append((row["high"] - row["low"]) / 2)
+    return ", ".join(f"{median(of):.{DIGITS[unit]}f} {unit} on {name}" for (unit, name), of in half_widths.items())
+
+
+def conclusion(runs: Runs, verdicts: pd.DataFrame) -> str:
+    """A sentence for each claim, from the verdicts, and what the seeds could not have shown.
+
+    verdicts: from `claims_greater` or `claims_not_smaller`.
+    """
+    label = LABELS[runs.profile] if runs.all() else "nothing was measured"
+    lines = [f"{protocol_of(runs)}: {label}.", ""]
+    for claim, rows in verdicts.groupby(level="claim", sort=False):
+        found = ", ".join(f"{verdict} on {image_set}" for (_, image_set), verdict in rows["verdict"].items())
+        lines.append(f"- {claim}: {found}.")
+    lines += [f"- {label}: not measured: {reason}." for label, reason in runs.not_measured.items()]
+    lines.append("")
+    if seeds_of(runs) == "1":
+        lines.append("One seed has no interval: nothing can be decided with it.")
+    elif reach := smallest_difference(verdicts.reset_index().to_dict("records")):
+        lines.append(
+            f"With these seeds and steps a difference must be about {reach} (the median of the intervals' half-widths) "
+            "to be told from none."
+        )
+    return "\n".join(lines)

@@ -1,0 +1,234 @@
+"""A region of an image by several methods beside each other (Figs. 7 to 10): measured once, and recorded.
+
+A record is reports/<profile>/crops/<key>.json. Its key is a hash of the image's checksum, the region, the scale, the
+weights and PROTOCOL; it holds the SR crop itself. Where the weights are not at hand, the record of what was made with
+them stands.
+"""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from prffn.config import Experiment, check_profile, variants
+from prffn.data.degradation import ImageArray, downscale, upscale_bicubic
+from prffn.data.images import open_image
+from prffn.data.pictures import Picture
+from prffn.evaluation.metrics import psnr_y, ssim_y
+from prffn.evaluation.tiling import upscale
+from prffn.files import reports_root
+from prffn.models import build
+from prffn.models.complexity import parameters
+from prffn.models.pretrained import pretrained, pretrained_path, settings_of_file
+from prffn.records import digest, read_own_record, save_record
+from prffn.study.benchmark import SMALL, trained_row
+from prffn.study.evaluations import Weights, weights_from_files
+from prffn.study.runs import Runs, load_record, run_key, trained_model
+from prffn.training.device import pick_device, provenance
+from prffn.training.loop import progress_bar
+
+PROTOCOL = 1
+"""Raised by hand whenever the same weights, image and region would give another crop or other figures."""
+
+BICUBIC = "bicubic"
+
+METHODS = ("FSRCNN", "CARN", "CARN-M", "MSRN", "SMSR", "SeaNet", "TSAN", "SwinIR-light", "OISR-RK2", SMALL, "PRFFN")
+"""Of Figs. 8 to 10 in the paper's order, and CARN-M, SMSR and a small PRFFN, which those do not show."""
+
+
+class Crops(Mapping[str, dict[str, Any]]):
+    """The records of one picture by method, and how many of them were made now. Prints as one line."""
+
+    def __init__(
+        self, shown: Picture, profile: str, records: dict[str, dict[str, Any]], made: set[str], missing: list[str]
+    ) -> None:
+        self.picture, self.profile, self.records, self.made, self.missing = shown, profile, records, made, missing
+
+    def __getitem__(self, method: str) -> dict[str, Any]:
+        return self.records[method]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        text = f"{len(self)} crops of {self.picture.name} x{self.picture.scale}, profile {self.profile}: "
+        text += f"{len(self) - len(self.made)} loaded, {len(self.made)} measured"
+        return text + (f"; not at hand: {', '.join(self.missing)}" if self.missing else "")
+
+
+def weights_at_hand(profile: str, scale: int) -> dict[str, Weights]:
+    """Of METHODS, those whose weights are in the folder PRFFN_WEIGHTS, see `find_weights`; PRFFN as shipped, and as
+    Table 8 has trained it where the profile trains it in the paper's size. What is nowhere is left out.
+
+    Raises UnusableCheckpoint or DamagedWeights for a file that is not whole.
+    """
+    found = _shipped(scale)
+    if trained_row(profile) == "PRFFN":
+        found |= _trained(profile, scale)
+    return found | {name: weights for (name, _), weights in weights_from_files(METHODS, [scale]).items()}
+
+
+def _shipped(scale: int) -> dict[str, Weights]:
+    if not (path := pretrained_path(scale)).is_file():
+        return {}
+    texts = settings_of_file(path)
+    full_size = parameters(pretrained(scale)) == parameters(build("PRFFN", scale))
+    origin = f"shipped, trained on {texts['settings']['data.train']}"
+    return {"PRFFN" if full_size else SMALL: Weights(texts["weights_sha256"], origin, partial(pretrained, scale))}
+
+
+def _trained(profile: str, scale: int) -> dict[str, Weights]:
+    """From the record of the run: nothing is trained for a figure."""
+    (e,) = variants(profile, {"PRFFN": {"data.scale": scale}}, seeds=1)["PRFFN"]
+    try:
+        record = load_record(reports_root() / profile / "runs", run_key(e), e)
+    except FileNotFoundError:  # neither run nor images
+        return {}
+    origin = f"trained here, profile {profile}"
+    return {"PRFFN": Weights(record["weights_sha256"], origin, partial(trained_model, e))} if record else {}
+
+
+def weights_of_losses(experiments: Mapping[str, Sequence[Experiment]], runs: Runs) -> dict[str, Weights]:
+    """The weights of each run, as "L_1, seed 0", from the checkpoints in the cache; none of a loss not measured."""
+    return {
+        of_seed(label, e.seed): Weights(
+            run.record["weights_sha256"], f"trained here, profile {runs.profile}", partial(trained_model, e)
+        )
+        for label, group in experiments.items()
+        if label not in runs.not_measured
+        for e, run in zip(group, runs[label], strict=True)
+    }
+
+
+def of_seed(label: str, seed: int) -> str:
+    """What the crop of one of several trainings is called."""
+    return f"{label}, seed {seed}"
+
+
+def crop_key(shown: Picture, weights: str) -> str:
+    """16 hexadecimal digits: equal for the same image, region, scale, weights and protocol, on any machine."""
+    return _key(shown.checksum, shown.region, shown.scale, weights)
+
+
+def _key(checksum: str, region: Sequence[int], scale: int, weights: str) -> str:
+    content = {"protocol": PROTOCOL, "image": checksum, "region": list(region), "scale": scale, "weights": weights}
+    return digest(content)[:16]
+
+
+def ensure_crops(
+    shown: Picture,
+    methods: Sequence[str],
+    weights: Mapping[str, Weights],
+    profile: str,
+    *,
+    device: str = "auto",
+    retrain: bool = False,
+) -> Crops:
+    """The region by bicubic upscaling and by each method, in this order: recorded crops are loaded, the others made.
+
+    weights: those at hand, by method. A recorded crop of weights that are not among them is there too; a method that
+    is neither recorded nor at hand is left out, and named. retrain: make afresh what is at hand. A damaged record is
+    reported and never used.
+    """
+    store = reports_root() / check_profile(profile) / "crops"
+    recorded = _recorded(store, shown)
+    records, made, missing = {}, set(), []
+    for method in (BICUBIC, *methods):
+        at_hand = weights.get(method)
+        sha256 = BICUBIC if method == BICUBIC else at_hand.sha256 if at_hand else None
+        record = recorded.get(method) if sha256 is None else _read(store / f"{crop_key(shown, sha256)}.json")
+        if sha256 is not None and (retrain or record is None):
+            new = _make(shown, method, at_hand, pick_device(device))
+            if new is not None:
+                save_record(store, new["key"], new)
+                made.add(new["key"])
+                record = new
+        if record is None:
+            missing.append(method)
+        else:
+            records[method] = record
+    return Crops(shown, profile, records, made, missing)
+
+
+def _recorded(store: Path, shown: Picture) -> dict[str, dict[str, Any]]:
+    """All valid records of a picture by method: of several under one name the last one counts."""
+    found = [record for path in sorted(store.glob("*.json")) if (record := _read(path))]
+    return {
+        record["method"]: record
+        for record in sorted(found, key=lambda record: record["finished"])
+        if record["key"] == crop_key(shown, record["weights"])
+    }
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return read_own_record(path, PROTOCOL, lambda r: _key(r["checksum"], r["region"], r["scale"], r["weights"]))
+
+
+def _make(shown: Picture, method: str, weights: Weights | None, device: torch.device) -> dict[str, Any] | None:
+    """A new record; None where the weights are not at hand after all, as those of a run that was trained elsewhere.
+
+    The whole image is upscaled, as channel attention looks at all of it, and then cropped.
+    """
+    lr = downscale(shown.hr, shown.scale)
+    size = 0
+    if weights is None:
+        sr = upscale_bicubic(lr, shown.scale)
+    else:
+        try:
+            model = weights.network()
+        except FileNotFoundError:
+            return None
+        size = parameters(model)
+        with progress_bar(total=1, desc=f"{method} x{shown.scale} on {shown.name}", unit="image", leave=False) as bar:
+            sr = upscale(model, lr, scale=shown.scale, device=device)
+            bar.update()
+    sha256 = weights.sha256 if weights else BICUBIC
+    return {
+        "key": crop_key(shown, sha256),
+        "protocol": PROTOCOL,
+        "image": shown.name,
+        "checksum": shown.checksum,
+        "scale": shown.scale,
+        "region": list(shown.region),
+        "method": method,
+        "weights": sha256,
+        "origin": weights.origin if weights else "",
+        "parameters": size,
+        "figures": figures(shown, sr),
+        "png": to_png(shown.crop(sr)),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "provenance": provenance(device, torch.get_num_threads()),
+    }
+
+
+def figures(shown: Picture, sr: ImageArray) -> dict[str, dict[str, float]]:
+    """PSNR-Y (dB) and SSIM-Y of an SR image: of the crop, and of the whole image by the kit's protocol.
+
+    Nothing is shaved off the crop (our choice; the paper does not say whether its figures have any, or of what): it
+    lies inside the shaved image, so that its pixels are all among those that count there.
+    """
+    pairs = {"crop": (shown.crop(sr), shown.crop(shown.hr), 0), "image": (sr, shown.hr, shown.scale)}
+    return {name: {"psnr_y": psnr_y(*pair), "ssim_y": ssim_y(*pair)} for name, pair in pairs.items()}
+
+
+def to_png(image: ImageArray) -> str:
+    """(H, W, 3) uint8 as a PNG in base64, without loss."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def from_png(text: str) -> ImageArray:
+    """The image of `to_png`, (H, W, 3) uint8."""
+    with open_image(io.BytesIO(base64.b64decode(text))) as file:
+        return np.asarray(file.convert("RGB"))

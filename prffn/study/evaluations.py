@@ -1,0 +1,223 @@
+"""PSNR and SSIM of trained networks from files, and of runs on further image sets: measured once, and recorded.
+
+A record is reports/<profile>/evaluations/<key>.json. Its key is a hash of the weights, the images' checksum, the scale
+and PROTOCOL. Where the weights are not at hand, the record of what was measured with them stands.
+"""
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from prffn.config import Experiment, check_profile
+from prffn.data.images import image_set, set_checksum, set_label
+from prffn.evaluation.metrics import evaluate
+from prffn.files import WEIGHTS_VARIABLE, reports_root, weights_root
+from prffn.models import NETWORKS
+from prffn.models.weights import load_network
+from prffn.records import digest, read_own_record, save_record
+from prffn.study.runs import Runs, trained_model
+from prffn.training.device import pick_device, provenance
+from prffn.training.loop import progress_bar, weights_sha256
+
+PROTOCOL = 1
+"""Raised by hand whenever the same weights and images would give other figures."""
+
+SUFFIXES = (".pt", ".pth", ".safetensors")
+
+AUTHORS = {
+    "7aebe72cec718269a5a4df177a2509a6b7aa334849a44e55386d669e0d859284": "SMSR x2",
+    "6bc710eae111b8ba9ae308a5ddd90df73bcb09e7fddc9345667564a458310201": "CARN-M",
+}
+"""Weights that are known to be the authors', by `weights_sha256`. Others go by the name of their file."""
+
+Subject = tuple[str, int, str]
+"""Row of the table, scale, image set."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Trained weights of a row at one scale: where they come from, and how to get the network."""
+
+    sha256: str
+    origin: str
+    load: Callable[[], nn.Module]
+
+    def network(self) -> nn.Module:
+        """Raises FileNotFoundError if there is none, or another one: a run that was trained again elsewhere, say."""
+        network = self.load()
+        if weights_sha256(network) != self.sha256:
+            raise FileNotFoundError(f"the weights at hand are not those of {self.origin}, {self.sha256}")
+        return network
+
+
+class Evaluations(Mapping[Subject, dict[str, Any]]):
+    """The records by row, scale and image set, and how many of them were measured now. Prints as one line."""
+
+    def __init__(self, profile: str, records: dict[Subject, dict[str, Any]], measured: set[str]) -> None:
+        self.profile, self.records, self.measured = profile, records, measured
+
+    def __getitem__(self, subject: Subject) -> dict[str, Any]:
+        return self.records[subject]
+
+    def __iter__(self) -> Iterator[Subject]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        total, measured = len(self), len(self.measured)
+        return f"{total} evaluations of profile {self.profile}: {total - measured} loaded, {measured} measured"
+
+
+def find_weights(network: str, scale: int) -> Path | None:
+    """The file of a network's weights in the folder PRFFN_WEIGHTS: <network>_x<scale>, or <network> for all scales.
+
+    In small letters, all else than letters and digits as "_": smsr_x2.pt, oisr_rk2_x3.pth, carn_m.safetensors.
+    Raises ValueError for two files of the same name.
+    """
+    folder = weights_root()
+    if folder is None:
+        return None
+    stem = re.sub(r"[^a-z0-9]+", "_", network.lower())
+    for name in (f"{stem}_x{scale}", stem):
+        files = [path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
+        if len(files) > 1:
+            raise ValueError(f"{WEIGHTS_VARIABLE} has {files[0].name} and {files[1].name}: which one is {network}?")
+        if files:
+            return files[0]
+    return None
+
+
+def weights_from_files(networks: Iterable[str], scales: Sequence[int]) -> dict[tuple[str, int], Weights]:
+    """The weights at hand in the folder PRFFN_WEIGHTS, by network and scale; names that are not in NETWORKS have none.
+
+    Raises UnusableCheckpoint for a file that bears a network's name and does not hold it.
+    """
+    found = {}
+    for network in networks:
+        for scale in scales:
+            if network in NETWORKS and (path := find_weights(network, scale)):
+                sha256 = weights_sha256(load_network(path, network, scale))
+                origin = "authors'" if sha256 in AUTHORS else f"file {path.name}"
+                found[network, scale] = Weights(sha256, origin, partial(load_network, path, network, scale))
+    return found
+
+
+def weights_of_runs(
+    experiments: Mapping[str, Sequence[Experiment]], runs: Runs, row: str, image_sets: Sequence[str]
+) -> dict[tuple[str, int], Weights]:
+    """The weights of runs that were not evaluated on all of these sets, by a name for each seed and scale.
+
+    The name is "PRFFN, seed 0" for the row "PRFFN". The network is loaded from the run's checkpoint in the cache.
+    """
+    found = {}
+    for label, group in experiments.items():
+        for e, run in zip(group, runs[label], strict=True):
+            if {set_label(name) for name in image_sets} <= set(run.record["evaluation"]):
+                continue
+            weights = Weights(run.record["weights_sha256"], f"profile {runs.profile}", partial(trained_model, e))
+            found[f"{row}, seed {e.seed}", e.data.scale] = weights
+    return found
+
+
+def evaluation_key(sha256: str, checksum: str, scale: int) -> str:
+    """16 hexadecimal digits: equal for the same weights, images, scale and protocol, on any machine."""
+    return digest({"protocol": PROTOCOL, "weights": sha256, "images": checksum, "scale": scale})[:16]
+
+
+def ensure_evaluations(
+    weights: Mapping[tuple[str, int], Weights],
+    image_sets: Sequence[str],
+    profile: str,
+    *,
+    device: str = "auto",
+    retrain: bool = False,
+) -> Evaluations:
+    """The evaluations on these sets: recorded ones are loaded, those of weights and images at hand else measured.
+
+    Recorded ones of weights that are not at hand are there too. What is neither recorded nor at hand is left out.
+    retrain: measure afresh what is at hand. A damaged record is reported and never used.
+    """
+    store = reports_root() / check_profile(profile) / "evaluations"
+    checksums = {name: _checksum(name) for name in image_sets}
+    labels = {set_label(name): name for name in image_sets}
+    records = {}
+    for record in _recorded(store):
+        known = checksums.get(labels.get(record["image_set"], ""))
+        if record["image_set"] in labels and known in (None, record["checksum"]):
+            records[record["row"], record["scale"], record["image_set"]] = record
+    measured: set[str] = set()
+    for (row, scale), w in weights.items():
+        for name in image_sets:
+            subject = (row, scale, set_label(name))
+            found = records.pop(subject, None)
+            if found is not None and found["weights"] != w.sha256 and found["origin"] == "authors'":
+                warnings.warn(
+                    f"{row} x{scale} from {w.origin} is not the authors' that was evaluated before, and counts as "
+                    "another. If you did not choose it, the file is damaged: get it again",
+                    stacklevel=2,
+                )
+            if found is None or found["weights"] != w.sha256:  # the last one of this name, perhaps not the only one
+                found = _read(store / f"{evaluation_key(w.sha256, checksums[name] or '', scale)}.json")
+            if (retrain or found is None) and (new := _measure(subject, name, w, pick_device(device))):
+                save_record(store, new["key"], new)
+                measured.add(new["key"])
+                found = new
+            if found is not None:
+                records[subject] = found
+    return Evaluations(profile, dict(sorted(records.items())), measured)
+
+
+def _checksum(name: str) -> str | None:
+    """Of the set's images; None where they are not at hand and were never recorded."""
+    try:
+        return set_checksum(name)
+    except FileNotFoundError:
+        return None
+
+
+def _recorded(store: Path) -> list[dict[str, Any]]:
+    """All valid records of this protocol, the oldest first: of several networks under one name the last one counts."""
+    found = [record for path in sorted(store.glob("*.json")) if (record := _read(path))]
+    return sorted(found, key=lambda record: record["finished"])
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return read_own_record(path, PROTOCOL, lambda r: evaluation_key(r["weights"], r["checksum"], r["scale"]))
+
+
+def _measure(subject: Subject, name: str, weights: Weights, device: torch.device) -> dict[str, Any] | None:
+    """A new record; None where the images or the weights are not at hand."""
+    try:
+        images, model = image_set(name), weights.network()
+    except FileNotFoundError:
+        return None
+    row, scale, label = subject
+    started = datetime.now(UTC)
+    bar = progress_bar(total=1, desc=f"{row} x{scale} on {label}", unit="set", leave=False)
+    found = evaluate(model, images, scale=scale, device=device).to_json()
+    bar.update()
+    bar.close()
+    return {
+        "key": evaluation_key(weights.sha256, images.checksum, scale),
+        "protocol": PROTOCOL,
+        "row": row,
+        "scale": scale,
+        "image_set": label,
+        "checksum": images.checksum,
+        "weights": weights.sha256,
+        "origin": weights.origin,
+        "evaluation": {metric: found[metric] for metric in ("image_names", "psnr_y", "ssim_y")},
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "provenance": provenance(device, torch.get_num_threads()),
+    }

@@ -1,0 +1,75 @@
+"""One run trained by several processes: rank 0 keeps the store and says what is trained, the others take part."""
+
+import json
+from typing import Any
+
+from prffn.config import Experiment, experiment, fields_of, setting
+from prffn.data.images import image_set
+from prffn.losses.vgg import BackboneUnavailable, backbone_sha256
+from prffn.models.complexity import parameters
+from prffn.training.device import threads_for
+from prffn.training.loop import build_model, train
+from prffn.training.parallel import Processes
+
+
+def announce(processes: Processes, e: Experiment) -> None:
+    """Rank 0 says what it trains next, and the others, which `follow`, call `train` as it does. Nothing for one alone.
+
+    Raises ValueError if one of them has other images or another backbone than rank 0, or none.
+    """
+    if processes.world_size == 1:
+        return
+    inputs = _inputs(e)
+    _say(processes, {"settings": {name: setting(e, name) for name in fields_of()}, "inputs": inputs})
+    _agree(processes, "")
+
+
+def follow(processes: Processes) -> int:
+    """Takes part in the trainings that rank 0 announces, until it dismisses this process. Returns how many there were.
+
+    Raises what `announce` and `train` raise, on all processes alike.
+    """
+    count = 0
+    while said := json.loads(processes.broadcast(b"")):
+        e = experiment(said["settings"])
+        _agree(processes, _differing(e, said["inputs"]))
+        with threads_for(parameters(build_model(e))):
+            train(e, processes=processes)
+        count += 1
+    return count
+
+
+def dismiss(processes: Processes) -> None:
+    """Ends `follow` on the other processes."""
+    _say(processes, {})
+
+
+def _say(processes: Processes, said: dict[str, Any]) -> None:
+    processes.broadcast(json.dumps(said).encode())
+
+
+def _inputs(e: Experiment) -> dict[str, str]:
+    """Checksums of what a training reads, by what it is: equal on all processes, or they would train different runs.
+
+    Raises FileNotFoundError or BackboneUnavailable if it is not at hand.
+    """
+    inputs = {f"the images of {e.data.train}": image_set(e.data.train).checksum}
+    if e.loss.perceptual_weight or e.loss.csd_weight:
+        inputs[f"the weights of {e.loss.backbone}"] = backbone_sha256(e.loss.backbone)
+    return inputs
+
+
+def _differing(e: Experiment, expected: dict[str, str]) -> str:
+    """What keeps this process from training the same as rank 0; empty if nothing does."""
+    try:
+        found = _inputs(e)
+    except (OSError, ValueError, BackboneUnavailable) as error:
+        return str(error)
+    return "; ".join(f"{what} are not those of process 0" for what in expected if found[what] != expected[what])
+
+
+def _agree(processes: Processes, problem: str) -> None:
+    """Raises ValueError on all processes if one of them has a problem: none then waits for it in vain."""
+    for rank in range(processes.world_size):
+        if found := processes.broadcast(problem.encode(), source=rank).decode():
+            raise ValueError(f"process {rank} of {processes.world_size} cannot take part: {found}")

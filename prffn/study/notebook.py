@@ -1,0 +1,147 @@
+"""What a notebook needs beside its science: its parameters checked, its experiments listed without training them."""
+
+import ast
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prffn.config import Experiment, check_profile, check_seeds, unknown
+from prffn.files import whole_number
+from prffn.training.device import pick_device
+
+
+def check_parameters(**parameters: Any) -> None:
+    """Checks a notebook's parameters, given by name, and that papermill set no others. Raises ValueError or TypeError.
+
+    Whether an image is there, and a region or pixel in it, is checked where it is opened, before anything is made.
+    papermill only warns of a `-p` name that the notebook does not have, and runs it with the defaults: here the
+    misspelt name is found in the cell that papermill has added, and stops the notebook.
+    """
+    for name in _injected_names():
+        if name not in parameters:
+            raise ValueError(unknown("notebook parameter", name, parameters))
+    if "profile" in parameters:
+        check_profile(parameters["profile"])
+    if "seeds" in parameters:
+        check_seeds(parameters["seeds"])
+    if "retrain" in parameters and not isinstance(parameters["retrain"], bool):
+        raise TypeError(f"retrain must be True or False, got {parameters['retrain']!r}")
+    if "device" in parameters:
+        if not isinstance(parameters["device"], str):
+            raise TypeError(f"device must be one of auto, cpu, cuda or mps, got {parameters['device']!r}")
+        pick_device(parameters["device"])
+    for name in parameters.keys() & {"image", "second_image"}:
+        if not isinstance(parameters[name], str):
+            raise TypeError(f"{name} must be a name or the path of a file, got {parameters[name]!r}")
+    for name in parameters.keys() & {"row", "column"}:
+        whole_number(name, parameters[name], 0)
+    if "scale" in parameters and whole_number("scale", parameters["scale"]) not in (2, 3, 4):
+        raise ValueError(f"scale must be 2, 3 or 4, got {parameters['scale']!r}")
+    if parameters.get("scheduler") is not None:
+        from prffn.study.cluster import check_address  # which loads all that trains
+
+        check_address(parameters["scheduler"])
+
+
+def has_parameter(path: Path, name: str) -> bool:
+    """Whether a notebook has a parameter of this name, in its cell tagged "parameters"."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    return any(name in _assigned(ast.parse("".join(cell["source"]))) for cell in tagged)
+
+
+def _injected_names() -> list[str]:
+    """Names assigned in the cell that papermill has added, which begins with the comment "# Parameters".
+
+    As it was last executed: who corrects a name in it and runs it again is not told of the old one.
+    """
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return []
+    shell = get_ipython()
+    history = shell.user_ns.get("In", []) if shell is not None else []
+    added = [cell for cell in history if cell.split("\n", 1)[0].rstrip() == "# Parameters"]
+    return _assigned(ast.parse(added[-1])) if added else []
+
+
+EXPERIMENTS = "experiments"
+"""The name under which a notebook keeps what it hands to `ensure`."""
+
+
+def experiments_of(path: Path, **parameters: Any) -> dict[str, list[Experiment]]:
+    """The experiments of a notebook by label, as it would hand them to `ensure`; none is trained. {} if it has none.
+
+    The convention: a notebook assigns the name `experiments` at the top level of a cell, before it trains anything, and
+    calls `ensure(experiments, ...)`. Here its code cells up to the one that assigns it (the last, if there are several)
+    are executed in a namespace of their own, and no cell after that: give only a notebook that you trust.
+    parameters: take the place of those in the cell tagged "parameters", as papermill's do.
+    Raises ValueError, naming the notebook and the cell, if the convention is not kept or a cell stops with an error.
+    """
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    trees = [_parsed(path, number, "".join(cell["source"])) for number, cell in enumerate(cells, start=1)]
+    assigning = [number for number, tree in enumerate(trees) if EXPERIMENTS in _assigned(tree)]
+    last = assigning[-1] if assigning else -1
+    for number, tree in enumerate(trees):
+        for call in _calls_of_ensure(tree):
+            where = f"{path.stem}, code cell {number + 1}"
+            if number <= last:
+                raise ValueError(f"{where}: trains or measures before its `{EXPERIMENTS}` are complete; do so after")
+            if _called(call) == "ensure" and (last < 0 or not _is_experiments(call)):
+                raise ValueError(
+                    f"{where}: name what is trained `{EXPERIMENTS}` and call ensure({EXPERIMENTS}, ...): a plan finds "
+                    "the runs of a notebook by that name"
+                )
+    if last < 0:
+        return {}
+    names: dict[str, Any] = {}
+    for number in range(last + 1):
+        try:
+            exec(compile(trees[number], f"{path.name}, code cell {number + 1}", "exec"), names)
+        except Exception as error:
+            raise ValueError(f"{path.stem}, code cell {number + 1}: {type(error).__name__}: {error}") from error
+        if "parameters" in cells[number]["metadata"].get("tags", []):
+            for name in parameters:
+                if name not in names:
+                    raise ValueError(f"{path.stem}: " + unknown("notebook parameter", name, _assigned(trees[number])))
+            names |= parameters
+    found = names[EXPERIMENTS]
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path.stem}: `{EXPERIMENTS}` must be what variants() gives, got {type(found).__name__}")
+    return dict(found)
+
+
+def _parsed(path: Path, number: int, source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise ValueError(f"{path.stem}, code cell {number} is not plain Python: {error}") from error
+
+
+def _assigned(tree: ast.Module) -> list[str]:
+    """Names that a cell assigns at its top level, by `=`, `|=` or with an annotation."""
+    targets: list[ast.expr] = []
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign):
+            targets += statement.targets
+        elif isinstance(statement, ast.AugAssign | ast.AnnAssign):
+            targets.append(statement.target)
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _calls_of_ensure(tree: ast.Module) -> list[ast.Call]:
+    """Calls of `ensure` and of its kin, such as `ensure_timings`."""
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node).startswith("ensure")]
+
+
+def _called(call: ast.Call) -> str:
+    """The name of the function, of a module or not."""
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def _is_experiments(call: ast.Call) -> bool:
+    given = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == EXPERIMENTS)]
+    return any(isinstance(value, ast.Name) and value.id == EXPERIMENTS for value in given)

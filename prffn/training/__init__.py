@@ -1,0 +1,1 @@
+"""One training: the objective, the loop, its processes and its device."""

@@ -1,0 +1,113 @@
+"""What a run ran on: the provenance of every record."""
+
+import contextlib
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prffn.files import checkout
+
+SMALL_NETWORK = 50_000
+"""Parameters below which a network trains with one thread."""
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The device of that name; "auto" takes CUDA, else MPS, else the CPU. Raises ValueError if it is not at hand."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+        torch.zeros(1, device=picked).tolist()  # "meta" has tensors without numbers
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, TypeError) as error:
+        reason = " ".join(str(error).strip().partition("\n")[0].split())
+        raise ValueError(f"device {device!r} cannot be used here ({reason}); try auto, cpu, cuda or mps") from error
+    return picked
+
+
+def device_name(device: torch.device) -> str:
+    """The model of the processor or GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if sys.platform == "linux":
+        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        if match:
+            return match[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begins a new measurement for `peak_memory_mb`."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        # Resets the high-water mark of resident memory. A container may forbid it: the peak is then since the start.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak since `reset_peak_memory`, in MB: of CUDA's allocator, else of the resident memory of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    if sys.platform == "linux":
+        match = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        if match:
+            return int(match[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def commit() -> str | None:
+    """The checkout's commit, with '+' for uncommitted changes to the package; None outside a git checkout."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--", "prffn") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(checkout()), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@contextlib.contextmanager
+def threads_for(parameters: int) -> Iterator[int]:
+    """Sets PyTorch's threads for a run whose network has so many parameters, and sets them back. Yields their number.
+
+    A small network gains nothing from a second thread (its convolutions are too short), and loses a great deal where
+    another program wants the core: the threads wait for each other many times a step.
+    """
+    before = torch.get_num_threads()
+    if parameters < SMALL_NETWORK:
+        torch.set_num_threads(1)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def provenance(device: torch.device, threads: int, processes: int = 1) -> dict[str, Any]:
+    """Versions, device, PyTorch's threads, commit, and how many processes if several, as they go into a record."""
+    packages = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "pillow", "lpips")
+    return {
+        "device": device.type,
+        "device_name": device_name(device),
+        "threads": threads,
+        **({"processes": processes} if processes > 1 else {}),
+        "cores": os.cpu_count(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "commit": commit(),
+    }

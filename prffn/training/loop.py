@@ -1,0 +1,302 @@
+"""One training: random patches, Adam, a checkpoint from which a killed run goes on bit for bit (on the CPU)."""
+
+import hashlib
+import io
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import tqdm.auto
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from prffn.config import Experiment, TrainingConfig
+from prffn.data.images import PatchSampler, image_set, lr_images
+from prffn.files import TEXT_PROGRESS_VARIABLE, atomic_write
+from prffn.models import PRFFN, reduced
+from prffn.models.interpolating import start_as_interpolation
+from prffn.training.device import peak_memory_mb, reset_peak_memory
+from prffn.training.objective import loss_terms, weighted_sum
+from prffn.training.parallel import Processes
+
+CURVE_POINTS = 50
+"""How many points the recorded curve has; each is a mean over the steps since the one before."""
+
+VALIDATE_EVERY = 5
+"""A run is validated at every fifth point of the curve, and at its end."""
+
+CHECKPOINT_MAGIC = b"PRFFN-CHECKPOINT-1\n"
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A loss term is not a finite number: training has stopped before the step was taken."""
+
+
+@dataclass
+class Trained:
+    """A trained network and what training it took."""
+
+    model: nn.Module
+    curve: list[dict[str, float]]
+    seconds: float
+    peak_memory_mb: float
+
+
+def build_model(experiment: Experiment) -> nn.Module:
+    """The untrained network of an experiment; the same seed gives the same weights."""
+    m, scale = experiment.model, experiment.data.scale
+    generator = torch.Generator().manual_seed(experiment.seed)
+    model: nn.Module
+    if m.network == "PRFFN":
+        model = PRFFN(
+            scale,
+            variant=m.variant,
+            channels=m.channels,
+            groups=m.groups,
+            blocks=m.blocks,
+            reduction=m.reduction,
+            dilation_rates=m.dilation_rates,
+            generator=generator,
+        )
+    else:
+        model = reduced(m.network, scale, channels=m.channels, groups=m.groups, generator=generator)
+    if experiment.training.initial == "interpolating":
+        start_as_interpolation(model)
+    return model
+
+
+def take_over(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Puts into the network the weights that have its names and shapes; the others stay as they are.
+
+    RCAN's habit: x3 and x4 start from the body trained at x2, only the upsampler's weights differ in shape.
+    Raises ValueError if nothing fits.
+    """
+    state = model.state_dict()
+    fitting = {name: value for name, value in weights.items() if name in state and state[name].shape == value.shape}
+    if not fitting:
+        raise ValueError("the weights to start from fit no layer of the network; is training.start of another network?")
+    model.load_state_dict({**state, **fitting})
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Learning rate of step 0, 1, ...: halved every `halve_every` steps (our choice: RCAN's), or, for short runs
+    (our choice), one cycle: a linear warm-up over a tenth of the steps, then half a cosine down to zero."""
+    if config.schedule == "halving":
+        return config.learning_rate * 0.5 ** (step // config.halve_every)
+    warm_up = max(1, config.steps // 10)
+    if step < warm_up:
+        return config.learning_rate * (step + 1) / warm_up
+    done = (step - warm_up) / max(1, config.steps - warm_up)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def train(
+    experiment: Experiment,
+    *,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    checkpoint_every: float = 60.0,
+    start: Mapping[str, Tensor] | None = None,
+    validate: Callable[[nn.Module], float] | None = None,
+    label: str = "training",
+    progress: bool = True,
+    processes: Processes | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> Trained:
+    """Trains the experiment's network, from `checkpoint` where there is one.
+
+    checkpoint: file for the whole state, written every `checkpoint_every` seconds and at the end. A run that was
+        killed goes on from it and ends with the same weights as one that was not (bit for bit on the CPU, with the
+        same number of threads). A damaged one, or one of another experiment, is not used.
+    start: weights to start from, see `take_over`: those of the run that training.start names.
+    validate: gives the PSNR in dB of the network; the curve then holds it as `psnr_y` at some ten points and the end.
+    on_step: called after each step with the number of steps done.
+    processes: those that train this run together, all calling this function, each on its own device; None for one
+        alone. Every one draws the whole batch from the same generator and takes its part of it; its gradient is
+        weighted by its share, so that what is applied is the gradient of the whole batch, and the curve holds the whole
+        batch's losses. The result is that of one process but for the order of float sums, and a checkpoint of one
+        number of processes serves another. Rank 0 alone uses `checkpoint`, `start`, `validate` and `progress`.
+    Raises NonFiniteLoss naming the step and the term, on all processes if one has met it; ValueError or
+    FileNotFoundError if the images cannot be used, ValueError for a batch of fewer samples than processes.
+    """
+    e, config = experiment, experiment.training
+    processes = processes or Processes(device=torch.device(device))
+    device = processes.device
+    if others := processes.rank > 0:
+        checkpoint, validate, progress = None, None, False
+    part = processes.part(e.data.batch_size)
+    share = (part.stop - part.start) / e.data.batch_size
+    reset_peak_memory(device)
+
+    model = build_model(e)
+    if bool(config.start) != (start is not None) and not others:
+        raise ValueError(f"training.start is {config.start!r}: its weights must be given as `start`, and only then")
+    if start is not None and not others:
+        take_over(model, start)
+    hr = image_set(e.data.train)
+    sampler = PatchSampler(
+        hr.images,
+        lr_images(hr, e.data.scale),
+        scale=e.data.scale,
+        patch_size=e.data.patch_size,
+        batch_size=e.data.batch_size,
+        generator=torch.Generator().manual_seed(2**32 + e.seed),  # apart from the stream of the weights
+        names=hr.image_names,
+    )
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    model = model.to(device=device, memory_format=memory_format).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas)
+
+    step, seconds, peak, curve, sums = 0, 0.0, 0.0, [], dict[str, float]()
+    state = load_checkpoint(checkpoint, identity := repr(e.canonical())) if checkpoint else None
+    state = from_rank_0(state, processes)
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        sampler.generator.set_state(state["sampler"])
+        step, seconds, peak, curve, sums = (state[k] for k in ("step", "seconds", "peak", "curve", "sums"))
+    parallel = model if processes.world_size == 1 else in_parallel(model)
+    batch_mean = partial(processes.mean, share=share) if processes.world_size > 1 else None
+    last_tick, unsaved = time.perf_counter(), 0.0
+
+    def tick() -> None:
+        """Counts the seconds since the last call; none where the clock was set back meanwhile."""
+        nonlocal last_tick, seconds, unsaved
+        now = time.perf_counter()
+        seconds, unsaved, last_tick = seconds + max(0.0, now - last_tick), unsaved + max(0.0, now - last_tick), now
+
+    def save() -> None:
+        assert checkpoint is not None
+        save_checkpoint(checkpoint, {
+            "identity": identity, "step": step, "steps": config.steps, "seconds": seconds,
+            "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+            "sampler": sampler.generator.get_state(), "curve": curve, "sums": sums,
+            "peak": max(peak, peak_memory_mb(device)),
+        })  # fmt: skip
+
+    interval = max(1, config.steps // CURVE_POINTS)
+    bar = progress_bar(total=config.steps, initial=step, desc=label, unit="step", disable=not progress, leave=False)
+    with bar:  # an error's message begins on a line of its own
+        while step < config.steps:
+            lr, hr_batch = sampler.batch()
+            lr, target = (batch.to(device, memory_format=memory_format) for batch in (lr, hr_batch[part]))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
+                sr = parallel(lr[part])
+            terms = loss_terms(sr.float(), target, lr, e.loss, batch_mean)
+            means = processes.mean(torch.stack(list(terms.values())).detach(), share)
+            values = dict(zip(terms, means.tolist(), strict=True))
+            check_finite(values, step)
+            optimizer.zero_grad(set_to_none=True)
+            (weighted_sum(terms, e.loss) * (share * processes.world_size)).backward()
+            optimizer.step()
+
+            step += 1
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value
+            if step % interval == 0 or step == config.steps:
+                count = step - (int(curve[-1]["step"]) if curve else 0)
+                curve.append({"step": step, **{name: total / count for name, total in sums.items()}})
+                sums = {}
+                due = len(curve) % VALIDATE_EVERY == 0 or step == config.steps
+                if validate is not None and due:
+                    curve[-1]["psnr_y"] = validate(model)
+                if due:
+                    processes.wait()  # for rank 0, which validates
+                bar.set_postfix_str(f"L1 {curve[-1]['l1']:.4f}", refresh=False)
+            bar.update()
+            tick()
+            if checkpoint and unsaved >= checkpoint_every:
+                save()
+                unsaved = 0.0
+            if on_step is not None:
+                on_step(step)
+    if checkpoint:
+        save()
+    tick()
+    return Trained(model.eval(), curve, seconds, max(peak, peak_memory_mb(device)))
+
+
+def progress_bar(**options: Any) -> Any:
+    """A bar with the remaining time: a widget in JupyterLab, text elsewhere or where PRFFN_TEXT_PROGRESS is set."""
+    if os.environ.get(TEXT_PROGRESS_VARIABLE):
+        return tqdm.tqdm(mininterval=1, **options)
+    return tqdm.auto.tqdm(**options)
+
+
+def check_finite(values: dict[str, float], step: int) -> None:
+    """Raises NonFiniteLoss if a term of this step is infinite or not a number."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise NonFiniteLoss(
+                f"loss term {name!r} is {value} at step {step}; try a smaller training.learning_rate, or a larger "
+                "loss.temperature or loss.epsilon"
+            )
+
+
+def in_parallel(model: nn.Module) -> nn.Module:
+    """The network for several processes: all get the weights of rank 0 here, and the mean of their gradients later."""
+    constants = [name for name, _ in model.named_buffers()]  # such as the mean RGB: nothing to be sent at every step
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constants)
+    return DistributedDataParallel(model)
+
+
+def from_rank_0(state: dict[str, Any] | None, processes: Processes) -> dict[str, Any] | None:
+    """The state of a checkpoint as rank 0 has it: the others may be on machines that do not see the file."""
+    if processes.world_size == 1:
+        return state
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = processes.broadcast(buffer.getvalue())
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes the state with its SHA-256 in front, atomically."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+    with atomic_write(path) as file:
+        file.write(CHECKPOINT_MAGIC + hashlib.sha256(payload).digest())
+        file.write(payload)
+
+
+def load_checkpoint(path: Path, identity: str | None = None) -> dict[str, Any] | None:
+    """The state in a checkpoint; None, with a warning if it is damaged or of another experiment, if it has no use."""
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    head = len(CHECKPOINT_MAGIC)
+    digest, payload = content[head : head + 32], content[head + 32 :]
+    if content[:head] != CHECKPOINT_MAGIC or hashlib.sha256(payload).digest() != digest:
+        warnings.warn(f"checkpoint {path} is damaged and is not used: training starts anew", stacklevel=2)
+        return None
+    try:
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        state["identity"], state["step"], state["model"]
+    except Exception as error:  # its checksum is right: another program wrote it, or another version
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        warnings.warn(f"checkpoint {path} is not of this kit and is not used ({reason})", stacklevel=2)
+        return None
+    if identity is not None and state["identity"] != identity:
+        warnings.warn(f"checkpoint {path} is of another experiment and is not used", stacklevel=2)
+        return None
+    return state
+
+
+def weights_sha256(weights: nn.Module | Mapping[str, Tensor]) -> str:
+    """SHA-256 of a network's weights in the order of their names: equal for bit-identical networks."""
+    digest = hashlib.sha256()
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    for name, value in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
