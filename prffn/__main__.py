@@ -10,8 +10,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from prffn.config import PROFILES, unknown
-from prffn.files import RECORDED, TEXT_PROGRESS_VARIABLE, atomic_write, checkout, data_root, reports_root, user_path
+from prffn.config import PROFILES
+from prffn.files import (
+    RECORDED,
+    TEXT_PROGRESS_VARIABLE,
+    atomic_write,
+    checkout,
+    data_root,
+    reports_root,
+    unknown,
+    user_path,
+)
 
 BENCHMARKS = ("contrast", "inference")
 

@@ -5,7 +5,6 @@ Each default says where it comes from: printed in the paper, inferred from print
 """
 
 import dataclasses
-import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from prffn.files import whole_number
+from prffn.files import unknown, whole_number
 from prffn.losses.contrast import Contrast
 from prffn.losses.vgg import BackboneName
 from prffn.models.prffn import Variant
@@ -188,19 +187,6 @@ def setting(e: Experiment, name: str) -> Any:
     """The value of a setting by its dotted name."""
     part, _, inner = name.partition(".")
     return getattr(getattr(e, part), inner) if inner else getattr(e, part)
-
-
-def unknown(kind: str, name: object, choices: Any) -> str:
-    """The text of an error for a misspelt name: what it was, the nearest choice, all choices.
-
-    Nearest is a choice that starts with the name, else one that contains it, else one that looks like it.
-    """
-    choices, typed = sorted(map(str, choices)), str(name).casefold()
-    starting = [choice for choice in choices if typed and choice.casefold().startswith(typed)]
-    within = starting or [choice for choice in choices if typed and typed in choice.casefold()]
-    near = difflib.get_close_matches(str(name), within or choices, n=1, cutoff=0 if within else 0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r}.{hint} Choose one of: {', '.join(choices)}"
 
 
 def check_profile(profile: object) -> str:

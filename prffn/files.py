@@ -1,15 +1,23 @@
-"""Where things are, and how files are written so that nothing is ever half there."""
+"""Where things are; how files are written so that none is ever half there, and read so that no damaged one is used."""
 
+import difflib
 import fcntl
 import glob
+import hashlib
 import json
 import operator
 import os
+import pickle
 import tempfile
-from collections.abc import Iterator
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 DATA_VARIABLE = "PRFFN_DATA"
 CACHE_VARIABLE = "PRFFN_CACHE"
@@ -136,3 +144,113 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+class DamagedRecord(ValueError):
+    """A record's content does not match its checksum or its key."""
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def save_record(store: Path, key: str, record: dict[str, Any]) -> None:
+    """Writes a record with its checksum, atomically."""
+    content = json.loads(json.dumps(record))  # as it will be read: tuples are lists
+    write_json(store / f"{key}.json", {"sha256": digest(content), **content})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record from its file. Raises DamagedRecord, naming the file, if a single character of its content differs."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        recorded = content.pop("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedRecord(f"{path} is not a run record ({type(error).__name__}: {error})") from error
+    if digest(content) != recorded or content.get("key") != path.stem:
+        raise DamagedRecord(f"{path} was changed after it was written: its checksum does not match")
+    return content
+
+
+def read_own_record(path: Path, protocol: int, key_of: Callable[[dict[str, Any]], str]) -> dict[str, Any] | None:
+    """A record of a protocol whose key follows from its content; None where there is none.
+
+    key_of: the key that a record's content gives; KeyError where it is of another kind. What is damaged, of another
+    kind, or not of the key in its name gets a warning that names the file, and is not used.
+    """
+    if not path.is_file():
+        return None
+    try:
+        record = read_record(path)
+        if record["protocol"] != protocol:
+            return None
+        if record["key"] == key_of(record):
+            return record
+        problem = f"{path} is not of the image and weights that it names"
+    except DamagedRecord as error:
+        problem = str(error)
+    except (KeyError, TypeError) as error:
+        problem = f"{path} is a record of another kind ({type(error).__name__}: {error})"
+    warnings.warn(f"{problem}; it is not used", stacklevel=4)
+    return None
+
+
+class DamagedTensors(ValueError):
+    """A file is not what torch.save wrote, or holds more than tensors; the message says why, and the way out."""
+
+
+def load_tensors(path: Path) -> Any:
+    """What torch.save has written, on the CPU: tensors and the plain containers around them.
+
+    PyTorch writes a CRC-32 beside each tensor and does not compare it: a flipped bit would pass. Here it is compared,
+    unless it is 0, which stands for one that was not computed. Files from before PyTorch 1.6 have none.
+    Raises DamagedTensors naming the file; FileNotFoundError if there is none, PermissionError where it may not be read.
+    """
+    import torch  # slow to load, and the command line reads this module for its --help
+
+    try:
+        if zipfile.is_zipfile(path):
+            _compare_sums(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise  # each names the file
+    except pickle.UnpicklingError as error:
+        raise DamagedTensors(
+            f"{path} holds Python objects other than tensors, perhaps a whole pickled network, or is damaged. Reading "
+            "it could run any code; where you trust it, load it yourself and save its state_dict()"
+        ) from error
+    except Exception as error:
+        raise DamagedTensors(f"{path} is damaged, or not a file of PyTorch's ({error!r}); get it again") from error
+
+
+def _compare_sums(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.CRC:
+                with archive.open(member) as content:
+                    while content.read(1 << 20):  # the last one compares
+                        pass
+
+
+def weights_sha256(weights: "nn.Module | Mapping[str, Tensor]") -> str:
+    """SHA-256 of a network's weights in the order of their names: equal for bit-identical networks."""
+    total = hashlib.sha256()
+    state = weights if isinstance(weights, Mapping) else weights.state_dict()
+    for name, value in sorted(state.items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def unknown(kind: str, name: object, choices: Any) -> str:
+    """The text of an error for a misspelt name: what it was, the nearest choice, all choices.
+
+    Nearest is a choice that starts with the name, else one that contains it, else one that looks like it.
+    """
+    choices, typed = sorted(map(str, choices)), str(name).casefold()
+    starting = [choice for choice in choices if typed and choice.casefold().startswith(typed)]
+    within = starting or [choice for choice in choices if typed and typed in choice.casefold()]
+    near = difflib.get_close_matches(str(name), within or choices, n=1, cutoff=0 if within else 0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {name!r}.{hint} Choose one of: {', '.join(choices)}"

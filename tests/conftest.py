@@ -14,7 +14,7 @@ from PIL import Image
 from reliability import Faults
 from skimage import data as skimage_data
 
-from prffn import files as paths
+from prffn import files
 from prffn.config import Experiment, experiment
 from prffn.data.degradation import ImageArray
 from prffn.data.images import image_set
@@ -49,10 +49,10 @@ def faults(pytestconfig: pytest.Config) -> Faults:
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test reads or writes the user's data, cache, weights or reports."""
-    monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setenv(paths.REPORTS_VARIABLE, str(tmp_path / "reports"))
-    monkeypatch.delenv(paths.DATA_VARIABLE, raising=False)
-    monkeypatch.delenv(paths.WEIGHTS_VARIABLE, raising=False)
+    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / "reports"))
+    monkeypatch.delenv(files.DATA_VARIABLE, raising=False)
+    monkeypatch.delenv(files.WEIGHTS_VARIABLE, raising=False)
     image_set.cache_clear()
     yield
     image_set.cache_clear()
@@ -64,7 +64,7 @@ def shared_data(monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = SHARED / "data"
     if not (folder / "Set5").is_dir():
         pytest.skip(f"the benchmark files are not at hand: no {folder / 'Set5'} (set PRFFN_TEST_FILES)")
-    monkeypatch.setenv(paths.DATA_VARIABLE, str(folder))
+    monkeypatch.setenv(files.DATA_VARIABLE, str(folder))
     return folder
 
 
@@ -74,7 +74,7 @@ def shared_weights(monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = SHARED / "weights"
     if not (folder / "alexnet_features.pth").is_file():
         pytest.skip(f"the trained AlexNet is not at hand: no {folder}/alexnet_features.pth (set PRFFN_TEST_FILES)")
-    monkeypatch.setenv(paths.WEIGHTS_VARIABLE, str(folder))
+    monkeypatch.setenv(files.WEIGHTS_VARIABLE, str(folder))
     return folder
 
 

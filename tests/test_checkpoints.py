@@ -18,6 +18,7 @@ from prffn.__main__ import main
 from prffn.data.images import image_set, lr_images, to_tensor
 from prffn.evaluation.metrics import evaluate
 from prffn.evaluation.tiling import upscale
+from prffn.files import load_tensors
 from prffn.models import build
 from prffn.models.authors import Shifted
 from prffn.models.blocks import DIV2K_MEAN
@@ -25,9 +26,7 @@ from prffn.models.comparison import REMARKS
 from prffn.models.complexity import multi_adds
 from prffn.models.edsr import EDSR
 from prffn.models.table8.smsr import SMSR
-from prffn.models.weights import Recognised, UnusableCheckpoint, load_network
-from prffn.tensors import load_tensors
-from prffn.training.loop import CHECKPOINT_MAGIC
+from prffn.models.weights import CHECKPOINT_MAGIC, Recognised, UnusableCheckpoint, load_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*makes a smooth image")  # most networks here are not trained
 

@@ -19,10 +19,9 @@ import pytest
 from conftest import CHECKOUT, tiny_settings
 
 import prffn.__main__ as command_line
-from prffn import config
-from prffn import files as paths
+from prffn import config, files
 from prffn.config import Experiment, experiment
-from prffn.records import read_record
+from prffn.files import read_record
 from prffn.study import cluster, trainings
 from prffn.study.cluster import RunKillsWorkers, check_address, local_workers
 from prffn.study.notebook import check_parameters, has_parameter
@@ -98,8 +97,8 @@ def lasting(record: dict[str, Any]) -> dict[str, Any]:
 def serially(experiments: dict[str, list[Experiment]], tmp_path: Path) -> dict[str, dict[str, Any]]:
     """What lasts of the records by key, made in this process, in folders of their own."""
     with pytest.MonkeyPatch.context() as elsewhere:
-        elsewhere.setenv(paths.CACHE_VARIABLE, str(tmp_path / "serial" / "cache"))
-        elsewhere.setenv(paths.REPORTS_VARIABLE, str(tmp_path / "serial" / "reports"))
+        elsewhere.setenv(files.CACHE_VARIABLE, str(tmp_path / "serial" / "cache"))
+        elsewhere.setenv(files.REPORTS_VARIABLE, str(tmp_path / "serial" / "reports"))
         runs = ensure(experiments, "quick", device="cpu", progress=False)
         assert runs.trained == set(runs.all())
     return {key: lasting(run.record) for key, run in runs.all().items()}
@@ -117,7 +116,7 @@ def steps_heard_of(client: Any, key: str) -> list[tuple[str, int]]:
 
 def test_the_records_are_those_of_a_serial_run(client, address, tiny, tmp_path, monkeypatch, capfd):
     """Bit for bit, in the store and in what is returned; a run that starts from another one waits for it."""
-    monkeypatch.setenv(paths.TEXT_PROGRESS_VARIABLE, "1")
+    monkeypatch.setenv(files.TEXT_PROGRESS_VARIABLE, "1")
     short = dataclasses.replace(tiny.training, steps=4, start=run_key(tiny))
     asked = {"after": [dataclasses.replace(tiny, training=short)], "start": seeds(tiny, 2)}
     expected = serially(asked, tmp_path)
@@ -226,7 +225,7 @@ def test_what_nobody_wants_any_more_stops(client, photo_folder):
     on_workers(client, SAVE_EACH_STEP)
     wanted = {"key": cluster.Wanted(experiment=long, name="", retrain=False, need_weights=False)}
     key = run_key(long)
-    outcomes = cluster.train_on(client, {key: wanted["key"]}, paths.reports_root(), device="cpu", progress=False)
+    outcomes = cluster.train_on(client, {key: wanted["key"]}, files.reports_root(), device="cpu", progress=False)
 
     def interrupted(self: Any, key: str, message: Any) -> None:
         if checkpoint_path(key).is_file():
@@ -376,7 +375,7 @@ def test_folders_of_images_are_absolute(tiny):
     relative = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, train="photos"))
     wanted = {"key": cluster.Wanted(experiment=relative, name="", retrain=False, need_weights=False)}
     with pytest.raises(ValueError, match="'photos' must be an absolute path"):
-        list(cluster.train_on("tcp://127.0.0.1:1", wanted, paths.reports_root(), device="cpu", progress=False))
+        list(cluster.train_on("tcp://127.0.0.1:1", wanted, files.reports_root(), device="cpu", progress=False))
 
 
 @pytest.mark.parametrize(
@@ -484,8 +483,8 @@ def test_the_command_line_writes_the_same_report(address, tmp_path, monkeypatch)
     monkeypatch.setattr(command_line, "write_pages", lambda *_: 0)
     written = {}
     for how, arguments in {"serial": [], "dask": ["--scheduler", address]}.items():
-        monkeypatch.setenv(paths.REPORTS_VARIABLE, str(tmp_path / how / "reports"))
-        monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / how / "cache"))
+        monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / how / "reports"))
+        monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / how / "cache"))
         assert command_line.main(["reports", name, "--seeds", "1", "--device", "cpu", *arguments]) == 0
         written[how] = tmp_path / how / "reports" / "quick"
     serial, dask = written["serial"], written["dask"]
@@ -512,8 +511,8 @@ def test_all_notebooks_runs_are_those_of_a_serial_run(address, tmp_path, monkeyp
         monkeypatch.setitem(getattr(config, budget)["quick"], "training.steps", steps)
     records, told = {}, {}
     for how, arguments in {"serial": [], "dask": ["--scheduler", address]}.items():
-        monkeypatch.setenv(paths.REPORTS_VARIABLE, str(tmp_path / how / "reports"))
-        monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / how / "cache"))
+        monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / how / "reports"))
+        monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / how / "cache"))
         assert command_line.main(["train", "--seeds", "1", "--device", "cpu", *arguments]) == 0
         store = tmp_path / how / "reports" / "quick" / "runs"
         records[how] = {path.name: lasting(read_record(path)) for path in store.iterdir()}

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from prffn.config import PROFILES, Experiment, experiment, fields_of, unknown, variants
+from prffn.config import PROFILES, Experiment, experiment, fields_of, variants
+from prffn.files import unknown
 from prffn.study.runs import run_key
 
 

@@ -17,10 +17,9 @@ from prffn.data.degradation import downscale, upscale_bicubic
 from prffn.data.pictures import EMBEDDED, Picture, find_image, picture
 from prffn.evaluation.metrics import psnr_y, ssim_y
 from prffn.evaluation.tiling import upscale
-from prffn.files import reports_root
+from prffn.files import digest, reports_root, save_record, weights_sha256
 from prffn.models import PRFFN, build
 from prffn.models import pretrained as shipped
-from prffn.records import digest, save_record
 from prffn.reporting.crop_plots import MARK, draw_crops, size_of
 from prffn.reporting.crops import compare_losses, crop_conclusion, crop_provenance, crop_table, readable, save_crops
 from prffn.reporting.plots import new_figure
@@ -40,7 +39,6 @@ from prffn.study.crops import (
 )
 from prffn.study.evaluations import Weights, ensure_evaluations
 from prffn.study.runs import ensure
-from prffn.training.loop import weights_sha256
 
 REGION = (20, 30, 16, 24)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from test_perceptual import save_random_vgg16
 from together import all_jobs, killed, stopping, together, trained
 
-from prffn import files as paths
+from prffn import files
 from prffn.__main__ import main
 from prffn.config import LossConfig, experiment
 from prffn.data.images import PatchSampler, image_set, lr_images
@@ -79,7 +79,7 @@ def test_the_loss_of_a_batch_from_its_parts(backbone, monkeypatch, form):
 
     Patches of 17 x 17 and regions of 4 x 4: the pixel in the corner is alone in its region, and left out of L_contr.
     """
-    monkeypatch.setenv(paths.WEIGHTS_VARIABLE, str(backbone))
+    monkeypatch.setenv(files.WEIGHTS_VARIABLE, str(backbone))
     config = LossConfig(form=form, region_size=16, perceptual_weight=1e-4, csd_weight=1.0, backbone="vgg16_caffe")
     g = torch.Generator().manual_seed(0)
     hr, noise = (torch.rand(3, 3, 17, 17, generator=g, dtype=torch.float64) for _ in range(2))
@@ -161,7 +161,7 @@ def jobs(photos, backbone) -> dict[str, dict[str, Any]]:
         "resumed": {"data.batch_size": 4},
     }
     made = {name: {"settings": tiny_settings(photos, **changes)} for name, changes in more.items()}
-    made["all losses"]["environment"] = {paths.WEIGHTS_VARIABLE: str(backbone)}
+    made["all losses"]["environment"] = {files.WEIGHTS_VARIABLE: str(backbone)}
     other = experiment(tiny_settings(photos, seed=5))
     made["started"]["start"] = build_model(other).state_dict()
     return made
@@ -176,7 +176,7 @@ def folder(tmp_path_factory) -> Path:
 def serial(jobs, folder) -> dict[str, dict[str, Any]]:
     """The trainings by one process; and a checkpoint of seven steps, with which the two go on as "resumed"."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(paths.CACHE_VARIABLE, str(folder / "cache"))
+        patch.setenv(files.CACHE_VARIABLE, str(folder / "cache"))
         found = {}
         for name, job in jobs.items():
             for variable, value in job.get("environment", {}).items():
@@ -195,7 +195,7 @@ def serial(jobs, folder) -> dict[str, dict[str, Any]]:
 def two(jobs, serial, folder) -> list[dict[str, Any]]:
     """What each of two processes found, see together.py."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(paths.CACHE_VARIABLE, str(folder / "cache"))
+        patch.setenv(files.CACHE_VARIABLE, str(folder / "cache"))
         found = together(all_jobs, jobs, folder)
     for of_rank in found:
         assert isinstance(of_rank, dict), of_rank
@@ -326,7 +326,7 @@ def test_torchrun_makes_the_record(photo_folder, tmp_path, monkeypatch):
     assert len(list((tmp_path / "cache" / "checkpoints").iterdir())) == 1
 
     weights = {name: value.numpy() for name, value in trained_model(e).state_dict().items()}
-    monkeypatch.setenv(paths.REPORTS_VARIABLE, str(tmp_path / "serial"))
+    monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / "serial"))
     one = ensure({"a": [e]}, "quick", retrain=True, progress=False)["a"][0].record
     assert "processes" not in one["provenance"]
     assert near(record["curve"], one["curve"])

@@ -22,9 +22,10 @@ from prffn.apps.upscale import network
 from prffn.config import experiment
 from prffn.data.images import image_set
 from prffn.evaluation import metrics
+from prffn.files import weights_sha256
 from prffn.losses import vgg as backbone
-from prffn.models.weights import UnusableCheckpoint, load_network
-from prffn.training.loop import CHECKPOINT_MAGIC, train, weights_sha256
+from prffn.models.weights import CHECKPOINT_MAGIC, UnusableCheckpoint, load_network
+from prffn.training.loop import train
 
 MODULES = {"pickle", "cPickle", "_pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal", "jsonpickle"}
 HARMLESS = {"pickle.UnpicklingError"}

@@ -29,6 +29,7 @@ from prffn.data.images import image_set, lr_images
 from prffn.data.pictures import picture
 from prffn.evaluation import cost as timing
 from prffn.evaluation import metrics
+from prffn.files import weights_sha256
 from prffn.losses import fused, pixel_contrast
 from prffn.losses import vgg as backbone
 from prffn.models import PRFFN, build
@@ -37,7 +38,7 @@ from prffn.study import plan
 from prffn.study.crops import ensure_crops
 from prffn.study.evaluations import AUTHORS, ensure_evaluations, weights_from_files
 from prffn.study.runs import ensure
-from prffn.training.loop import train, weights_sha256
+from prffn.training.loop import train
 
 WAY_OUT = re.compile("again|anew|is not used|replace|remove|git checkout|bring it back|save its state_dict")
 

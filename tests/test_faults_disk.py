@@ -20,15 +20,14 @@ from prffn.apps.upscale import upscale_file
 from prffn.config import experiment
 from prffn.data.download import get, unpack
 from prffn.data.images import image_set
-from prffn.files import write_json
+from prffn.files import read_record, save_record, weights_sha256, write_json
 from prffn.losses import fused
 from prffn.models import PRFFN
 from prffn.models.pretrained import save_pretrained
-from prffn.records import read_record, save_record
 from prffn.reporting.plots import save_figure
 from prffn.reporting.tables import markdown, write_markdown
 from prffn.study.runs import ensure
-from prffn.training.loop import load_checkpoint, train, weights_sha256
+from prffn.training.loop import load_checkpoint, train
 
 OUTCOME = "disk full", "error by name, what was there is whole, then went on"
 

@@ -16,8 +16,7 @@ from conftest import tiny_settings
 from killed import PHASES, started
 
 from prffn.data.images import KNOWN_SETS
-from prffn.files import atomic_write
-from prffn.records import read_record
+from prffn.files import atomic_write, read_record
 from prffn.training.loop import load_checkpoint
 
 STEPS = 12

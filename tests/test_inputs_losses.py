@@ -13,7 +13,7 @@ from test_perceptual import save_random_vgg16
 from test_streaming import needs_a_c_compiler, with_gradients
 from torch import Tensor
 
-from prffn import files as paths
+from prffn import files
 from prffn.losses import pixel_contrast
 from prffn.losses.perceptual import csd_loss, perceptual_loss
 
@@ -176,7 +176,7 @@ def weights(tmp_path_factory) -> Path:
 def test_losses_of_features(weights, content, count, height, width, lr_size, dtype, seed):
     """Finite with finite gradients from the size on that the poolings need, 2 and 16 pixels; below, that is named."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(paths.WEIGHTS_VARIABLE, str(weights))
+        patch.setenv(files.WEIGHTS_VARIABLE, str(weights))
         sr, hr = (image.to(dtype) for image in images(content, (count, 3, height, width), seed))
         lr = images(content, (count, 3, *lr_size), seed)[0].to(dtype)
         losses = {2: perceptual_loss, 16: lambda sr, hr, backbone: csd_loss(sr, hr, lr, backbone)}

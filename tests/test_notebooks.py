@@ -16,7 +16,7 @@ from conftest import CHECKOUT
 
 from prffn import __main__ as command_line
 from prffn.__main__ import main
-from prffn.records import read_record
+from prffn.files import read_record
 from prffn.study.notebook import check_parameters
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))

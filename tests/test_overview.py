@@ -8,8 +8,7 @@ import pytest
 from conftest import CHECKOUT
 
 from prffn.__main__ import main
-from prffn.files import REPORTS_VARIABLE, write_json
-from prffn.records import save_record
+from prffn.files import REPORTS_VARIABLE, save_record, write_json
 from prffn.reporting.overview import claim_table, overview, reports_of, signed, slug, write_overview
 from prffn.reporting.tables import write_report
 from prffn.study.claims import smallest_difference

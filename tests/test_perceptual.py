@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-from prffn import files as paths
+from prffn import files
 from prffn.data.images import image_set, lr_images, to_tensor
 from prffn.losses import vgg as backbone_module
 from prffn.losses.perceptual import CSD_WEIGHTS, csd_loss, perceptual_loss
@@ -77,13 +77,13 @@ def weight_files(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def random_weights(weight_files, monkeypatch) -> Path:
-    monkeypatch.setenv(paths.WEIGHTS_VARIABLE, str(weight_files / "random"))
+    monkeypatch.setenv(files.WEIGHTS_VARIABLE, str(weight_files / "random"))
     return weight_files / "random"
 
 
 @pytest.fixture
 def passing_weights(weight_files, monkeypatch) -> Path:
-    monkeypatch.setenv(paths.WEIGHTS_VARIABLE, str(weight_files / "passing"))
+    monkeypatch.setenv(files.WEIGHTS_VARIABLE, str(weight_files / "passing"))
     return weight_files / "passing"
 
 
@@ -333,7 +333,7 @@ def test_sha256_is_of_the_weights(name, random_weights, tmp_path, monkeypatch):
     for folder, content in (("whole", whole), ("changed", changed)):
         (tmp_path / folder).mkdir()
         torch.save(content, tmp_path / folder / BACKBONES[name].files[1])
-        monkeypatch.setenv(paths.WEIGHTS_VARIABLE, str(tmp_path / folder))
+        monkeypatch.setenv(files.WEIGHTS_VARIABLE, str(tmp_path / folder))
         assert (backbone_sha256(name) == expected) == (folder == "whole")
 
 
@@ -364,20 +364,20 @@ def test_vgg19_is_downloaded_once(random_weights, tmp_path, monkeypatch):
     monkeypatch.setattr(backbone_module, "_file_sha256", lambda file: "dcbb9e9d")
     expected = backbone_sha256("vgg19")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.delenv(paths.WEIGHTS_VARIABLE)
+    monkeypatch.delenv(files.WEIGHTS_VARIABLE)
     assert backbone_sha256("vgg19") == backbone_sha256("vgg19") == expected
     assert asked == [("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "dcbb9e9d")]
 
 
 def test_a_file_of_something_else(random_weights, tmp_path, monkeypatch):
-    monkeypatch.setenv(paths.WEIGHTS_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(files.WEIGHTS_VARIABLE, str(tmp_path))
     path = tmp_path / "vgg19_features.pth"
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(BackboneUnavailable, match="not a state dict of vgg19's features"):
         backbone_sha256("vgg19")
     other = tmp_path / "other"
     other.mkdir()
-    monkeypatch.setenv(paths.WEIGHTS_VARIABLE, str(other))
+    monkeypatch.setenv(files.WEIGHTS_VARIABLE, str(other))
     (other / path.name).write_bytes((random_weights / "vgg16_features_caffe_fp16.pth").read_bytes())
     with pytest.raises(BackboneUnavailable, match=r"features\.16\.weight"):  # a pooling in VGG-16
         backbone_sha256("vgg19")

@@ -15,8 +15,7 @@ from conftest import CHECKOUT, tiny_settings
 from prffn.__main__ import main, write_pages
 from prffn.config import CONTINUED, PROFILES, experiment, variants
 from prffn.evaluation import cost as timing
-from prffn.files import cache_root, reports_root
-from prffn.records import save_record
+from prffn.files import cache_root, reports_root, save_record
 from prffn.reporting.plan import costs_table, duration, makespan_table, missing_sets, runs_table, save_plan, totals
 from prffn.reporting.tables import write_report
 from prffn.study import plan as planning

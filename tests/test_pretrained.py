@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import CHECKOUT
 
+from prffn.files import weights_sha256
 from prffn.models import PRFFN
 from prffn.models.pretrained import (
     SCALES,
@@ -19,7 +20,6 @@ from prffn.models.pretrained import (
     settings_of_file,
 )
 from prffn.models.weights import load_network
-from prffn.training.loop import weights_sha256
 
 SETTINGS = {"data.scale": 2, "model.channels": 4, "model.groups": 1, "model.blocks": 2, "model.dilation_rates": [1, 3]}
 

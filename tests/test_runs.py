@@ -12,8 +12,7 @@ from conftest import tiny_settings
 
 from prffn.config import Experiment, experiment
 from prffn.evaluation.metrics import evaluate
-from prffn.files import atomic_write
-from prffn.records import DamagedRecord, read_record
+from prffn.files import DamagedRecord, atomic_write, read_record
 from prffn.study import runs
 from prffn.study.runs import ensure, load_record, run_key
 

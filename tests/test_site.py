@@ -19,8 +19,7 @@ from skimage import data as skimage_data
 
 from prffn.__main__ import main
 from prffn.data.pictures import picture
-from prffn.files import REPORTS_VARIABLE
-from prffn.records import save_record
+from prffn.files import REPORTS_VARIABLE, save_record
 from prffn.reporting.html import write_site
 from prffn.reporting.slider import slider
 from prffn.reporting.tables import write_report

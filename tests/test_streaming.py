@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from prffn import files as paths
+from prffn import files
 from prffn.losses import PixelContrastLoss, fused, pairs, streaming
 from prffn.losses import pixel_contrast as public_pixel_contrast
 from prffn.losses.contrast import Contrast, regions
@@ -513,9 +513,9 @@ def test_where_compiled_code_is_kept(monkeypatch, tmp_path):
     monkeypatch.delenv("PRFFN_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert paths.cache_root() == Path(paths.__file__).parent.parent / ".cache"
-    monkeypatch.setattr(paths, "checkout", lambda: tmp_path / "site-packages")
-    assert paths.cache_root() == tmp_path / ".cache" / "prffn"
+    assert files.cache_root() == Path(files.__file__).parent.parent / ".cache"
+    monkeypatch.setattr(files, "checkout", lambda: tmp_path / "site-packages")
+    assert files.cache_root() == tmp_path / ".cache" / "prffn"
 
 
 def test_threads_change_nothing():

@@ -14,9 +14,9 @@ from torch import nn
 
 from prffn import paper
 from prffn.evaluation.cost import Timings, measure_in_turns
+from prffn.files import digest, weights_sha256
 from prffn.models import build
 from prffn.models.comparison import table8_complexity
-from prffn.records import digest
 from prffn.reporting import table8 as benchmark_report
 from prffn.reporting import tradeoff
 from prffn.reporting.plots import new_figure
@@ -34,7 +34,6 @@ from prffn.study.evaluations import (
 )
 from prffn.study.forward import ForwardCase, forward_cases
 from prffn.study.runs import Run, Runs
-from prffn.training.loop import weights_sha256
 
 MADE: dict[str, Any] = {"device_name": "test", "device": "cpu", "threads": 1, "platform": "test", "commit": "abc"}
 MADE["versions"] = {"torch": "0"}

@@ -13,9 +13,10 @@ from PIL import Image
 
 from prffn.config import PROFILES, LossConfig, TrainingConfig, experiment
 from prffn.evaluation.metrics import evaluate, evaluate_bicubic
+from prffn.files import weights_sha256
 from prffn.models import PRFFN
 from prffn.study.runs import PROTOCOL
-from prffn.training.loop import NonFiniteLoss, learning_rate, load_checkpoint, train, weights_sha256
+from prffn.training.loop import NonFiniteLoss, learning_rate, load_checkpoint, train
 from prffn.training.objective import loss_terms, weighted_sum
 
 

@@ -24,9 +24,9 @@ from prffn.apps.png import write_png
 from prffn.apps.upscale import HALO, network, plan, upscale_file
 from prffn.data.degradation import upscale_bicubic
 from prffn.evaluation.tiling import in_bands, upscale, upscale_tiles
+from prffn.files import weights_sha256
 from prffn.models import PRFFN
 from prffn.models.pretrained import save_pretrained
-from prffn.training.loop import weights_sha256
 
 
 def prffn(scale: int = 2) -> PRFFN:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from prffn import files as paths
+from prffn import files
 from prffn.config import Experiment, experiment
 from prffn.data.images import image_set
 from prffn.study import joint
@@ -22,7 +22,7 @@ from prffn.training import loop as training
 from prffn.training.loop import train
 from prffn.training.parallel import Processes, started
 
-VARIABLES = (paths.CACHE_VARIABLE, paths.REPORTS_VARIABLE, paths.WEIGHTS_VARIABLE)
+VARIABLES = (files.CACHE_VARIABLE, files.REPORTS_VARIABLE, files.WEIGHTS_VARIABLE)
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["prffn.study.trainings", "torch._dynamo"])  # the latter is what DDP imports

@@ -15,13 +15,13 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import nn
 
-from prffn.config import Experiment, LossConfig, unknown
+from prffn.config import Experiment, LossConfig
 from prffn.data.degradation import ImageArray, downscale, mod_crop, upscale_bicubic
 from prffn.data.images import EMBEDDED_SETS, image_set, read_image
 from prffn.data.pictures import pixels_sha256
 from prffn.evaluation.metrics import psnr_y, ssim_y
 from prffn.evaluation.tiling import upscale
-from prffn.files import cache_root, user_path
+from prffn.files import cache_root, unknown, user_path
 from prffn.losses import contrast as losses
 from prffn.models.complexity import parameters
 from prffn.models.pretrained import pretrained_path, settings_of_file

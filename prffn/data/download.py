@@ -16,9 +16,8 @@ from typing import IO
 import pooch
 from filelock import FileLock
 
-from prffn.config import unknown
 from prffn.data.images import IMAGE_SUFFIXES, KNOWN_SETS, read_image
-from prffn.files import data_root, named
+from prffn.files import data_root, named, unknown
 
 MAX_IMAGE_BYTES = 64 << 20
 """No image of these sets has more: a larger member is not unpacked (a decompression bomb, or a wrong archive)."""

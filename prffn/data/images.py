@@ -17,10 +17,19 @@ from filelock import FileLock
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
-from prffn.config import unknown
 from prffn.data.degradation import ImageArray, downscale, mod_crop
-from prffn.files import DATA_VARIABLE, atomic_write, cache_root, data_root, user_path, whole_number
-from prffn.records import DamagedRecord, read_record, save_record
+from prffn.files import (
+    DATA_VARIABLE,
+    DamagedRecord,
+    atomic_write,
+    cache_root,
+    data_root,
+    read_record,
+    save_record,
+    unknown,
+    user_path,
+    whole_number,
+)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from prffn.config import unknown
 from prffn.data.degradation import ImageArray, mod_crop
 from prffn.data.images import EMBEDDED_SETS, IMAGE_SUFFIXES, KNOWN_SETS, how_to_get, list_images, read_image
-from prffn.files import data_root, user_path, whole_number
+from prffn.files import data_root, unknown, user_path, whole_number
 
 EMBEDDED = {
     Path(file).stem: file

@@ -24,13 +24,12 @@ from torch import Tensor
 from prffn.config import check_profile
 from prffn.evaluation.convolutions import conv_calls
 from prffn.evaluation.tiling import MEMORY_FORMAT
-from prffn.files import reports_root
+from prffn.files import DamagedRecord, digest, read_record, reports_root, save_record
 from prffn.losses import Implementation, pixel_contrast
 from prffn.losses.contrast import Contrast, Form, Similarity, regions
 from prffn.models import PRFFN
 from prffn.models.prffn import Variant
 from prffn.models.straightforward import straightforward
-from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.training.device import peak_memory_mb, pick_device, provenance, reset_peak_memory
 from prffn.training.loop import progress_bar
 

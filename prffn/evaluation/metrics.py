@@ -19,9 +19,8 @@ from skimage.metrics import structural_similarity
 from prffn.data.degradation import ImageArray, mod_crop, upscale_bicubic
 from prffn.data.images import ImageSet, image_set, lr_images, to_tensor
 from prffn.evaluation.tiling import upscale
-from prffn.files import weights_root, whole_number
+from prffn.files import load_tensors, weights_root, whole_number
 from prffn.models.weights import load_network
-from prffn.tensors import load_tensors
 
 BT601 = np.array([65.481, 128.553, 24.966]) / 255
 """ITU-R BT.601 luma of RGB in 0 to 255, to which 16 is added (MATLAB's rgb2ycbcr)."""

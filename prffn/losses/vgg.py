@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prffn.files import weights_root
-from prffn.tensors import load_tensors
+from prffn.files import load_tensors, weights_root
 
 BackboneName = Literal["vgg19", "vgg16_caffe"]
 

@@ -12,11 +12,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors_torch
 
-from prffn.files import atomic_write
+from prffn.files import atomic_write, digest, weights_sha256
 from prffn.models import PRFFN
 from prffn.models.blocks import check_scale
-from prffn.records import digest
-from prffn.training.loop import weights_sha256
 
 WEIGHTS = Path(__file__).parent / "shipped"
 SCALES = (2, 3, 4)
@@ -111,4 +109,4 @@ def save_pretrained(model: PRFFN, path: Path, settings: dict[str, Any], record_k
         file.write(safetensors_torch.save(tensors, metadata={**texts, "sha256": digest(texts)}))
 
 
-_WAY_OUT = "`git checkout prffn/weights`, or installing the package again, brings the shipped ones back"
+_WAY_OUT = "`git checkout prffn/models/shipped`, or installing the package again, brings the shipped ones back"

@@ -14,14 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.files import whole_number
+from prffn.files import DamagedTensors, load_tensors, whole_number
 from prffn.models import NETWORKS, build
 from prffn.models.authors import EDSR_RES_SCALE, FORMATS, Format, Shifted, State, told_range
 from prffn.models.blocks import div2k_mean
 from prffn.models.luma import bicubic
 from prffn.models.pretrained import is_ours, load_pretrained
-from prffn.tensors import DamagedTensors, load_tensors
-from prffn.training.loop import CHECKPOINT_MAGIC
 
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 """Keys under which training programs put the state dict; the first that is there is taken."""
@@ -34,6 +32,10 @@ Published CARN-M and SMSR are within 0.001, and 0.013 to 0.032 away when read wi
 minutes of training is within 0.0099; with the wrong value range or residual scale 7 of 8 were from 0.0102 on away, one
 0.0052 (measured).
 """
+
+
+CHECKPOINT_MAGIC = b"PRFFN-CHECKPOINT-1\n"
+"""The first bytes of a training's checkpoint, which holds more than weights: see training/loop.py."""
 
 
 class UnusableCheckpoint(ValueError):

@@ -14,8 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from prffn.evaluation.cost import Case, LossCase, StepCase, measure_in_turns
-from prffn.files import atomic_write, reports_root
-from prffn.records import save_record
+from prffn.files import atomic_write, reports_root, save_record
 from prffn.reporting.plots import STYLE, new_figure, save_figure
 from prffn.reporting.tables import markdown, write_markdown
 from prffn.training.device import pick_device, provenance

@@ -15,8 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from prffn.evaluation.cost import InferenceCase, measure_in_turns
-from prffn.files import atomic_write, reports_root
-from prffn.records import save_record
+from prffn.files import atomic_write, reports_root, save_record
 from prffn.reporting.bench import median
 from prffn.reporting.plots import STYLE, new_figure, save_figure
 from prffn.reporting.tables import markdown, write_markdown

@@ -15,8 +15,7 @@ from typing import Any
 import pandas as pd
 
 from prffn.config import check_profile
-from prffn.files import RECORDED, atomic_write, checkout, reports_root
-from prffn.records import read_record
+from prffn.files import RECORDED, atomic_write, checkout, read_record, reports_root
 from prffn.reporting.tables import KIND, markdown
 from prffn.study.claims import DIGITS, NOT_MEASURED, seeds_of, smallest_difference
 

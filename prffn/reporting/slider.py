@@ -10,7 +10,7 @@ from PIL import Image
 
 from prffn.data.images import open_image
 from prffn.data.pictures import picture
-from prffn.records import read_record
+from prffn.files import read_record
 from prffn.reporting.overview import Report
 from prffn.study.crops import to_png
 

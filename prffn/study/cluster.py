@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prffn.data.images import EMBEDDED_SETS, KNOWN_SETS
-from prffn.files import cache_root, user_path
+from prffn.files import cache_root, digest, user_path
 from prffn.losses.vgg import BackboneUnavailable
-from prffn.records import digest
 from prffn.study.runs import Outcome, Wanted, checkpoint_path
 from prffn.study.worker import GPU, Asked, Fitness, Place, fitness, train_run
 from prffn.training.device import pick_device

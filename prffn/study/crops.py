@@ -23,11 +23,10 @@ from prffn.data.images import open_image
 from prffn.data.pictures import Picture
 from prffn.evaluation.metrics import psnr_y, ssim_y
 from prffn.evaluation.tiling import upscale
-from prffn.files import reports_root
+from prffn.files import digest, read_own_record, reports_root, save_record
 from prffn.models import build
 from prffn.models.complexity import parameters
 from prffn.models.pretrained import pretrained, pretrained_path, settings_of_file
-from prffn.records import digest, read_own_record, save_record
 from prffn.study.benchmark import SMALL, trained_row
 from prffn.study.evaluations import Weights, weights_from_files
 from prffn.study.runs import Runs, load_record, run_key, trained_model

@@ -19,13 +19,20 @@ from torch import nn
 from prffn.config import Experiment, check_profile
 from prffn.data.images import image_set, set_checksum, set_label
 from prffn.evaluation.metrics import evaluate
-from prffn.files import WEIGHTS_VARIABLE, reports_root, weights_root
+from prffn.files import (
+    WEIGHTS_VARIABLE,
+    digest,
+    read_own_record,
+    reports_root,
+    save_record,
+    weights_root,
+    weights_sha256,
+)
 from prffn.models import NETWORKS
 from prffn.models.weights import load_network
-from prffn.records import digest, read_own_record, save_record
 from prffn.study.runs import Runs, trained_model
 from prffn.training.device import pick_device, provenance
-from prffn.training.loop import progress_bar, weights_sha256
+from prffn.training.loop import progress_bar
 
 PROTOCOL = 1
 """Raised by hand whenever the same weights and images would give other figures."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prffn.config import Experiment, check_profile, check_seeds, unknown
-from prffn.files import whole_number
+from prffn.config import Experiment, check_profile, check_seeds
+from prffn.files import unknown, whole_number
 from prffn.training.device import pick_device
 
 

@@ -18,9 +18,8 @@ import torch
 
 from prffn.config import Experiment, check_profile, experiment, fields_of, setting
 from prffn.evaluation.cost import measure_in_turns, wait_for
-from prffn.files import cache_root, reports_root
+from prffn.files import DamagedRecord, cache_root, digest, read_record, reports_root, save_record
 from prffn.models.complexity import parameters
-from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.study.notebook import experiments_of
 from prffn.study.runs import checkpoint_path, load_record, run_key, settings_of
 from prffn.training.device import device_name, pick_device, threads_for

@@ -19,13 +19,12 @@ from filelock import FileLock
 from prffn.config import PROFILES, SHIPPED, Experiment, check_profile, experiment, fields_of, setting
 from prffn.data.images import set_checksum, set_label
 from prffn.evaluation.metrics import Evaluation, evaluate, evaluate_bicubic
-from prffn.files import cache_root, reports_root
+from prffn.files import DamagedRecord, cache_root, digest, read_record, reports_root, save_record, weights_sha256
 from prffn.losses.vgg import BackboneUnavailable, backbone_sha256
 from prffn.models.complexity import multi_adds, parameters
-from prffn.records import DamagedRecord, digest, read_record, save_record
 from prffn.study.joint import announce
 from prffn.training.device import pick_device, provenance, threads_for
-from prffn.training.loop import build_model, load_checkpoint, train, weights_sha256
+from prffn.training.loop import build_model, load_checkpoint, train
 from prffn.training.parallel import Processes
 
 if TYPE_CHECKING:

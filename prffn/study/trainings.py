@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prffn.config import Experiment, unknown
+from prffn.config import Experiment
+from prffn.files import unknown
 from prffn.losses.vgg import BackboneUnavailable
 from prffn.study.joint import dismiss, follow
 from prffn.study.notebook import experiments_of

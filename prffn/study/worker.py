@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prffn import files as paths
+from prffn import files
 from prffn.data.images import image_set
 from prffn.study.runs import Outcome, Wanted, record_run, run_key
 from prffn.training.device import commit, pick_device
@@ -55,9 +55,9 @@ class Place:
     @classmethod
     def here(cls, store: Path, device: str, on_gpu: bool) -> "Place":
         """With the folders and the code of this process."""
-        folders = {paths.CACHE_VARIABLE: paths.cache_root(), paths.DATA_VARIABLE: paths.data_root()}
-        if weights := paths.weights_root():
-            folders[paths.WEIGHTS_VARIABLE] = weights
+        folders = {files.CACHE_VARIABLE: files.cache_root(), files.DATA_VARIABLE: files.data_root()}
+        if weights := files.weights_root():
+            folders[files.WEIGHTS_VARIABLE] = weights
         absolute = tuple((name, str(folder.absolute())) for name, folder in folders.items())
         return cls(str(store.absolute()), absolute, device, on_gpu, code())
 

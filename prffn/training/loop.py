@@ -22,6 +22,7 @@ from prffn.data.images import PatchSampler, image_set, lr_images
 from prffn.files import TEXT_PROGRESS_VARIABLE, atomic_write
 from prffn.models import PRFFN, reduced
 from prffn.models.interpolating import start_as_interpolation
+from prffn.models.weights import CHECKPOINT_MAGIC
 from prffn.training.device import peak_memory_mb, reset_peak_memory
 from prffn.training.objective import loss_terms, weighted_sum
 from prffn.training.parallel import Processes
@@ -31,8 +32,6 @@ CURVE_POINTS = 50
 
 VALIDATE_EVERY = 5
 """A run is validated at every fifth point of the curve, and at its end."""
-
-CHECKPOINT_MAGIC = b"PRFFN-CHECKPOINT-1\n"
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -290,13 +289,3 @@ def load_checkpoint(path: Path, identity: str | None = None) -> dict[str, Any] |
         warnings.warn(f"checkpoint {path} is of another experiment and is not used", stacklevel=2)
         return None
     return state
-
-
-def weights_sha256(weights: nn.Module | Mapping[str, Tensor]) -> str:
-    """SHA-256 of a network's weights in the order of their names: equal for bit-identical networks."""
-    digest = hashlib.sha256()
-    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    for name, value in sorted(state.items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
