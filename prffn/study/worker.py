@@ -1,4 +1,4 @@
-"""What a dask worker does for prffn/study/cluster.py: it says whether it can train for a client, and trains."""
+"""What a dask worker does for cluster.py: it says whether it can train for a client, and trains."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ import torch
 from prffn import files
 from prffn.data.images import image_set
 from prffn.study.runs import Outcome, Wanted, record_run, run_key
-from prffn.training.device import commit, pick_device
+from prffn.training.device import pick_device
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -24,15 +24,12 @@ if TYPE_CHECKING:
 GPU = "GPU"
 """The resource of which a worker with a GPU has one: `dask worker ADDRESS --resources "GPU=1" --nthreads 1`."""
 
-MESSAGE_EVERY = 1.0
-"""Seconds between two messages of a running training."""
-
 
 @functools.cache
 def code() -> str:
     """SHA-256 of the package's source files when this process first asked."""
     content = hashlib.sha256()
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parents[1]
     for file in sorted(f for f in package.rglob("*") if f.suffix in (".py", ".c")):
         content.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
     return content.hexdigest()
@@ -51,15 +48,16 @@ class Place:
     device: str
     on_gpu: bool
     code: str
+    torch: str
 
     @classmethod
-    def here(cls, store: Path, device: str, on_gpu: bool) -> "Place":
+    def here(cls, store: Path, device: str) -> "Place":
         """With the folders and the code of this process."""
         folders = {files.CACHE_VARIABLE: files.cache_root(), files.DATA_VARIABLE: files.data_root()}
         if weights := files.weights_root():
             folders[files.WEIGHTS_VARIABLE] = weights
         absolute = tuple((name, str(folder.absolute())) for name, folder in folders.items())
-        return cls(str(store.absolute()), absolute, device, on_gpu, code())
+        return cls(str(store.absolute()), absolute, device, False, code(), torch.__version__.partition("+")[0])
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -76,13 +74,20 @@ class Place:
                 if value is not None:
                     os.environ[name] = value
 
+    def refusal(self) -> str:
+        """Why this process, a worker's, cannot train for the client; empty if it can."""
+        if code() != self.code:
+            return "runs other code of prffn than this process: install the same, and restart it"
+        if torch.__version__.partition("+")[0] != self.torch:  # without "+cpu" and the like
+            return f"runs torch {torch.__version__}, this process {self.torch}: install the same, and restart it"
+        return ""
+
 
 @dataclass(frozen=True)
 class Fitness:
-    """What a worker says of itself: whether it can train for a client, and on what."""
+    """What a worker says of itself: why it cannot train for a client, if so, and on what it would."""
 
     refusal: str
-    """Why it cannot; empty if it can."""
     gpus: float = 0
     """How many of the resource GPU it has."""
     device: str = "cpu"
@@ -91,78 +96,57 @@ class Fitness:
     """How many tasks it runs at once."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a client asks of its workers: to see these files, and to run the code that it runs."""
-
-    marks: tuple[str, ...]
-    """Files in the folders that must be shared."""
-    code: str
-    commit: str | None
-    torch: str
-
-    @classmethod
-    def here(cls, marks: tuple[str, ...]) -> "Asked":
-        """The code of this process."""
-        return cls(marks, code(), commit(), torch.__version__)
-
-
-def fitness(asked: Asked, dask_worker: "Worker") -> Fitness:
-    """Of a worker, beside its tasks: whether it sees the client's folders and runs the same code."""
-    unseen = [Path(mark).parent for mark in asked.marks if not Path(mark).is_file()]
-    unwritable = [Path(mark).parent for mark in asked.marks if not os.access(Path(mark).parent, os.W_OK)]
-    refusal = ""
-    if code() != asked.code:
-        refusal = (
-            f"runs other code: prffn at {commit()}, this process at {asked.commit}; install the same, and restart it"
-        )
-    elif torch.__version__.partition("+")[0] != asked.torch.partition("+")[0]:  # without "+cpu" and the like
-        refusal = f"runs torch {torch.__version__}, this process {asked.torch}; install the same, and restart it"
-    elif unseen:
-        refusal = f"does not see the folder {unseen[0]} of this machine: all must share it, under the same path"
-    elif unwritable:
-        refusal = f"may not write into {unwritable[0]}"
+def fitness(place: Place, marks: tuple[str, ...], dask_worker: "Worker") -> Fitness:
+    """Of a worker, beside its tasks: whether it runs the client's code, and sees its folders, in which `marks` lie."""
+    refusal = place.refusal()
+    for mark in map(Path, marks):
+        if not refusal and not mark.is_file():
+            refusal = f"does not see the folder {mark.parent} of this machine: all must share it, under the same path"
+        elif not refusal and not os.access(mark.parent, os.W_OK):
+            refusal = f"may not write into {mark.parent}"
     state = dask_worker.state
     return Fitness(refusal, state.total_resources.get(GPU, 0), pick_device("auto").type, state.nthreads)
 
 
-def train_run(key: str, wanted: Wanted, place: Place, topic: str) -> tuple[Outcome, list[str]]:
-    """A task: trains and records a run as any process would. Gives what has become of it, and warnings meanwhile."""
+def train_run(key: str, wanted: Wanted, place: Place, start: object = None) -> tuple[Outcome, list[str]]:
+    """A task: trains and records a run as any process would. Gives what has become of it, and warnings meanwhile.
+
+    start: the outcome of the run from whose weights it starts; dask waits for it.
+    """
     from distributed import get_worker
 
     worker = get_worker()
+    if refusal := place.refusal():
+        raise ValueError(f"the worker at {worker.address} {refusal}")
     with place.entered(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         device = pick_device(place.device)
         if place.on_gpu and device.type == "cpu":
-            raise ValueError(f"worker {worker.address} has the resource {GPU}, and PyTorch finds no GPU there")
+            raise ValueError(f"the worker at {worker.address} has the resource {GPU}, and PyTorch finds no GPU there")
         if run_key(wanted.experiment) != key:
             raise ValueError(
-                f"worker {worker.address} has other images or another backbone for this run than the client: compare "
-                f"{', '.join(folder for _, folder in place.folders)} on both"
+                f"the worker at {worker.address} has other images or another backbone for this run than this process: "
+                f"compare {', '.join(folder for _, folder in place.folders)} on both"
             )
-        outcome = record_run(key, wanted, Path(place.store), device, on_step=_messenger(worker, topic))
+        on_step = _stop_when_unwanted(worker, str(worker.get_current_task()))
+        outcome = record_run(key, wanted, Path(place.store), device, on_step=on_step)
     return outcome, list(dict.fromkeys(str(warning.message) for warning in caught))
 
 
-def _messenger(worker: "Worker", topic: str) -> Callable[[int], None]:
-    """Tells the clients now and then how far a training is, and stops it if nobody wants it any more.
+def _stop_when_unwanted(worker: "Worker", task_key: str) -> Callable[[int], None]:
+    """Stops a training within a second when its clients have gone or its worker is about to close: the device is free
+    again, and the checkpoint is there for the next who asks."""
+    last = 0.0
 
-    That is so when its clients have gone or the worker is about to close: the GPU is free again at once, and the
-    checkpoint is there for the next who asks.
-    """
-    last = -MESSAGE_EVERY
-
-    def on_step(step: int) -> None:
+    def on_step(_: int) -> None:
         nonlocal last
-        if (now := time.monotonic()) - last < MESSAGE_EVERY:
+        if (now := time.monotonic()) - last < 1:
             return
         last = now
-        task = worker.state.tasks.get(topic)
+        task = worker.state.tasks.get(task_key)
         if task is None or task.state != "executing" or worker.status.name not in ("running", "paused"):
             from distributed import Reschedule
 
             raise Reschedule  # heeded only where a client does want it: elsewhere, then
-        worker.log_event(topic, {"step": step, "worker": worker.address})
 
     return on_step

@@ -155,7 +155,7 @@ def train(
 
     step, seconds, peak, curve, sums = 0, 0.0, 0.0, [], dict[str, float]()
     state = load_checkpoint(checkpoint, identity := repr(e.canonical())) if checkpoint else None
-    state = from_rank_0(state, processes)
+    state = processes.broadcast(state)  # the others may be on machines that do not see the file
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -246,16 +246,6 @@ def in_parallel(model: nn.Module) -> nn.Module:
     constants = [name for name, _ in model.named_buffers()]  # such as the mean RGB: nothing to be sent at every step
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constants)
     return DistributedDataParallel(model)
-
-
-def from_rank_0(state: dict[str, Any] | None, processes: Processes) -> dict[str, Any] | None:
-    """The state of a checkpoint as rank 0 has it: the others may be on machines that do not see the file."""
-    if processes.world_size == 1:
-        return state
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = processes.broadcast(buffer.getvalue())
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

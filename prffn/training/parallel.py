@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -63,17 +64,19 @@ class Processes:
         dist.all_reduce(total)
         return total
 
-    def broadcast(self, content: bytes, source: int = 0) -> bytes:
-        """What the process of rank `source` has as `content`, to all of them; they wait for it."""
-        if self.world_size == 1:
-            return content
-        size = torch.tensor(len(content))
-        dist.broadcast(size, source, group=self.waiting)
-        data = torch.empty(int(size), dtype=torch.uint8)
-        if self.rank == source:
-            data = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else data
-        dist.broadcast(data, source, group=self.waiting)
-        return data.numpy().tobytes()
+    def broadcast(self, value: Any) -> Any:
+        """Return what the process of rank 0 has as `value`, on all of them; they wait for it."""
+        values = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(values, group=self.waiting)
+        return values[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the `value` of each process, by rank, on all of them."""
+        values = [value] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(values, value, group=self.waiting)
+        return values
 
     def wait(self) -> None:
         """Returns when all processes have come here."""
