@@ -39,7 +39,6 @@ def main(arguments: list[str] | None = None) -> int:
 
     plan = commands.add_parser("plan", help="a dry run: the runs of a profile, and what they take on this device")
     plan.add_argument("--gpus", type=int, default=1, help="on how many such devices the runs are trained")
-    plan.add_argument("--fresh", action="store_true", help="measure again what was measured before")
 
     for command in (reports, train, plan):
         command.add_argument("notebooks", nargs="*", help="names such as table5_region_size, or the path of another "
@@ -258,16 +257,14 @@ def find_notebooks(names: list[str]) -> dict[str, Path]:
 
 
 def plan_runs(options: argparse.Namespace) -> int:
-    """Prints what the runs of the notebooks take, and writes it to reports/<profile>/plan.md."""
-    from prffn.reporting.plan import save_plan
-    from prffn.study.plan import make_plan
+    """Prints what the runs of the notebooks take, and writes it to reports/<profile>/plan.csv."""
+    from prffn.study import plan
 
     if options.gpus < 1:
-        raise ValueError(f"--gpus must be a whole number from 1 on, got {options.gpus}")
+        raise ValueError(f"--gpus must be a whole number, at least 1, got {options.gpus}")
     notebooks = find_notebooks(options.notebooks)
     os.environ[TEXT_PROGRESS_VARIABLE] = "1"
-    plan = make_plan(notebooks, options.profile, device=options.device, seeds=options.seeds, fresh=options.fresh)
-    print(save_plan(plan, options.gpus) if plan.runs else f"{', '.join(notebooks)}: trains nothing")
+    print(plan.run(notebooks, options.profile, device=options.device, seeds=options.seeds, gpus=options.gpus))
     return 0
 
 

@@ -69,8 +69,7 @@ def local_workers(count: int, device: str = "auto") -> Iterator[str]:
     On CUDA each worker has a GPU of its own, on the CPU its share of the threads that one training would have here.
     Raises ValueError if there are fewer GPUs.
     """
-    if count < 1:
-        raise ValueError(f"the number of workers must be a whole number, at least 1, got {count}")
+    files.whole_number("the number of workers", count, 1)
     distributed = _distributed()
     import dask
 
