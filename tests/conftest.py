@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
-from reliability import Faults
 from skimage import data as skimage_data
 
 from prffn import files
@@ -25,25 +24,6 @@ settings.load_profile("reproducible")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PRFFN_TEST_FILES") or CHECKOUT.parent / "shared")
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-reliability", action="store_true", help="write the README's table of faults")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "last: runs after all other tests")
-    config.pluginmanager.register(Faults(), "faults")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
-
-
-@pytest.fixture
-def faults(pytestconfig: pytest.Config) -> Faults:
-    """Counts what is tried, for the README."""
-    return pytestconfig.pluginmanager.get_plugin("faults")
 
 
 @pytest.fixture(autouse=True)

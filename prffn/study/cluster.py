@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prffn.data.images import EMBEDDED_SETS, KNOWN_SETS
-from prffn.files import cache_root, digest, user_path
+from prffn.files import cache_root, digest, user_path, whole_number
 from prffn.losses.vgg import BackboneUnavailable
 from prffn.study.runs import Outcome, Wanted, checkpoint_path
 from prffn.study.worker import GPU, Fitness, Place, fitness, train_run
@@ -69,7 +69,7 @@ def local_workers(count: int, device: str = "auto") -> Iterator[str]:
     On CUDA each worker has a GPU of its own, on the CPU its share of the threads that one training would have here.
     Raises ValueError if there are fewer GPUs.
     """
-    files.whole_number("the number of workers", count, 1)
+    whole_number("the number of workers", count, 1)
     distributed = _distributed()
     import dask
 
