@@ -29,7 +29,7 @@ from prffn.apps import panels
 from prffn.config import PROFILES
 from prffn.evaluation import cost as timing
 from prffn.files import reports_root
-from prffn.reporting import architecture
+from prffn.reporting import architecture, candidates
 from prffn.reporting import crops as crop_report
 from prffn.reporting import tables as report
 from prffn.study import crops, evaluations, runs
@@ -63,7 +63,7 @@ def nothing_is_made() -> Iterator[None]:
         for module, name in (
             (runs, "ensure"), (timing, "ensure_timings"), (evaluations, "ensure_evaluations"), (crops, "ensure_crops"),
             (crops, "weights_at_hand"), (panels, "train_live"), (report, "save"), (crop_report, "save_crops"),
-            (architecture, "save_architecture"), (architecture, "baseline_table"),
+            (architecture, "save_architecture"), (candidates, "baseline_table"),
         ):  # fmt: skip
             patch.setattr(module, name, stop)
         yield

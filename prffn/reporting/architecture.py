@@ -1,142 +1,91 @@
-"""How the printed counts pin the network down: the cost of each part, and what other structures would cost.
+"""How the printed counts pin the network down: what its parts and other structures cost beside the printed figures.
 
-Arithmetic on lists of convolutions, each sum checked against the kit's modules. Parameters are printed in K = 1000 and
-multi-adds in G = 1e9, for a 1280 x 720 output.
+Parameters are printed in K = 1000 and multi-adds in G = 1e9, for a 1280 x 720 output.
 """
 
 import json
+import math
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from torch import nn
 
 from prffn import paper
 from prffn.files import atomic_write, reports_root
 from prffn.models import PRFFN
-from prffn.models.blocks import MRCAB, RCAB
-from prffn.models.complexity import multi_adds, parameters
-from prffn.reporting.candidates import (
-    BLOCKS,
-    CHANNELS,
-    GROUPS,
-    KIT_SAFB,
-    SCALES,
-    X2_SAFB,
-    Conv,
-    baseline_parts,
-    baselines,
-    fusions,
-    safb_candidates,
-    spelled,
-    total,
-    work,
-)
+from prffn.models.complexity import OUTPUT_720P, multi_adds, parameters
+from prffn.reporting.candidates import BLOCKS, KIT_SAFB, X2_SAFB, C, Conv, baselines, cost, fusions, safb_candidates
 from prffn.reporting.plots import save_figure
 from prffn.reporting.tables import markdown, write_markdown, write_report
 
 LABEL = "counted here, exact: nothing was trained or timed"
+DIAGRAM = Path(__file__).parent / "prffn.svg"  # of the network: what is printed, what is inferred here, our choices
+SCALES = (2, 3, 4)
 
 
-def counted_parts(model: PRFFN) -> dict[str, int]:
-    """The parts of `baseline_parts`, counted in the real network."""
-    blocks = [m for m in model.modules() if isinstance(m, RCAB | MRCAB)]
-
-    def count(modules: Iterable[nn.Module]) -> int:
-        return sum(parameters(module) for module in modules)
-
-    return {
-        "head": count([model.head]),
-        "RCAB: two convs": count(conv for block in blocks for conv in (block.conv1, block.conv2)),
-        "RCAB: channel attention": count(block.attention for block in blocks),
-        "group: conv": count(group.conv for group in model.groups),  # type: ignore[misc]
-        "trunk: conv": count([model.trunk]),
-        "upsampler": count([model.upsampler]),
-        "tail": count([model.tail]),
-    }
-
-
-def baseline_table() -> pd.DataFrame:
-    """PRFFN0 at x3 part by part: by arithmetic, counted in the module, and the running total."""
-    counted = counted_parts(PRFFN(3, variant="PRFFN0"))
-    rows = [
-        {
-            "part": name,
-            "convolutions": spelled(convs),
-            "one": sum(c.parameters for c in convs),
-            "times": times,
-            "all, by arithmetic": times * sum(c.parameters for c in convs),
-            "all, counted": counted[name],
-        }
-        for name, (times, convs) in baseline_parts().items()
-    ]
-    table = pd.DataFrame(rows).set_index("part")
-    table["running total"] = table["all, counted"].cumsum()
-    return table
-
-
-def fits(printed_k: Mapping[int, float]) -> str:
-    """How counts of parameters can have become the printed K: all "rounded", all "cut off", either, or "no".
-
-    printed_k: the printed K by count.
-    """
+def fits(k: Iterable[float], printed: Iterable[float]) -> str:
+    """How thousands of parameters can have become the printed K: all "rounded", all "cut off", either, or "no"."""
+    pairs = list(zip(k, printed, strict=True))
     ways = {
-        "rounded": all(round(count / 1000) == k for count, k in printed_k.items()),
-        "cut off": all(count // 1000 == k for count, k in printed_k.items()),
+        "rounded": all(round(n) == whole for n, whole in pairs),
+        "cut off": all(n // 1 == whole for n, whole in pairs),
     }
     return ", ".join(way for way, met in ways.items() if met) or "no"
 
 
-def _beside(candidates: Mapping[str, int], printed_k: float) -> pd.DataFrame:
-    """Total parameters by candidate beside a printed count, nearest first."""
-    rows = {
-        name: {
-            "parameters": count,
-            "printed (K)": printed_k,
-            "off (K)": round(count / 1000 - printed_k, 3),
-            "fits": fits({count: printed_k}),
-        }
-        for name, count in candidates.items()
-    }
-    return pd.DataFrame(rows).T.sort_values("off (K)", key=abs, kind="stable")
-
-
 def baseline_candidates() -> pd.DataFrame:
     """Other baselines at x3 beside the printed 2975 K, nearest first."""
-    return _beside({name: total(parts) for name, parts in baselines().items()}, _table1("PRFFN0"))
+    return beside(baselines(), "PRFFN0")
 
 
 def fusion_candidates() -> pd.DataFrame:
     """Fusions that PRFFN1 may have, beside the printed 3222 K at x3, nearest first."""
-    return _beside({name: total(parts) for name, parts in fusions().items()}, _table1("PRFFN1"))
+    return beside(fusions(), "PRFFN1")
 
 
-def _table1(variant: str) -> float:
-    return float(paper.table(1).set_index("model").params_k[variant])
+def beside(candidates: Mapping[str, int], variant: str) -> pd.DataFrame:
+    """Parameters by candidate beside the printed ones of a variant of Table 1, nearest first."""
+    printed = float(paper.table(1).set_index("model").params_k[variant])
+    table = pd.DataFrame({"parameters": candidates, "printed (K)": printed})
+    table["off (K)"] = (table["parameters"] / 1000 - printed).round(3)
+    table["fits"] = [fits([count / 1000], [printed]) for count in table["parameters"]]
+    return table.sort_values("off (K)", key=abs, kind="stable")
 
 
-def _table8(column: str) -> dict[int, float]:
-    printed = paper.table(8).set_index(["method", "scale"])[column]["PRFFN"]
-    return {scale: float(printed[scale]) for scale in SCALES}
+def printed(column: str) -> pd.Series:
+    """A column of PRFFN in Table 8, by scale."""
+    return paper.table(8).query("method == 'PRFFN'").set_index("scale")[column].astype(float)
 
 
 def safb_window() -> pd.DataFrame:
-    """How many parameters a SAFB must have for the printed totals, if those were rounded or cut off: lowest to highest.
+    """The fewest and the most parameters that a SAFB may have, if the printed totals were rounded or cut off.
 
-    The last row holds what x3 and x4 allow together; the 2988 K of x2 are doubtful (paper.DOUBTS).
+    The last row is for x3 and x4 together: the 2988 K of x2 are doubtful (paper.DOUBTS).
     """
-    rows = {}
-    for scale, printed in _table8("params_k").items():
-        plain = total(baseline_parts(scale))
-        row: dict[str, float] = {"printed (K)": printed}
-        for way, low, high in (("rounded", -500, 499), ("cut off", 0, 999)):
-            row[f"{way}, from"] = -(-(1000 * printed + low - plain) // (GROUPS * BLOCKS))
-            row[f"{way}, to"] = (1000 * printed + high - plain) // (GROUPS * BLOCKS)
-        rows[f"x{scale}"] = row
-    both = pd.DataFrame(rows).T.loc[["x3", "x4"]]
-    rows["x3 and x4"] = {name: both[name].max() if "from" in name else both[name].min() for name in both.columns[1:]}
-    return pd.DataFrame(rows).T.convert_dtypes()
+    table = printed("params_k").to_frame("printed (K)")
+    plain = [parameters(PRFFN(scale, variant="PRFFN0")) for scale in SCALES]
+    for way, low, high in (("rounded", -500, 499), ("cut off", 0, 999)):
+        table[f"{way}, from"] = -(-(1000 * table["printed (K)"] + low - plain) // BLOCKS)
+        table[f"{way}, to"] = (1000 * table["printed (K)"] + high - plain) // BLOCKS
+    both = table.loc[[3, 4]]
+    table.loc["both"] = both.max().where(both.columns.str.contains("from"), both.min())
+    table.loc["both", "printed (K)"] = float("nan")
+    return table.set_axis(["x2", "x3", "x4", "x3 and x4"]).convert_dtypes()
+
+
+def bias_adds(model: nn.Module, scale: int) -> int:
+    """Additions of biases for a 1280 x 720 output: one for each value that a convolution with a bias returns."""
+    counts: list[int] = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            module.register_forward_hook(lambda _module, _inputs, output: counts.append(output.numel()))
+    model(torch.empty(1, 3, *(round(n / scale) for n in OUTPUT_720P), device="meta"))
+    return sum(counts)
 
 
 def safb_table(*, biases: bool = True) -> pd.DataFrame:
@@ -145,24 +94,26 @@ def safb_table(*, biases: bool = True) -> pd.DataFrame:
     "off (K)" is the largest distance over x3 and x4 (the printed x2 is doubtful), "off (G)" over all scales. MRCAB's
     branches are counted once; `biases` says whether multi-adds count biases.
     """
-    printed_k, printed_g = _table8("params_k"), _table8("flops_g")
-    plain = {scale: baseline_parts(scale) for scale in SCALES}
-    bare = {scale: (total(plain[scale]), work(plain[scale], scale, biases=biases)) for scale in SCALES}
-    rows = {}
-    for name, convs in safb_candidates().items():
-        safb = {"SAFB": (GROUPS * BLOCKS, convs)}
-        k = {scale: bare[scale][0] + total(safb) for scale in SCALES}
-        g = {scale: (bare[scale][1] + work(safb, scale, biases=biases)) / 1e9 for scale in SCALES}
-        rows[name] = {
-            "one SAFB": sum(conv.parameters for conv in convs),
-            **{f"x{scale} (K)": k[scale] / 1000 for scale in SCALES},
-            "off (K)": max(abs(k[scale] / 1000 - printed_k[scale]) for scale in (3, 4)),
-            "fits x3 and x4": fits({k[scale]: printed_k[scale] for scale in (3, 4)}),
-            **{f"x{scale} (G)": round(g[scale], 1) for scale in SCALES},
-            "off (G)": max(abs(g[scale] - printed_g[scale]) for scale in SCALES),
-        }
-    table = pd.DataFrame.from_dict(rows, orient="index").sort_values("off (K)", kind="stable")
-    return table.rename_axis("candidate")
+    family = safb_candidates()
+    one = pd.Series({name: cost(*convs) for name, convs in family.items()}, name="one SAFB")
+    adds = one if biases else pd.Series({name: sum(c.weights for c in convs) for name, convs in family.items()})
+    k, g = pd.DataFrame(), pd.DataFrame()
+    for scale in SCALES:
+        plain, positions = PRFFN(scale, variant="PRFFN0").to("meta"), math.prod(round(n / scale) for n in OUTPUT_720P)
+        work = multi_adds(plain, scale) + (bias_adds(plain, scale) if biases else 0)
+        k[scale] = (parameters(plain) + BLOCKS * one) / 1000
+        g[scale] = (work + BLOCKS * positions * adds) / 1e9
+    k_off, g_off = (k - printed("params_k")).abs()[[3, 4]], (g - printed("flops_g")).abs()
+    fit = [fits(row, printed("params_k")[[3, 4]]) for row in k[[3, 4]].to_numpy()]
+    columns = [
+        one,
+        k.rename(columns="x{} (K)".format),
+        k_off.max(axis=1).rename("off (K)"),
+        pd.Series(fit, index=one.index, name="fits x3 and x4"),
+        g.round(1).rename(columns="x{} (G)".format),
+        g_off.max(axis=1).rename("off (G)"),
+    ]
+    return pd.concat(columns, axis=1).sort_values("off (K)", kind="stable").rename_axis("candidate")
 
 
 def mrcab_table() -> pd.DataFrame:
@@ -170,105 +121,84 @@ def mrcab_table() -> pd.DataFrame:
 
     Counted in the kit's network (shared) and by arithmetic from there (separate).
     """
-    c = Conv(CHANNELS, CHANNELS)
-    shared = parameters(PRFFN(3))
+    k = parameters(PRFFN(3))
+    once, computed = (
+        [round(multi_adds(PRFFN(scale), scale, shared_branches=way) / 1e9, 1) for scale in SCALES]
+        for way in ("once", "all")
+    )
     rows = {
-        "printed": {"x3 (K)": _table1("PRFFN3")},
-        "shared weight, counted once": {"x3 (K)": shared / 1000},
-        "shared weight, all branches": {"x3 (K)": shared / 1000},
-        "separate weights": {"x3 (K)": (shared + GROUPS * BLOCKS * 2 * c.parameters) / 1000},
+        "printed": [printed("params_k")[3], *printed("flops_g")],
+        "shared weight, counted once": [k / 1000, *once],
+        "shared weight, all branches": [k / 1000, *computed],
+        "separate weights": [(k + BLOCKS * 2 * cost(Conv(C, C))) / 1000, *computed],
     }
-    for scale in SCALES:
-        model, column = PRFFN(scale), f"x{scale} (G)"
-        rows["printed"][column] = _table8("flops_g")[scale]
-        rows["shared weight, counted once"][column] = round(multi_adds(model, scale) / 1e9, 1)
-        computed = round(multi_adds(model, scale, shared_branches="all") / 1e9, 1)
-        rows["shared weight, all branches"][column] = rows["separate weights"][column] = computed
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["x3 (K)", *(f"x{scale} (G)" for scale in SCALES)])
 
 
-def run_times(scale: int = 2) -> pd.DataFrame:
-    """Printed run times over printed multi-adds at a scale (Table 8), and PRFFN's if all its branches are counted.
+def run_times() -> pd.DataFrame:
+    """Printed run times over printed multi-adds at x2 (Table 8), and PRFFN's if all its branches are counted.
 
     The two further branches of each MRCAB are added to PRFFN's printed multi-adds. Fewest ms a G first.
     """
-    printed = paper.table(8).query("scale == @scale").dropna(subset=["runtime_ms"]).set_index("method")
-    table = printed[["params_k", "flops_g", "runtime_ms"]].set_axis(["params (K)", "G", "ms"], axis=1)
-    further = {"branches": (GROUPS * BLOCKS * 2, (Conv(CHANNELS, CHANNELS),))}
-    row = table.loc["PRFFN"].copy()
-    row["G"] = round(row["G"] + work(further, scale) / 1e9, 1)
-    table.loc["PRFFN, all branches"] = row
-    table["ms a G"] = (table["ms"] / table["G"]).round(2)
-    return table.sort_values("ms a G")
+    table = paper.table(8).query("scale == 2").set_index("method")[["params_k", "flops_g", "runtime_ms"]].dropna()
+    table = table.set_axis(["params (K)", "G", "ms"], axis=1)
+    further = BLOCKS * 2 * Conv(C, C).weights * math.prod(OUTPUT_720P) // 4
+    table.loc["PRFFN, all branches"] = table.loc["PRFFN"] + [0, round(further / 1e9, 1), 0]
+    return table.assign(**{"ms a G": (table["ms"] / table["G"]).round(2)}).sort_values("ms a G")
 
 
 def ablation() -> pd.DataFrame:
     """Table 1 at x3: printed parameters, those of the kit's networks, and what each step adds."""
-    rows: dict[str, dict[str, float | str]] = {}
-    before: tuple[float, int] | None = None
-    for variant in ("PRFFN0", "PRFFN1", "PRFFN2", "PRFFN3"):
-        printed, counted = _table1(variant), parameters(PRFFN(3, variant=variant))
-        rows[variant] = {
-            "printed (K)": printed,
-            "counted": counted,
-            "off (K)": round(counted / 1000 - printed, 3),
-            "fits": fits({counted: printed}),
-            "step, printed (K)": f"{printed - before[0]:+.0f}" if before else "",
-            "step, counted": f"{counted - before[1]:+,}" if before else "",
-        }
-        before = printed, counted
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-DIGITS = {"printed (K)": 0, "params (K)": 0, "ms": 0, "ms a G": 2, "G": 1, "off (G)": 2}
-"""Decimals of a column as people read it; otherwise 1 for multi-adds in G, and 3."""
+    table = pd.concat(
+        beside({name: parameters(PRFFN(3, variant=name))}, name) for name in ("PRFFN0", "PRFFN1", "PRFFN2", "PRFFN3")
+    )
+    table = table.rename(columns={"parameters": "counted"})[["printed (K)", "counted", "off (K)", "fits"]]
+    for column, step in (("printed (K)", "step, printed (K)"), ("counted", "step, counted")):
+        table[step] = [""] + [f"{change:+,.0f}" for change in table[column].diff()[1:]]
+    return table
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """Any table of this module as people read it: the decimals that its figures have, thousands set off."""
+    known = {"printed (K)": 0, "params (K)": 0, "ms": 0, "ms a G": 2, "G": 1, "off (G)": 2}
 
-    def cell(value: Any, column: str) -> str:
+    def cell(value: Any, name: str) -> str:
         if isinstance(value, str) or pd.isna(value):
-            return "" if pd.isna(value) else value
-        digits = 0 if float(value).is_integer() and "(G)" not in column else 1 if column.endswith("(G)") else 3
-        return f"{value:,.{DIGITS.get(column, digits)}f}"
+            return value if isinstance(value, str) else ""
+        return f"{value:,.{known.get(name, 1 if '(G)' in name else 3 * (value % 1 != 0))}f}"
 
-    return table.apply(lambda column: [cell(value, str(column.name)) for value in column])
+    return table.apply(lambda column: [cell(value, column.name) for value in column])
 
 
 def conclusion(
     baseline: pd.DataFrame, fusion: pd.DataFrame, window: pd.DataFrame, safb: pd.DataFrame, mrcab: pd.DataFrame
 ) -> str:
-    """Which part is printed, inferred or our choice, and what the counts say of it, in sentences from the tables.
-
-    baseline, fusion: from `baseline_candidates` and `fusion_candidates`. window, safb: from `safb_window` and
-    `safb_table`. mrcab: from `mrcab_table`.
-    """
+    """Which part is printed, inferred or our choice, and what the counts say of it, in sentences from the tables."""
+    off = [[f"{value:+.3f} K off" for value in table["off (K)"]] for table in (baseline, fusion)]
     kit, for_x2, needed = safb.loc[KIT_SAFB], safb.loc[X2_SAFB], window.loc["x3 and x4"]
-    near = (safb["off (K)"] < 1).sum()
-    in_one_way = safb["fits x3 and x4"] != "no"
-    printed, shared = mrcab.loc["printed"], mrcab.loc["shared weight, counted once"]
-    speed = run_times(2)["ms a G"]
+    near, met = (safb["off (K)"] < 1).sum(), (safb["fits x3 and x4"] != "no").sum()
+    in_print, shared = mrcab.loc["printed"], mrcab.loc["shared weight, counted once"]
+    speed = run_times()["ms a G"]
     lines = [
         "Printed: 10 groups of 3 MRCABs and 3 SAFBs; MRCAB's equations and its rates 1, 2, 4; attention reduction 16; "
         "what a SAFB does. From the counts:",
         "",
-        f"- PRFFN0 is inferred: {baseline.index[0]}, {_off(baseline, 0)}. The next of {len(baseline)} candidates, "
-        f"{baseline.index[1]}, is {_off(baseline, 1)}. Skips have no parameters: they are RCAN's.",
-        f"- PRFFN1's fusion is inferred: {fusion.index[0]}, {_off(fusion, 0)} ({fusion.fits.iloc[0]}); "
-        f"{fusion.index[1]}, {_off(fusion, 1)}; the next of {len(fusion)} is {_off(fusion, 2)}.",
+        f"- PRFFN0 is inferred: {baseline.index[0]}, {off[0][0]}. The next of {len(baseline)} candidates, "
+        f"{baseline.index[1]}, is {off[0][1]}. Skips have no parameters: they are RCAN's.",
+        f"- PRFFN1's fusion is inferred: {fusion.index[0]}, {off[1][0]} ({fusion.fits.iloc[0]}); "
+        f"{fusion.index[1]}, {off[1][1]}; the next of {len(fusion)} is {off[1][2]}.",
         f"- MRCAB's shared weight is inferred: {shared['x3 (K)']:.0f} K with it, "
-        f"{mrcab.loc['separate weights', 'x3 (K)']:.0f} K with separate weights, printed {printed['x3 (K)']:.0f} K.",
+        f"{mrcab.loc['separate weights', 'x3 (K)']:.0f} K with separate weights, printed {in_print['x3 (K)']:.0f} K.",
         f"- That its branches are all computed but counted once is likely, not sure: at x2 PRFFN takes "
         f"{speed['PRFFN']} ms a printed G, {speed['PRFFN, all branches']} with all branches; OISR-RK2 takes "
         f"{speed['OISR-RK2']}, but TSAN {speed['TSAN']} and CARN {speed['CARN']}.",
         f"- SAFB's layers are our choice: {KIT_SAFB}: {kit['one SAFB']:,} parameters, {kit['off (K)']:.3f} K off; the "
         f"nearest of {len(safb):,} candidates is {safb['off (K)'].iloc[0]:.3f} K off, {near} lie within 1 K. The "
         f"printed totals at x3 and x4 ask for {needed['rounded, from']} to {needed['rounded, to']} if rounded, "
-        f"{needed['cut off, from']} to {needed['cut off, to']} if cut off: {in_one_way.sum() or 'none'} of them.",
+        f"{needed['cut off, from']} to {needed['cut off, to']} if cut off: {met or 'none'} of them.",
         f"- The printed {window.loc['x2', 'printed (K)']} K at x2 asks for {window.loc['x2', 'rounded, from']} to "
         f"{window.loc['x2', 'cut off, to']}, which x3 and x4 exclude: a slip, or another network at x2.",
-        f"- The printed multi-adds remain open: {printed['x2 (G)']} / {printed['x3 (G)']} / {printed['x4 (G)']} G, "
+        f"- The printed multi-adds remain open: {in_print['x2 (G)']} / {in_print['x3 (G)']} / {in_print['x4 (G)']} G, "
         f"counted {shared['x2 (G)']} / {shared['x3 (G)']} / {shared['x4 (G)']}. With {X2_SAFB} and biases counted they "
         f"are {for_x2['x2 (G)']} / {for_x2['x3 (G)']} / {for_x2['x4 (G)']}, and the parameters "
         f"{for_x2['off (K)']:.0f} K off.",
@@ -277,37 +207,29 @@ def conclusion(
     return "\n".join(lines)
 
 
-def _off(table: pd.DataFrame, row: int) -> str:
-    """The distance of a candidate in words."""
-    return f"{table['off (K)'].iloc[row]:+.3f} K off"
-
-
 def save_architecture(
     name: str, profile: str, tables: Mapping[str, pd.DataFrame], conclusion: str, figure: Figure, *, title: str
 ) -> str:
-    """Writes reports/<profile>/<name>.{md,csv,png,json}. Returns the report's path relative to the reports' root.
+    """Write reports/<profile>/<name>.{md,csv,png,json}. Returns the report's path relative to the reports' root.
 
     tables: by heading. The CSV holds them all, each with its heading in the first column.
     """
     folder = reports_root() / profile
-    flat = {heading: table.rename_axis("row").reset_index() for heading, table in tables.items()}
+    flat = {heading: table.rename_axis("row").reset_index().astype(object) for heading, table in tables.items()}
     with atomic_write(folder / f"{name}.csv", "w") as file:
         pd.concat(flat, names=["table"]).droplevel(1).to_csv(file, lineterminator="\n")
     save_figure(figure, folder / f"{name}.png")
-    content = {
-        "title": title,
-        "profile": profile,
-        "label": LABEL,
-        "tables": {heading: json.loads(table.to_json(orient="records")) for heading, table in flat.items()},
-        "conclusion": conclusion,
-    }
+    rows = {heading: json.loads(table.to_json(orient="records")) for heading, table in flat.items()}
+    content = {"title": title, "profile": profile, "label": LABEL, "tables": rows, "conclusion": conclusion}
     write_report(folder / f"{name}.json", content)
+    diagram = Path(os.path.relpath(DIAGRAM, folder)).as_posix()
     sections = [
         f"# {title}",
         f"What is named `printed` is printed in the paper. All else: {LABEL}.",
-        f"![{title}]({name}.png)",
+        f"![PRFFN, PFFG, MRCAB and SAFB]({diagram})",
         "## Conclusion",
         conclusion,
+        f"![Candidates for SAFB: distance from the printed parameters and multi-adds]({name}.png)",
         *(part for heading, table in tables.items() for part in (f"## {heading}", markdown(readable(table)))),
     ]
     write_markdown(folder / f"{name}.md", sections)

@@ -1,203 +1,120 @@
-"""The reports as web pages that need no network: reports/<profile>/html/, each page one file with its figures inside.
+"""The executed notebooks and the overview as web pages: reports/<profile>/html/. A page loads nothing from anywhere."""
 
-Markdown becomes HTML by mistune; text is always escaped, and a browser is told to load nothing from anywhere.
-"""
-
+import base64
+import io
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import mistune
-from mistune.core import BlockState
+from matplotlib.mathtext import math_to_image
+from mistune.util import striptags, unescape
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from pygments.formatters import HtmlFormatter
 
 from prffn.config import check_profile
-from prffn.files import atomic_write, reports_root
-from prffn.reporting.overview import (
-    VERDICTS,
-    benchmarks,
-    files,
-    heading_of,
-    overview,
-    page_path,
-    read_text,
-    reports_of,
-    slug,
-)
-from prffn.reporting.slider import image_html, sliders
+from prffn.files import RECORDED, atomic_write, checkout, reports_root
+from prffn.reporting.overview import overview, page_path, slug
 
-STYLE = Path(__file__).parent / "site.css"
-SCRIPT = Path(__file__).parent / "site.js"
-GENERATOR = '<meta name="generator" content="prffn">'
-"""By this line the site knows its own pages in the folder."""
+CSS = """
+body { max-width: 72rem; margin: 0 auto; padding: 0 1rem 3rem; font: 1rem/1.5 system-ui, sans-serif; color: #1d232b; }
+a { color: #0a58a8; }
+nav { padding: 0.8rem 0; border-bottom: 1px solid #d5dae0; font-size: 0.9rem; }
+nav a { margin-right: 0.8rem; white-space: nowrap; }
+h2, h3 { margin-top: 2.2rem; }
+table { display: block; overflow-x: auto; border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; border: 0; }
+th, td { padding: 0.3rem 0.6rem; border: 0; border-bottom: 1px solid #d5dae0; vertical-align: top; }
+tbody th { text-align: left; font-weight: 600; }
+.dataframe td { text-align: right; }
+pre { padding: 0.7rem; background: #f5f7f9; white-space: pre-wrap; font: 0.85rem/1.4 ui-monospace, monospace; }
+.output_png img, .output_svg svg { max-width: 100%; height: auto; }
+"""
 
-
-@dataclass(frozen=True)
-class Page:
-    """A page of the site and the Markdown that it is made of."""
-
-    name: str  # of the HTML file
-    title: str
-    source: Path  # the Markdown file: what its links are relative to
-    markdown: str
-    crops: str = ""  # HTML, shown before the first section
-
-
-def site_folder(profile: str) -> Path:
-    """Where the pages of a profile lie."""
-    return reports_root() / profile / "html"
-
-
-def write_site(profile: str) -> Path:
-    """Writes all pages of a profile; its own of reports that are gone are removed. Returns the path of the first."""
-    folder = site_folder(check_profile(profile))
-    pages = pages_of(profile)
-    for page in pages:
-        with atomic_write(folder / page.name, "w") as file:
-            file.write(html_page(page, pages, profile))
-    for stale in set(folder.glob("*.html")) - {folder / page.name for page in pages}:
-        if GENERATOR.encode() in stale.read_bytes():
-            stale.unlink()
-    return folder / pages[0].name
-
-
-def pages_of(profile: str) -> list[Page]:
-    """The overview, each report, each benchmark. Raises ValueError if the profile has no reports."""
-    index = page_path(profile)
-    pages = [Page("index.html", f"Overview of profile {profile}", index, overview(profile))]
-    for report in reports_of(profile):
-        source = report.file(".md")
-        if source.is_file():
-            links = files(report, source.parent, page=os.path.relpath(index, source.parent))
-            text = f"{read_text(source)}\n## Files\n\n{links}\n"
-            pages.append(Page(f"{report.name}.html", report.title, source, text, sliders(report)))
-    for source in benchmarks():
-        pages.append(Page(f"bench_{source.stem}.html", heading_of(source), source, read_text(source)))
-    return pages
-
-
-def html_page(page: Page, pages: list[Page], profile: str) -> str:
-    """A page as HTML, whole in itself: style, script and figures are inside."""
-    body = to_html(page, {other.source: other.name for other in pages}, site_folder(profile))
-    entries = "".join(f"<li>{_page_link(other, here=other is page)}</li>" for other in pages)
-    number = pages.index(page)
-    before, after = pages[:number][-1:], pages[number + 1 :][:1]
-    turn = "".join(
-        [f'<span class="before">&larr; {_page_link(other)}</span>' for other in before]
-        + [f'<span class="after">{_page_link(other)} &rarr;</span>' for other in after]
-    )
-    return f"""<!DOCTYPE html>
+PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-{GENERATOR}
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>{escape(page.title)} (prffn, profile {escape(profile)})</title>
-<style>
-{STYLE.read_text(encoding="utf-8")}</style>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>{css}</style>
 </head>
 <body>
-<nav aria-label="All reports">
-<a href="{pages[0].name}">prffn, profile {escape(profile)}</a>
-<details><summary>All reports</summary><ul>{entries}</ul></details>
-</nav>
-<main>
-{body}</main>
-<footer>{turn}</footer>
-<script>
-{SCRIPT.read_text(encoding="utf-8")}</script>
+<nav>{links}</nav>
+{body}
 </body>
 </html>
 """
 
 
-def _page_link(page: Page, here: bool = False) -> str:
-    current = ' aria-current="page"' if here else ""
-    return f'<a href="{page.name}"{current}>{escape(page.title)}</a>'
+def write_site(profile: str) -> Path:
+    """Write a page for each executed notebook of a profile, and index.html, the overview. Returns the latter's path.
 
-
-def to_html(page: Page, names: Mapping[Path, str], folder: Path) -> str:
-    """The page's Markdown as HTML.
-
-    names: of the HTML files, by the Markdown files that they are made of. folder: where the HTML files lie.
+    Pages of notebooks that are gone are removed. Raises ValueError if the profile has no reports, or naming the
+    notebook that cannot be read.
     """
-    render = mistune.create_markdown(renderer=Html(page.source.parent, names, folder), plugins=["table"])
-    first, heading, rest = page.markdown.partition("\n## ")
-    return f"{render(first)}{page.crops}{render(heading + rest)}"
+    index, folder = page_path(check_profile(profile)), reports_root() / profile / "html"
+    notebooks = sorted((checkout() / "notebooks" if profile == RECORDED else reports_root() / profile).glob("*.ipynb"))
+    names = [path.stem for path in notebooks]
+    renderer = Renderer(index.parent, folder, names, escape=True)
+    bodies = {"index": MarkdownWithMath(renderer).render(overview(profile))}
+    bodies |= {path.stem: notebook_html(path, folder, names) for path in notebooks}
+    links = "\n".join(f'<a href="{escape(name)}.html">{escape(name)}</a>' for name in bodies)
+    css = CSS + HtmlFormatter().get_style_defs(".highlight")
+    for name, body in bodies.items():
+        with atomic_write(folder / f"{name}.html", "w") as file:
+            file.write(PAGE.format(title=f"{escape(name)} (prffn, {profile})", css=css, links=links, body=body))
+    for stale in set(folder.glob("*.html")) - {folder / f"{name}.html" for name in bodies}:
+        stale.unlink()
+    return folder / "index.html"
 
 
-class Html(mistune.HTMLRenderer):
-    """Links lead to the pages of the site, figures are inside, headings have GitHub's anchors, raw HTML is text.
+def notebook_html(path: Path, folder: Path, names: Iterable[str]) -> str:
+    """Return an executed notebook's cells as HTML without a head. Raises ValueError if it cannot be read."""
+    text = MarkdownWithMath(Renderer(path.parent, folder, names, escape=False))
+    exporter = HTMLExporter(
+        template_name="basic", filters={"markdown2html": text.render}, embed_images=True,
+        exclude_input_prompt=True, exclude_output_prompt=True,
+    )  # fmt: skip
+    try:
+        return exporter.from_filename(str(path))[0]
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a notebook: run it again") from error
 
-    Columns of numbers are aligned to the right, verdicts marked.
+
+class Renderer(IPythonRenderer):
+    """Markdown to HTML: a link to a notebook leads to its page, mathematics is an image (MathJax needs a network).
+
+    source: the folder that links in the Markdown are relative to. folder: where the pages stand. names: of the pages.
+    escape: whether HTML in the text is shown as text; if not, it stays HTML, and its images are put inside the page.
     """
 
-    def __init__(self, base: Path, names: Mapping[Path, str], folder: Path) -> None:
-        super().__init__(escape=True)
-        self.base = base
-        self.names = {os.path.abspath(path): name for path, name in names.items()}
-        self.folder = folder
+    def __init__(self, source: Path, folder: Path, names: Iterable[str], *, escape: bool) -> None:
+        super().__init__(
+            escape, allow_harmful_protocols=False, embed_images=not escape, exclude_anchor_links=True, path=str(source)
+        )
+        self.source, self.folder, self.names = source, folder, set(names)
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
         path, hash_sign, anchor = url.partition("#")
         if path and ":" not in path:
-            target = os.path.abspath(self.base / path)
-            path = self.names.get(target) or os.path.relpath(target, os.path.abspath(self.folder)).replace(os.sep, "/")
-        return super().link(text, path + hash_sign + anchor, title)
-
-    def image(self, text: str, url: str, title: str | None = None) -> str:
-        try:
-            return image_html((self.base / url).read_bytes(), mistune.util.unescape(text))
-        except ValueError as error:
-            raise ValueError(f"{self.base / url}: {error}") from error
+            to_page = path.endswith(".ipynb") and Path(path).stem in self.names
+            path = f"{Path(path).stem}.html" if to_page else os.path.relpath(self.source / path, self.folder)
+        return super().link(text, path.replace(os.sep, "/") + hash_sign + anchor, title)
 
     def heading(self, text: str, level: int, **attributes: object) -> str:
-        plain = mistune.util.unescape(mistune.util.striptags(text))
-        return f'<h{level} id="{escape(slug(plain))}">{text}</h{level}>\n'
+        return mistune.HTMLRenderer.heading(self, text, level, id=slug(unescape(striptags(text))))
 
-    def strong(self, text: str) -> str:
-        return f'<strong class="{css_class(text)}">{text}</strong>' if text in VERDICTS else super().strong(text)
+    def inline_math(self, body: str) -> str:
+        image = io.BytesIO()
+        try:
+            depth = math_to_image(f"${body}$", image, format="svg")
+        except ValueError:  # TeX that matplotlib cannot set stays readable as it was written
+            return f"<code>{escape(body)}</code>"
+        data = base64.b64encode(image.getvalue()).decode()
+        return f'<img alt="{escape(body)}" style="vertical-align: -{depth}pt" src="data:image/svg+xml;base64,{data}">'
 
-    def emphasis(self, text: str) -> str:
-        return f'<em class="{css_class(text)}">{text}</em>' if text in VERDICTS else super().emphasis(text)
-
-    def render_token(self, token: dict[str, Any], state: BlockState) -> str:
-        if token["type"] == "table":
-            head, body = token["children"]
-            for column in zip(head["children"], *(row["children"] for row in body["children"]), strict=True):
-                filled = [
-                    text for cell in column[1:] if (text := "".join(part.get("raw", "?") for part in cell["children"]))
-                ]
-                if filled and all(NUMBER.fullmatch(text) for text in filled):
-                    for cell in column:
-                        cell["attrs"]["align"] = "right"
-        return super().render_token(token, state)
-
-    def table(self, text: str) -> str:
-        return f'<div class="scroll" role="region" aria-label="Table" tabindex="0">\n<table>\n{text}</table>\n</div>\n'
-
-    def table_cell(self, text: str, align: str | None = None, head: bool = False) -> str:
-        kind = "number" if align == "right" else "short" if len(mistune.util.striptags(text)) <= SHORT else "long"
-        if head:
-            return f'  <th scope="col" class="{kind}">{text}</th>\n'
-        if text in VERDICTS:
-            text = f'<span class="{css_class(text)}">{text}</span>'
-        return f'  <td class="{kind}">{text}</td>\n'
-
-
-NUMBER = re.compile(r"[+-]?[\d,]+(\.\d+)?")
-"""What fills a column that is aligned to the right."""
-
-SHORT = 40
-"""Characters of a cell that stay on one line: a verdict with its difference and interval is shorter."""
-
-
-def css_class(verdict: str) -> str:
-    """ "does not hold" is "does-not-hold"."""
-    return verdict.replace(" ", "-")
+    def block_math(self, body: str) -> str:
+        return f"<p>{self.inline_math(' '.join(body.split()))}</p>\n"
