@@ -97,19 +97,15 @@ def test_links_mathematics_and_escaped_text(quick):
     assert "&lt;b&gt;" in html
 
 
-def test_pages_of_notebooks_that_are_gone_are_removed(quick):
-    write_site("quick")
+def test_the_command_removes_the_pages_of_notebooks_that_are_gone_and_names_what_it_cannot_read(quick, capsys):
+    assert main(["html", "--profile", "quick"]) == 0
+    assert capsys.readouterr().out == f"web pages: {quick / 'html' / 'index.html'}\n"
     (quick / "table1_a.ipynb").rename(quick / "table2_b.ipynb")
     write_site("quick")
     assert {path.name for path in (quick / "html").iterdir()} == {"index.html", "table2_b.html"}
-
-
-def test_the_command(quick, capsys):
-    assert main(["html", "--profile", "quick"]) == 0
-    assert capsys.readouterr().out == f"web pages: {quick / 'html' / 'index.html'}\n"
-    (quick / "table1_a.ipynb").write_text("{")
+    (quick / "table2_b.ipynb").write_text("{")
     assert main(["html", "--profile", "quick"]) == 1
-    assert "table1_a.ipynb cannot be read" in capsys.readouterr().err
+    assert "table2_b.ipynb cannot be read" in capsys.readouterr().err
     shutil.rmtree(quick)
     assert main(["html", "--profile", "quick"]) == 1
     assert "no reports in" in capsys.readouterr().err
