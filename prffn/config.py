@@ -79,7 +79,6 @@ class TrainingConfig(_Settings):
     bfloat16: bool = False                          # autocast of the network; the loss stays in float32
     channels_last: bool = False                     # memory format of the network
     initial: Literal["drawn", "interpolating"] = "drawn"  # our choice: RCAN's; the other: models/interpolating.py
-    start: str = ""                                 # key of a run whose weights of the same shapes it starts from
 
 
 # fmt: on
@@ -90,6 +89,8 @@ class Experiment(_Settings):
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0
+    start: "Experiment | None" = None
+    """The run from whose trained weights, as far as they have the same shapes, this one starts; None: from its own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,7 +118,8 @@ class Experiment(_Settings):
             model = dataclasses.replace(model, dilation_rates=ModelConfig.dilation_rates)
         if training.schedule != "halving":
             training = dataclasses.replace(training, halve_every=TrainingConfig.halve_every)
-        return dataclasses.replace(self, loss=loss, model=model, training=training)
+        start = self.start.canonical() if self.start else None
+        return dataclasses.replace(self, loss=loss, model=model, training=training, start=start)
 
 
 PROFILES: dict[str, dict[str, Any]] = {
@@ -173,9 +175,11 @@ MOST_SEEDS = 1000
 
 
 def fields_of(config: Any = Experiment) -> dict[str, type]:
-    """All settings of an experiment by their dotted names, such as 'loss.region_size'."""
+    """All settings of an experiment by their dotted names, such as 'loss.region_size'; `start` is none of them."""
     names: dict[str, type] = {}
     for f in dataclasses.fields(config):
+        if f.name == "start":
+            continue
         if dataclasses.is_dataclass(f.type):
             names |= {f"{f.name}.{inner}": kind for inner, kind in fields_of(f.type).items()}
         else:
@@ -266,6 +270,8 @@ def check(e: Experiment) -> None:
     for name in POSITIVE:
         if not 0 < (number := setting(e, name)) <= sys.float_info.max:
             raise ValueError(f"{name} must be positive, got {number!r}")
+    if e.start is not None and not isinstance(e.start, Experiment):
+        raise TypeError(f"start must be the Experiment whose weights this one starts from, got {e.start!r}")
     if not 0 <= e.seed < 2**32:
         raise ValueError(f"seed must be from 0 to 2**32 - 1, got {e.seed!r}")
     if e.data.scale not in (2, 3, 4):

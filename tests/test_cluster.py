@@ -24,8 +24,9 @@ from prffn.config import Experiment, experiment
 from prffn.files import read_record
 from prffn.study import cluster, trainings
 from prffn.study.cluster import RunKillsWorkers, check_address, local_workers
+from prffn.study.ensure import ensure
 from prffn.study.notebook import check_parameters, has_parameter
-from prffn.study.runs import checkpoint_path, ensure, run_key
+from prffn.study.runs import checkpoint_path, run_key
 from prffn.study.worker import Fitness, Place, fitness
 from prffn.training.loop import NonFiniteLoss, load_checkpoint
 from prffn.training.parallel import Processes
@@ -85,6 +86,11 @@ def on_workers(client: Any, code: str) -> None:
     client.run(exec, code, {})
 
 
+def after(start: Experiment) -> Experiment:
+    """A short run from the weights of another."""
+    return dataclasses.replace(start, training=dataclasses.replace(start.training, steps=4), start=start)
+
+
 def seeds(e: Experiment, count: int) -> list[Experiment]:
     return [dataclasses.replace(e, seed=seed) for seed in range(count)]
 
@@ -106,8 +112,7 @@ def serially(experiments: dict[str, list[Experiment]], tmp_path: Path) -> dict[s
 def test_the_records_are_those_of_a_serial_run(client, address, tiny, tmp_path, monkeypatch, capfd):
     """Bit for bit, in the store and in what is returned; a run that starts from another one waits for it."""
     monkeypatch.setenv(files.TEXT_PROGRESS_VARIABLE, "1")
-    short = dataclasses.replace(tiny.training, steps=4, start=run_key(tiny))
-    asked = {"after": [dataclasses.replace(tiny, training=short)], "start": seeds(tiny, 2)}
+    asked = {"after": [after(tiny)], "start": seeds(tiny, 2)}
     expected = serially(asked, tmp_path)
     runs = ensure(asked, "quick", device="cpu", scheduler=address)
     assert repr(runs) == "3 runs of profile quick: 0 loaded, 3 trained"
@@ -178,10 +183,9 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(client, address, phot
 
 def test_what_starts_from_a_failed_run_is_not_trained(client, address, photo_folder):
     bad = experiment(tiny_settings(photo_folder, **{"training.learning_rate": 1e30}))
-    after = dataclasses.replace(bad, training=dataclasses.replace(bad.training, steps=4, start=run_key(bad)))
     with pytest.warns(UserWarning, match="others go on"), pytest.raises(NonFiniteLoss) as raised:
-        ensure({"after": [after], "bad": [bad]}, "quick", device="cpu", progress=False, scheduler=address)
-    assert f"({run_key(after)}): NonFiniteLoss" in "\n".join(raised.value.__notes__)
+        ensure({"after": [after(bad)], "bad": [bad]}, "quick", device="cpu", progress=False, scheduler=address)
+    assert f"({run_key(after(bad))}): NonFiniteLoss" in "\n".join(raised.value.__notes__)
 
 
 def test_two_clients_that_ask_for_the_same_runs_have_them_trained_once(client, address, tiny):

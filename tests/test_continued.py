@@ -5,9 +5,12 @@ import dataclasses
 import pytest
 
 from prffn.config import CONTINUED, Experiment, variants
+from prffn.files import save_record
 from prffn.study.continued import continued
-from prffn.study.runs import checkpoint_path, ensure, run_key
-from prffn.training.loop import train
+from prffn.study.ensure import ensure
+from prffn.study.runs import OtherWeights, checkpoint_path, run_key, start_weights
+from prffn.training import loop
+from prffn.training.loop import load_checkpoint, save_checkpoint, train
 
 VARY = {
     "L_1": {"loss.contrast_weight": 0.0},
@@ -25,7 +28,7 @@ def test_every_run_goes_on_from_the_l1_training_of_its_network_and_seed():
     for label in VARY:
         starts = table["RCAN, start" if "RCAN" in label else "L_1, start"]
         for e, old, start in zip(table[label], before[label], starts, strict=True):
-            assert e.training.start == run_key(start)
+            assert e.start == start
             assert (e.loss, e.model, e.data, e.seed) == (old.loss, old.model, old.data, old.seed)
             assert e.training.steps == CONTINUED["quick"]["training.steps"] < old.training.steps
             assert e.training.learning_rate == CONTINUED["quick"]["training.learning_rate"] < old.training.learning_rate
@@ -45,10 +48,14 @@ def test_the_papers_protocol_trains_from_the_first_step():
         continued(experiments, "papr")
 
 
+def after(start: Experiment, **more: object) -> Experiment:
+    """A short run from the weights of another."""
+    return dataclasses.replace(start, training=dataclasses.replace(start.training, steps=4), start=start, **more)
+
+
 def started(tiny: Experiment) -> dict[str, list[Experiment]]:
     """A run, and before it, in the wrong order, one that starts from its weights."""
-    short = dataclasses.replace(tiny.training, steps=4, start=run_key(tiny))
-    return {"after": [dataclasses.replace(tiny, training=short)], "start": [tiny]}
+    return {"after": [after(tiny)], "start": [tiny]}
 
 
 def test_what_others_start_from_is_trained_first(tiny):
@@ -62,24 +69,72 @@ def test_what_others_start_from_is_trained_first(tiny):
     assert not runs.is_start("after")
 
 
-def test_weights_on_another_machine_are_trained_again(tiny):
-    """A record alone cannot be started from: its run is made again, and only then."""
+def test_weights_on_another_machine_are_trained_again(tiny, tmp_path):
+    """A record alone cannot be started from: its run is trained again for its weights, and its record stays."""
     asked = started(tiny)
     start = run_key(tiny)
     ensure({"start": asked["start"]}, "quick", progress=False)
+    path = tmp_path / "reports" / "quick" / "runs" / f"{start}.json"
+    before = path.read_bytes()
     checkpoint_path(start).unlink()
     assert ensure(asked, "quick", progress=False).trained == {start, run_key(asked["after"][0])}
+    assert path.read_bytes() == before
     checkpoint_path(start).unlink()
     assert not ensure(asked, "quick", progress=False).trained
 
 
-def test_a_start_that_is_not_asked_for_must_be_at_hand(tiny):
-    with pytest.raises(FileNotFoundError, match=f"run {run_key(tiny)}, from whose weights this one starts"):
-        ensure({"after": started(tiny)["after"]}, "quick", progress=False)
+@pytest.mark.parametrize("how", ["retrained", "another's checkpoint"])
+def test_a_recorded_start_that_gets_other_weights_is_an_error(tiny, how, monkeypatch):
+    """As on another machine: new rows would pair with another start than the recorded ones."""
+    start = run_key(tiny)
+    ensure({"start": [tiny]}, "quick", progress=False)
+    checkpoint_path(start).unlink()
+    if how == "another's checkpoint":
+        train(tiny, checkpoint=checkpoint_path(start), progress=False, label=how)
+        state = load_checkpoint(checkpoint_path(start))
+        state["model"]["tail.bias"] += 1
+        save_checkpoint(checkpoint_path(start), state)
+        assert ensure(started(tiny), "quick", progress=False).trained  # that checkpoint is not used
+        return
+    build = loop.build_model
+    monkeypatch.setattr(loop, "build_model", lambda e: build(dataclasses.replace(e, seed=e.seed + 1)))
+    with pytest.raises(OtherWeights, match=f"run {start} .*recorded with other weights.*retrain"):
+        ensure(started(tiny), "quick", progress=False)
 
 
-def test_a_start_must_be_trained_to_its_end(tiny):
-    """A training that was killed has left its checkpoint."""
+def test_a_record_that_started_from_other_weights_is_not_used(tiny, tmp_path):
+    asked = started(tiny)
+    runs = ensure(asked, "quick", progress=False)
+    record = {**runs["after"][0].record, "start_sha256": "0" * 64}
+    save_record(tmp_path / "reports" / "quick" / "runs", record["key"], record)
+    with pytest.warns(UserWarning, match=f"{record['key']}.json started from other weights"):
+        again = ensure(asked, "quick", progress=False)
+    assert again.trained == {record["key"]}
+    assert again["after"][0].record["weights_sha256"] == record["weights_sha256"]
+
+
+def test_runs_follow_a_start_that_was_trained_again_to_other_weights(tiny, tmp_path):
+    """The start's record is lost and its training gives other weights: the recorded rows are trained again too."""
+    asked = started(tiny)
+    first = ensure(asked, "quick", progress=False)
+    (tmp_path / "reports" / "quick" / "runs" / f"{run_key(tiny)}.json").unlink()
+    state = load_checkpoint(checkpoint_path(run_key(tiny)))
+    state["model"]["tail.bias"] += 0.01
+    save_checkpoint(checkpoint_path(run_key(tiny)), state)
+    again = ensure(asked, "quick", progress=False)
+    assert again.trained == {run_key(tiny), run_key(asked["after"][0])}
+    assert again["after"][0].record["start_sha256"] == again["start"][0].record["weights_sha256"]
+    assert again["after"][0].record["weights_sha256"] != first["after"][0].record["weights_sha256"]
+
+
+def test_a_start_that_is_not_asked_for_is_trained_too(tiny, tmp_path):
+    runs = ensure({"after": started(tiny)["after"]}, "quick", progress=False)
+    assert runs.trained == {run_key(after(tiny))}
+    assert (tmp_path / "reports" / "quick" / "runs" / f"{run_key(tiny)}.json").is_file()
+
+
+def test_a_start_is_trained_to_its_end(tiny, tmp_path):
+    """A training that was killed has left its checkpoint: it is resumed first."""
 
     def killed(step):
         if step == 5:
@@ -87,16 +142,16 @@ def test_a_start_must_be_trained_to_its_end(tiny):
 
     with pytest.raises(KeyboardInterrupt):
         train(tiny, checkpoint=checkpoint_path(run_key(tiny)), checkpoint_every=0.0, on_step=killed)
-    with pytest.raises(FileNotFoundError, match="has been trained for 5 of its 12 steps only"):
-        ensure({"after": started(tiny)["after"]}, "quick", progress=False)
+    with pytest.raises(FileNotFoundError, match="train it first"):
+        start_weights(after(tiny), tmp_path)
+    assert ensure({"after": [after(tiny)]}, "quick", progress=False).trained
 
 
 def test_tables_compare_what_was_trained_alike(tiny):
     """The runs that others start from have had less training: no gain is computed of them."""
     from prffn.reporting.tables import compare, provenance_table
 
-    short = dataclasses.replace(tiny.training, steps=4, start=run_key(tiny))
-    l1 = dataclasses.replace(tiny, training=short, loss=dataclasses.replace(tiny.loss, contrast_weight=0.0))
+    l1 = after(tiny, loss=dataclasses.replace(tiny.loss, contrast_weight=0.0))
     runs = ensure({"L_1": [l1], **started(tiny)}, "quick", progress=False)
     table = compare(runs, {}, baseline="L_1")
     assert abs(table.loc[("photos", "after"), "gain"]) < 5

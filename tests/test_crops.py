@@ -37,8 +37,8 @@ from prffn.study.crops import (
     weights_at_hand,
     weights_of_losses,
 )
+from prffn.study.ensure import ensure
 from prffn.study.evaluations import Weights, ensure_evaluations
-from prffn.study.runs import ensure
 
 REGION = (20, 30, 16, 24)
 

@@ -15,15 +15,15 @@ import torch.distributed as dist
 from conftest import CHECKOUT, tiny_settings
 from PIL import Image
 from test_perceptual import save_random_vgg16
-from together import all_jobs, killed, stopping, together, trained
+from together import all_jobs, experiment_of, killed, stopping, together, trained
 
 from prffn import files
 from prffn.__main__ import main
 from prffn.config import LossConfig, experiment
 from prffn.data.images import PatchSampler, image_set, lr_images
 from prffn.reporting.tables import provenance_table
-from prffn.study.runs import ensure, run_key, trained_model
-from prffn.study.trainings import labelled
+from prffn.study.ensure import ensure
+from prffn.study.runs import trained_model
 from prffn.training import loop as training
 from prffn.training import parallel as processes
 from prffn.training.loop import build_model, load_checkpoint, train
@@ -157,7 +157,7 @@ def jobs(photos, backbone) -> dict[str, dict[str, Any]]:
         "all losses": {"data.batch_size": 3, "training.steps": 4, **with_csd},
         "channels_last": {"data.batch_size": 3, "training.channels_last": True},
         "bfloat16": {"data.batch_size": 3, "training.bfloat16": True, "training.channels_last": True},
-        "started": {"data.batch_size": 3, "training.start": "abc"},
+        "started": {"data.batch_size": 3},
         "resumed": {"data.batch_size": 4},
     }
     made = {name: {"settings": tiny_settings(photos, **changes)} for name, changes in more.items()}
@@ -181,7 +181,7 @@ def serial(jobs, folder) -> dict[str, dict[str, Any]]:
         for name, job in jobs.items():
             for variable, value in job.get("environment", {}).items():
                 patch.setenv(variable, value)
-            found[name] = trained(Processes(), experiment(job["settings"]), start=job.get("start"))
+            found[name] = trained(Processes(), experiment_of(job), start=job.get("start"))
         jobs["resumed"]["checkpoint"] = folder / "one.ckpt"
         patch.setattr(training, "loss_terms", stopping(after=7)(loss_terms))
         with pytest.raises(InterruptedError):
@@ -301,7 +301,7 @@ def notebook(folder: Path, experiments: dict[str, list[dict[str, Any]]]) -> Path
         ("profile = 'quick'\nseeds = None", ["parameters"]),
         (f"from prffn.config import experiment\nasked = {experiments!r}", []),
         ("experiments = {label: [experiment(e) for e in group] for label, group in asked.items()}", []),
-        ("from prffn.study.runs import ensure\nruns = ensure(experiments, profile)", []),
+        ("from prffn.study.ensure import ensure\nruns = ensure(experiments, profile)", []),
     ]
     content = [{"cell_type": "code", "source": [text], "metadata": {"tags": tags}} for text, tags in cells]
     path = folder / "own.ipynb"
@@ -367,14 +367,3 @@ def test_under_torchrun_there_is_only_training(monkeypatch, capsys, command, way
         monkeypatch.setenv(name, value)
     assert main(command) == 1
     assert way_out in capsys.readouterr().err
-
-
-def test_a_label_brings_the_runs_from_which_it_starts(photo_folder, tmp_path):
-    first = tiny_settings(photo_folder, **{"loss.contrast_weight": 0.0})
-    key = run_key(experiment(first))
-    asked = {"start": [first, {**first, "seed": 1}], "other": [tiny_settings(photo_folder)],
-             "goes on": [tiny_settings(photo_folder, **{"training.start": key})]}  # fmt: skip
-    path = notebook(tmp_path, asked)
-    found = labelled({"own": path}, ["goes on"], profile="quick", seeds=None)
-    assert {name: len(group) for name, group in found.items()} == {"own: start": 1, "own: goes on": 1}
-    assert [len(group) for group in labelled({"own": path}, profile="quick", seeds=None).values()] == [2, 1, 1]

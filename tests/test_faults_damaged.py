@@ -36,8 +36,8 @@ from prffn.models import PRFFN, build
 from prffn.models.pretrained import save_pretrained
 from prffn.study import plan
 from prffn.study.crops import ensure_crops
+from prffn.study.ensure import ensure
 from prffn.study.evaluations import AUTHORS, ensure_evaluations, weights_from_files
-from prffn.study.runs import ensure
 from prffn.training.loop import train
 
 WAY_OUT = re.compile("again|anew|is not used|replace|remove|git checkout|bring it back|save its state_dict")

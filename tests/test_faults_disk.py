@@ -26,7 +26,7 @@ from prffn.models import PRFFN
 from prffn.models.pretrained import save_pretrained
 from prffn.reporting.plots import save_figure
 from prffn.reporting.tables import markdown, write_markdown
-from prffn.study.runs import ensure
+from prffn.study.ensure import ensure
 from prffn.training.loop import load_checkpoint, train
 
 

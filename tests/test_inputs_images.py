@@ -28,7 +28,7 @@ from prffn.evaluation.metrics import evaluate_bicubic, psnr_y, ssim_y
 from prffn.evaluation.tiling import in_bands, upscale, upscale_tensor, upscale_tiles
 from prffn.reporting.plots import new_figure
 from prffn.study.crops import figures
-from prffn.study.runs import ensure
+from prffn.study.ensure import ensure
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of odd and damaged files
 

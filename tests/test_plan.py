@@ -11,7 +11,7 @@ import torch
 from conftest import CHECKOUT
 
 from prffn.__main__ import main
-from prffn.config import CONTINUED, PROFILES, experiment, variants
+from prffn.config import CONTINUED, PROFILES, experiment, fields_of, setting, variants
 from prffn.evaluation import cost as timing
 from prffn.files import cache_root, reports_root, save_record
 from prffn.study.notebook import experiments_of
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 STEPS = PROFILES["quick"]["training.steps"]
 
 PARAMETERS = 'profile = "cpu"\nseeds = None\ndevice = "auto"\nretrain = False'
-IMPORTS = "from prffn.config import variants\nfrom prffn.study.runs import ensure"
+IMPORTS = "from prffn.config import variants\nfrom prffn.study.ensure import ensure"
 VARY = (
     'experiments = variants(profile, {"L1": {"loss.contrast_weight": 0.0}, "S": {"loss.region_size": 16}}, seeds=seeds)'
 )
@@ -173,7 +173,7 @@ class TestCost:
 
 def test_a_step_is_measured_with_the_loop_itself():
     e = cost(experiment({**PROFILES["quick"], "loss.contrast_weight": 0.0}))
-    found = TrainingCase(settings=settings_of(e)).measure(CPU)
+    found = TrainingCase(settings={name: setting(e, name) for name in fields_of()}).measure(CPU)
     assert 0 < found["seconds"] < 10
     assert found["peak_mb"] > 10
 

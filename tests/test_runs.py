@@ -8,13 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_settings
+from conftest import CHECKOUT, tiny_settings
 
+from prffn import files
+from prffn.apps.ship import body, shipped_experiments
 from prffn.config import Experiment, experiment
 from prffn.evaluation.metrics import evaluate
 from prffn.files import DamagedRecord, atomic_write, read_record
+from prffn.losses import fused
 from prffn.study import runs
-from prffn.study.runs import ensure, load_record, run_key
+from prffn.study.ensure import ensure
+from prffn.study.notebook import experiments_of
+from prffn.study.runs import checkpoint_path, load_record, run_key
+from prffn.training.loop import load_checkpoint, save_checkpoint, train
 
 
 def record_file(tmp_path: Path, e: Experiment) -> Path:
@@ -129,7 +135,7 @@ def test_a_setting_added_later_leaves_old_records_valid(tiny, tmp_path):
 ASK = """
 import json, sys
 from prffn.config import experiment
-from prffn.study.runs import ensure
+from prffn.study.ensure import ensure
 print(len(ensure({"a": [experiment(json.loads(sys.argv[1]))]}, "quick", progress=False).trained))
 """
 
@@ -168,3 +174,80 @@ def test_atomic_writing_leaves_the_old_file_or_the_new_one(tmp_path):
 def test_unknown_profile(tiny):
     with pytest.raises(ValueError, match="Did you mean 'quick'"):
         ensure({"a": [tiny]}, "quik")
+
+
+WITHOUT_A_COMPILER = {"CC": "false"}
+
+
+def in_a_process(code: str, tmp_path: Path, **environment: str) -> None:
+    """Trains in a process of its own, with a cache for compiled code of its own."""
+    settings = {**os.environ, files.TEXT_PROGRESS_VARIABLE: "1", **environment}
+    subprocess.run([sys.executable, "-c", code], env=settings, check=True, cwd=tmp_path, capture_output=True)
+
+
+TRAIN = """
+from prffn.config import experiment
+from prffn.study.ensure import ensure
+ensure({{"a": [experiment({settings!r})]}}, "quick", device="cpu", progress=False)
+"""
+
+STOP = """
+from prffn.config import experiment
+from prffn.study.runs import checkpoint_path, run_key
+from prffn.training.loop import train
+def stop(step):
+    if step == 5:
+        raise SystemExit
+e = experiment({settings!r})
+train(e, checkpoint=checkpoint_path(run_key(e)), checkpoint_every=0.0, on_step=stop, progress=False)
+"""
+
+
+def test_what_computed_the_loss_is_said(tmp_path, photo_folder):
+    """With a compiler, without one, and resumed without one: each with other last bits, and each record says which."""
+    if not fused.works():
+        pytest.skip("no C compiler: what it computes cannot be told from what PyTorch does")
+    settings = tiny_settings(photo_folder, **{"loss.temperature": 0.1})
+    e, made, weights = experiment(settings), {}, {}
+    ways = {"compiled": [{}], "streaming": [WITHOUT_A_COMPILER], "both": [{}, WITHOUT_A_COMPILER]}
+    for how, environments in ways.items():
+        folders = {files.CACHE_VARIABLE: str(tmp_path / how / "cache"), files.REPORTS_VARIABLE: str(tmp_path / how)}
+        for code, environment in zip((STOP, TRAIN)[2 - len(environments) :], environments, strict=True):
+            in_a_process(code.format(settings=settings), tmp_path, **folders, **environment)
+        record = read_record(tmp_path / how / "quick" / "runs" / f"{run_key(e)}.json")
+        made[how], weights[how] = record["provenance"]["training"], record["weights_sha256"]
+    assert [(part["step"], part["L_contr"]) for part in made["compiled"]] == [(0, "compiled")]
+    assert [(part["step"], part["L_contr"]) for part in made["streaming"]] == [(0, "streaming")]
+    assert [(part["step"], part["L_contr"]) for part in made["both"]] == [(0, "compiled"), (5, "streaming")]
+    assert {"compiler", "options", "target"} <= made["compiled"][0].keys()
+    assert "-march=native" in made["compiled"][0]["options"]
+    assert "compiler" not in made["streaming"][0]
+    assert len(set(weights.values())) > 1  # the bits do differ, else nothing would have to be said
+
+
+def test_the_study_says_of_older_records_that_they_do_not_say(tiny):
+    """A checkpoint from before resumes, and its first part is called what it is: not recorded."""
+    run = ensure({"a": [tiny]}, "quick", progress=False)["a"][0]
+    path = checkpoint_path(run.key)
+    state = load_checkpoint(path)
+    del state["made"]
+    save_checkpoint(path, {**state, "step": 5})
+    made = train(tiny, checkpoint=path, progress=False).made
+    assert [(part["step"], part["device"]) for part in made] == [(0, "not recorded"), (5, "cpu")]
+
+
+def test_all_recorded_runs_load(monkeypatch):
+    """The committed study: every record has the key and settings of an experiment of a notebook, or of the package."""
+    monkeypatch.setenv(files.REPORTS_VARIABLE, str(CHECKOUT / "reports"))
+    notebooks = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
+    asked = {
+        run_key(e): ("cpu", e)
+        for path in notebooks
+        for group in experiments_of(path, profile="cpu", seeds=None).values()
+        for e in group
+    }
+    asked |= {run_key(e): ("shipped", e) for e in (body(), *shipped_experiments().values())}
+    for key, (profile, e) in asked.items():
+        assert load_record(CHECKOUT / "reports" / profile / "runs", key, e) is not None
+    recorded = [path.stem for name in ("cpu", "shipped") for path in (CHECKOUT / "reports" / name / "runs").iterdir()]
+    assert sorted(recorded) == sorted(asked)

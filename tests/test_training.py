@@ -3,6 +3,7 @@
 Killed trainings, and damaged checkpoints: test_faults_killed.py, test_faults_damaged.py.
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -151,17 +152,17 @@ def test_other_networks_train_and_stop_and_go_on_bit_for_bit(photo_folder, tmp_p
 def test_a_run_starts_from_another_runs_weights(tiny, photo_folder):
     """x2 from x3: all but the upsampler's weights, whose shapes differ, are taken over; and never by accident."""
     x3 = train(tiny, progress=False).model.state_dict()
-    settings = tiny_settings(
-        photo_folder, **{"data.scale": 2, "training.start": "abc", "training.learning_rate": 1e-30}
-    )
-    x2 = train(experiment(settings), start=x3, progress=False).model.state_dict()
+    settings = tiny_settings(photo_folder, **{"data.scale": 2, "training.learning_rate": 1e-30})
+    e = dataclasses.replace(experiment(settings), start=tiny)
+    x2 = train(e, start=x3, progress=False).model.state_dict()
     assert [name for name in x2 if not torch.equal(x2[name], x3.get(name, torch.empty(0)))] == [
         "upsampler.0.weight", "upsampler.0.bias",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"training.start is 'abc': its weights must be given"):
-        train(experiment(settings), progress=False)
+    for wrong, start in ((e, None), (tiny, x3)):
+        with pytest.raises(ValueError, match="`start` must hold the weights"):
+            train(wrong, start=start, progress=False)
     with pytest.raises(ValueError, match="fit no layer"):
-        train(experiment(settings), start={"other": torch.zeros(1)}, progress=False)
+        train(e, start={"other": torch.zeros(1)}, progress=False)
 
 
 GOLDEN = {

@@ -3,6 +3,7 @@
 They are forked from a server that has imported the kit once: the imports of two take longer than their tests.
 """
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -101,13 +102,19 @@ def stopping(after: int) -> Callable[[Any], Any]:
     return change
 
 
+def experiment_of(job: dict[str, Any]) -> Experiment:
+    """Of a job with weights to start from, an experiment that starts from another."""
+    e = experiment(job["settings"])
+    return dataclasses.replace(e, start=dataclasses.replace(e, seed=5)) if "start" in job else e
+
+
 def all_jobs(processes: Processes, jobs: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
     """All that one start of two processes can show: the trainings of `jobs`, by name, and what is said below."""
     found: dict[str, Any] = {}
     for name, job in jobs.items():
         os.environ.update(job.get("environment", {}))
         first_only = {"start": job.get("start")} if processes.rank == 0 else {}
-        found[name] = trained(processes, experiment(job["settings"]), checkpoint=job.get("checkpoint"), **first_only)
+        found[name] = trained(processes, experiment_of(job), checkpoint=job.get("checkpoint"), **first_only)
     e = experiment(next(iter(jobs.values()))["settings"])
 
     with patched(training, "loss_terms", stopping(after=7)):  # leaves folder / "two.ckpt" with seven steps

@@ -3,15 +3,16 @@
 First a body at x2, from which all three scales start (RCAN's habit of x3 and x4). Records: reports/shipped/runs/.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from prffn.config import SHIPPED, Experiment, experiment
-from prffn.files import reports_root
 from prffn.models import PRFFN
 from prffn.models.pretrained import SCALES, pretrained_path, save_pretrained
-from prffn.study.runs import Run, checkpoint_path, ensure, load_record, run_key, trained_model
+from prffn.study.ensure import ensure
+from prffn.study.runs import trained_model
 
 SETTINGS: dict[str, Any] = {
     "data.train": "BSD200",
@@ -46,8 +47,12 @@ def body() -> Experiment:
 
 def shipped_experiments() -> dict[int, Experiment]:
     """The training at each scale, from that body."""
-    start = {**SETTINGS, "training.start": run_key(body())}
-    return {s: experiment({**start, "data.scale": s, "training.steps": STEPS[s]}) for s in SCALES}
+    return {
+        scale: dataclasses.replace(
+            experiment({**SETTINGS, "data.scale": scale, "training.steps": STEPS[scale]}), start=body()
+        )
+        for scale in SCALES
+    }
 
 
 def ship(
@@ -55,28 +60,20 @@ def ship(
 ) -> Iterator[tuple[int, dict[str, Any], Path]]:
     """Trains what is not recorded, and writes each network into the package. Yields scale, record and file of each.
 
-    A killed training goes on from its checkpoint. Raises ValueError for a scale that is not 2, 3 or 4, and
+    A killed training resumes from its checkpoint. Raises ValueError for a scale that is not 2, 3 or 4, and
     FileNotFoundError without the images, or where a run is recorded and its weights are on another machine: train it
-    afresh with `retrain`.
+    again with `retrain`.
     """
     experiments = shipped_experiments()
     if wrong := [scale for scale in scales if scale not in experiments]:
         raise ValueError(f"scale must be 2, 3 or 4, got {wrong[0]!r}")
 
-    def trained(label: str, e: Experiment, afresh: bool) -> Run:
-        return ensure({label: [e]}, SHIPPED, device=device, retrain=afresh, progress=progress)[label][0]
-
-    if retrain or not all(is_recorded(experiments[scale]) for scale in scales):
-        trained("body", body(), afresh=retrain or not checkpoint_path(run_key(body())).is_file())
     for scale in sorted(scales):
         e = experiments[scale]
-        run = trained(f"x{scale}", e, retrain)
+        asked = {"body": [body()], f"x{scale}": [e]} if retrain and scale == min(scales) else {f"x{scale}": [e]}
+        runs = ensure(asked, SHIPPED, device=device, retrain=retrain, progress=progress)
+        run = runs[f"x{scale}"][0]
         model = trained_model(e)
         assert isinstance(model, PRFFN)
         save_pretrained(model, pretrained_path(scale), run.record["settings"], run.key, run.record["weights_sha256"])
         yield scale, run.record, pretrained_path(scale)
-
-
-def is_recorded(e: Experiment) -> bool:
-    """Whether there is a valid record of a shipped run."""
-    return load_record(reports_root() / SHIPPED / "runs", run_key(e), e) is not None

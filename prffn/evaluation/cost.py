@@ -30,7 +30,8 @@ from prffn.losses.contrast import Contrast, Form, Similarity, regions
 from prffn.models import PRFFN
 from prffn.models.prffn import Variant
 from prffn.models.straightforward import straightforward
-from prffn.training.device import peak_memory_mb, pick_device, provenance, reset_peak_memory
+from prffn.study.provenance import provenance
+from prffn.training.device import peak_memory_mb, pick_device, reset_peak_memory
 from prffn.training.loop import progress_bar
 
 SLOW = 3.0

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import math
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -225,6 +226,21 @@ def _compiler() -> tuple[list[str], str]:
         return native, _run([*native, *describe])
     except RuntimeError:  # some compilers do not know it
         return command, _run([*command, *describe])
+
+
+def build() -> dict[str, str]:
+    """What the compiled code's bits depend on beside its source, for records.
+
+    The compiler's version, its options for the numbers, and a checksum of all that it predefines for this processor.
+    Raises RuntimeError where no C compiler works.
+    """
+    command, target = _compiler()
+    found = re.search(r'^#define __VERSION__ "(.*)"', target, re.MULTILINE)
+    return {
+        "compiler": found[1] if found else "unknown",
+        "options": shlex.join(command[command.index(OPTIONS[0]) :]),
+        "target": hashlib.sha256(target.encode()).hexdigest()[:16],
+    }
 
 
 def _run(command: list[str]) -> str:

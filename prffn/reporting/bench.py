@@ -17,7 +17,8 @@ from prffn.evaluation.cost import Case, LossCase, StepCase, measure_in_turns
 from prffn.files import atomic_write, reports_root, save_record
 from prffn.reporting.plots import STYLE, new_figure, save_figure
 from prffn.reporting.tables import markdown, write_markdown
-from prffn.training.device import pick_device, provenance
+from prffn.study.provenance import provenance
+from prffn.training.device import pick_device
 
 SIZES = (16, 64, 256, 1024, 4096)
 IMPLEMENTATIONS: tuple[Any, ...] = ("reference", "compiled reference", "matmul or cdist", "streaming", "compiled")

@@ -19,7 +19,8 @@ from prffn.files import atomic_write, reports_root, save_record
 from prffn.reporting.bench import median
 from prffn.reporting.plots import STYLE, new_figure, save_figure
 from prffn.reporting.tables import markdown, write_markdown
-from prffn.training.device import pick_device, provenance
+from prffn.study.provenance import provenance
+from prffn.training.device import pick_device
 
 SIZE = (120, 160)
 """Height and width of the LR image."""

@@ -24,7 +24,7 @@ import torch
 from prffn.data.images import EMBEDDED_SETS, KNOWN_SETS
 from prffn.files import cache_root, digest, user_path, whole_number
 from prffn.losses.vgg import BackboneUnavailable
-from prffn.study.runs import Outcome, Wanted, checkpoint_path
+from prffn.study.runs import Outcome, Wanted, checkpoint_path, run_key
 from prffn.study.worker import GPU, Fitness, Place, fitness, train_run
 from prffn.training.device import pick_device
 from prffn.training.loop import progress_bar
@@ -146,9 +146,10 @@ def _outcomes(
         for key, run in wanted.items():
             if run.retrain:  # here, not by the task: that resumes from the checkpoint of a worker that died
                 checkpoint_path(key).unlink(missing_ok=True)
+            start = run_key(run.experiment.start) if run.experiment.start else ""
             shared = digest([repr(place), run.retrain, run.need_weights])[:8]  # one task for all clients that want it
             tasks[key] = client.submit(
-                train_run, key, dataclasses.replace(run, name=key), place, tasks.get(run.experiment.training.start),
+                train_run, key, dataclasses.replace(run, name=key), place, tasks.get(start),
                 key=f"prffn-{key}-{shared}", resources={GPU: 1} if place.on_gpu else None,
             )  # fmt: skip
             tasks[key].add_done_callback(lambda _, key=key: ended.put(key))

@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from prffn.config import CONTINUED, Experiment, LossConfig, check_profile
-from prffn.study.runs import run_key
 
 
 def continued(experiments: Mapping[str, Sequence[Experiment]], profile: str) -> dict[str, list[Experiment]]:
@@ -36,4 +35,4 @@ def continued(experiments: Mapping[str, Sequence[Experiment]], profile: str) -> 
 
 def _going_on(e: Experiment, start: Experiment, profile: str) -> Experiment:
     training = {name.removeprefix("training."): value for name, value in CONTINUED[profile].items()}
-    return dataclasses.replace(e, training=dataclasses.replace(e.training, **training, start=run_key(start)))
+    return dataclasses.replace(e, training=dataclasses.replace(e.training, **training), start=start)

@@ -30,8 +30,9 @@ from prffn.files import (
 )
 from prffn.models import NETWORKS
 from prffn.models.weights import load_network
+from prffn.study.provenance import provenance
 from prffn.study.runs import Runs, trained_model
-from prffn.training.device import pick_device, provenance
+from prffn.training.device import pick_device
 from prffn.training.loop import progress_bar
 
 PROTOCOL = 1

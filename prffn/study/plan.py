@@ -28,7 +28,7 @@ from prffn.training.loop import Trained, build_model, load_checkpoint, train
 
 FREE = {
     "seed", "training.steps", "training.learning_rate", "training.schedule", "training.halve_every", "training.betas",
-    "training.initial", "training.start",
+    "training.initial",
 }  # fmt: skip
 """Settings that change nothing of what a step takes."""
 
@@ -118,7 +118,7 @@ def make_plan(
         steps, seconds = e.training.steps, found.get("seconds", math.nan)
         rows[f"{who[0][1]}, seed {e.seed}, {', '.join(dict.fromkeys(name for name, _ in who))}"] = {
             "state": "recorded" if record else f"at step {done} of {steps}" if done else "to train",
-            "key": key, "starts from": e.training.start, "steps": steps, "s/step": seconds,
+            "key": key, "starts from": run_key(e.start) if key and e.start else "", "steps": steps, "s/step": seconds,
             "seconds": steps * seconds, "left": 0.0 if record else (steps - done) * seconds,
             "memory": found.get("peak_mb", math.nan), "error": found.get("error", ""),
         }  # fmt: skip
@@ -138,7 +138,7 @@ def _state(profile: str, e: Experiment) -> tuple[str, bool, int]:
     if load_record(reports_root() / profile / "runs", key, e):
         return key, True, 0
     path = checkpoint_path(key)
-    state = load_checkpoint(path, repr(e.canonical())) if path.is_file() else None
+    state = load_checkpoint(path) if path.is_file() else None
     return key, False, state["step"] if state else 0
 
 

@@ -5,7 +5,7 @@ of the images' checksums and of PROTOCOL; it carries a checksum of its own conte
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -16,23 +16,26 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from prffn.config import PROFILES, SHIPPED, Experiment, check_profile, experiment, fields_of, setting
+from prffn.config import PROFILES, Experiment, experiment, fields_of, setting
 from prffn.data.images import set_checksum, set_label
 from prffn.evaluation.metrics import Evaluation, evaluate, evaluate_bicubic
-from prffn.files import DamagedRecord, cache_root, digest, read_record, reports_root, save_record, weights_sha256
+from prffn.files import DamagedRecord, cache_root, digest, read_record, save_record, weights_sha256
 from prffn.losses.vgg import BackboneUnavailable, backbone_sha256
 from prffn.models.complexity import multi_adds, parameters
 from prffn.study.joint import announce
-from prffn.training.device import pick_device, provenance, threads_for
+from prffn.study.provenance import provenance
+from prffn.training.device import threads_for
 from prffn.training.loop import build_model, load_checkpoint, train
 from prffn.training.parallel import Processes
 
 if TYPE_CHECKING:
-    from distributed import Client
+    pass
 
 PROTOCOL = 2
 """Raised by hand whenever the same experiment would give other numbers; a golden run in the tests notices."""
 
+
+Record = dict[str, Any]
 
 RECORDED_BACKBONES = {"vgg16_caffe": "89f1142ff90b2311bc6ac4c4280781b61d080356f18e5aa1c9a53829b47c4e07"}
 """Checksums of the backbones that the recorded study used, so that its records are found where their files are not."""
@@ -96,6 +99,7 @@ def settings_of(experiment: Experiment) -> dict[str, Any]:
         settings[name] = list(value) if isinstance(value, tuple) else float(value) if kind is float else value
     settings["data.train"] = set_label(e.data.train)
     settings["data.evaluation"] = [set_label(name) for name in e.data.evaluation]
+    settings["training.start"] = run_key(e.start) if e.start else ""
     return settings
 
 
@@ -167,81 +171,6 @@ def image_sets(runs: Runs) -> list[str]:
     return [set_label(name) for name in experiment(PROFILES[runs.profile]).data.evaluation]
 
 
-def ensure(
-    experiments: Mapping[str, Sequence[Experiment]],
-    profile: str,
-    *,
-    device: str = "auto",
-    retrain: bool = False,
-    progress: bool = True,
-    processes: Processes | None = None,
-    scheduler: "str | Client | None" = None,
-) -> Runs:
-    """The runs of all experiments: recorded ones are loaded, the others trained, measured and recorded.
-
-    An experiment whose loss needs a backbone that is not at hand has no runs, and is said to be not measured.
-    retrain: train all of them afresh. A damaged record is never used: it is reported and trained again. Two
-    processes that need the same run train it once; a killed run goes on from its checkpoint. A run from whose weights
-    others start is trained before them, and again if it is recorded and its weights are on another machine.
-    processes: those that train each run together, of which this one is rank 0 and the others `follow`, see joint.py.
-    scheduler: of dask, its address or a client of it: its workers train the runs, side by side, on their own `device`
-    (prffn/study/cluster.py). None: this process does, one after the other.
-    """
-    if scheduler is not None and processes is not None:
-        raise ValueError("a run is trained by the workers of a scheduler or by several processes: give one of the two")
-    if profile != SHIPPED:
-        check_profile(profile)
-    store = reports_root() / profile / "runs"
-    not_measured: dict[str, str] = {}
-    keys: dict[str, list[str]] = {}
-    for label, group in experiments.items():
-        try:
-            keys[label] = [run_key(e) for e in group]
-        except BackboneUnavailable as reason:
-            not_measured[label], keys[label] = str(reason), []
-    distinct: dict[str, tuple[str, Experiment]] = {}
-    for label, group in experiments.items():
-        for key, e in zip(keys[label], group, strict=label not in not_measured):
-            distinct[key] = (label, e)
-    records = {key: None if retrain else load_record(store, key, e) for key, (_, e) in distinct.items()}
-    missing = _in_order(distinct, [key for key, record in records.items() if record is None])
-    starts = {distinct[key][1].training.start for key in missing}
-    wanted: dict[str, Wanted] = {}
-    for number, key in enumerate(missing, start=1):
-        label, e = distinct[key]
-        name = f"run {number} of {len(missing)}: {label}, seed {e.seed}"
-        wanted[key] = Wanted(experiment=e, name=name, retrain=retrain, need_weights=key in starts)
-    trained: set[str] = set()
-    for key, outcome in _train(wanted, store, device, progress, scheduler, processes):
-        if isinstance(outcome, BackboneUnavailable):
-            not_measured |= {label: str(outcome) for label, group in keys.items() if key in group}
-            continue
-        records[key] = outcome.record
-        if outcome.made_now:
-            trained.add(key)
-    runs = {key: Run(key, record) for key, record in records.items() if record is not None}
-    by_label = {label: [] if label in not_measured else [runs[key] for key in group] for label, group in keys.items()}
-    in_order = {label: not_measured[label] for label in by_label if label in not_measured}  # not as workers say it
-    return Runs(profile, by_label, trained, in_order)
-
-
-def _in_order(distinct: Mapping[str, tuple[str, Experiment]], missing: Sequence[str]) -> list[str]:
-    """The keys of the runs to train: what others start from first, again where its weights are on another machine."""
-    ordered: list[str] = []
-
-    def put(key: str) -> None:
-        start = distinct[key][1].training.start
-        new = start in distinct and start not in ordered
-        if new and (start in missing or not has_weights(start, distinct[start][1])):
-            put(start)
-        if key not in ordered:
-            ordered.append(key)
-
-    for key in missing:
-        put(key)
-    return ordered
-
-
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """A run to train, if nobody has meanwhile."""
@@ -263,26 +192,8 @@ class Outcome:
     made_now: bool
 
 
-def _train(
-    wanted: Mapping[str, Wanted],
-    store: Path,
-    device: str,
-    progress: bool,
-    scheduler: "str | Client | None",
-    processes: Processes | None,
-) -> Iterable[tuple[str, Outcome | BackboneUnavailable]]:
-    """Yields the key of each run with what has become of it, once that is known."""
-    if scheduler is not None and wanted:
-        from prffn.study.cluster import train_on  # distributed is an extra
-
-        yield from train_on(scheduler, wanted, store, device=device, progress=progress)
-        return
-    for key, run in wanted.items():
-        try:
-            picked, afresh = pick_device(device), run.retrain
-            yield key, record_run(key, run, store, picked, afresh=afresh, progress=progress, processes=processes)
-        except BackboneUnavailable as reason:
-            yield key, reason
+class OtherWeights(ValueError):
+    """A recorded run that others start from was trained again, and has other weights; the message says the way out."""
 
 
 def record_run(
@@ -298,20 +209,35 @@ def record_run(
 ) -> Outcome:
     """Trains, measures and records a run under its lock, unless another process has done so meanwhile.
 
-    afresh: not from its checkpoint. on_step, processes: see `train`. Raises BackboneUnavailable and what `train` does.
+    A recorded run whose weights others start from, and which are not in the cache, is trained again for its weights
+    alone: its record stays. afresh: not from its checkpoint. on_step, processes: see `train`.
+    Raises OtherWeights if that gives other weights than the recorded ones, BackboneUnavailable and what `train` does.
     """
     e = wanted.experiment
     lock = cache_root() / "locks" / f"{key}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
         # another process may have made the record, or the weights that others start from, while this one waited
-        redo = wanted.retrain or (wanted.need_weights and not has_weights(key, e))
-        record = None if redo else load_record(store, key, e)
-        if record is not None:
-            return Outcome(record, made_now=False)
-        record = _make_record(e, key, device, wanted.name, progress, afresh, processes, on_step)
-        save_record(store, key, record)
-    return Outcome(record, made_now=True)
+        recorded = None if wanted.retrain else load_record(store, key, e)
+        if recorded is not None and not (wanted.need_weights and not has_weights(key, e, recorded)):
+            return Outcome(recorded, made_now=False)
+        afresh = afresh or recorded is not None  # a checkpoint that is there has other weights, or is not at its end
+        record = _make_record(e, key, store, device, wanted.name, progress, afresh, processes, on_step)
+        if recorded is None:
+            save_record(store, key, record)
+            return Outcome(record, made_now=True)
+        if record["weights_sha256"] != recorded["weights_sha256"]:
+            raise OtherWeights(
+                f"run {key} ({wanted.name}), from whose weights others start, was recorded with other weights than it "
+                f"gets here ({_made(recorded)}; here {_made(record)}): retrain all (retrain=True, --retrain), or train "
+                "where it was recorded"
+            )
+        return Outcome(recorded, made_now=True)
+
+
+def _made(record: dict[str, Any]) -> str:
+    made = record["provenance"]
+    return f"{made['device_name']}, threads: {made['threads']}, torch {made['versions']['torch']}"
 
 
 def checkpoint_path(key: str) -> Path:
@@ -319,9 +245,10 @@ def checkpoint_path(key: str) -> Path:
     return cache_root() / "checkpoints" / f"{key}.ckpt"
 
 
-def has_weights(key: str, e: Experiment) -> bool:
-    """Whether the trained weights of a run are in the cache."""
-    return _trained_state(key, e) is not None
+def has_weights(key: str, e: Experiment, record: Mapping[str, Any] | None) -> bool:
+    """Whether the trained weights of a run are in the cache: those of its record, if it has one."""
+    state = _trained_state(key, e)
+    return state is not None and (record is None or weights_sha256(state["model"]) == record["weights_sha256"])
 
 
 def _trained_state(key: str, e: Experiment) -> dict[str, Any] | None:
@@ -333,6 +260,7 @@ def _trained_state(key: str, e: Experiment) -> dict[str, Any] | None:
 def _make_record(
     e: Experiment,
     key: str,
+    store: Path,
     device: torch.device,
     label: str,
     progress: bool,
@@ -347,7 +275,7 @@ def _make_record(
     started, scale = datetime.now(UTC), e.data.scale
     # before the training: an image or a file of weights that cannot be used is told at once, not after days
     bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
-    start = start_weights(e)
+    start = start_weights(e, store)
     with threads_for(parameters(build_model(e))) as threads:
         announce(processes, e)
         trained = train(
@@ -382,7 +310,7 @@ def _make_record(
         "peak_memory_mb": round(trained.peak_memory_mb, 1),
         "started": started.isoformat(timespec="seconds"),
         "finished": max(started, datetime.now(UTC)).isoformat(timespec="seconds"),  # the clock may be set back
-        "provenance": provenance(device, threads, processes.world_size),
+        "provenance": {**provenance(device, threads, processes.world_size), "training": trained.made},
     }
 
 
@@ -392,26 +320,21 @@ def bicubic_baseline(image_set: str, scale: int, lpips: bool) -> Evaluation:
     return evaluate_bicubic(image_set, scale=scale, lpips=lpips)
 
 
-def start_weights(e: Experiment) -> dict[str, torch.Tensor] | None:
-    """The weights of the run that training.start names, from its checkpoint; None where it names none.
+def start_weights(e: Experiment, store: Path) -> dict[str, torch.Tensor] | None:
+    """The trained weights of the run that e starts from, from its checkpoint; None where it starts from its own.
 
-    Raises FileNotFoundError without a checkpoint, or with one of a training that has not come to its end.
+    Raises FileNotFoundError where they are not in the cache, or are not those of its record in the store.
     """
-    if not e.training.start:
+    if e.start is None:
         return None
-    path = checkpoint_path(e.training.start)
-    if state := load_checkpoint(path):
-        step = state["step"]
-        if step >= (steps := state.get("steps", step)):  # older ones do not say how many there will be
-            return state["model"]
+    key = run_key(e.start)
+    state, record = _trained_state(key, e.start), load_record(store, key, e.start)
+    if state is None or (record is not None and weights_sha256(state["model"]) != record["weights_sha256"]):
         raise FileNotFoundError(
-            f"run {e.training.start}, from whose weights this one starts, has been trained for {step} of its {steps} "
-            "steps only: train it to its end first"
+            f"run {key}, from whose weights this one starts, has no weights in {checkpoint_path(key)}, or others than "
+            "it was recorded with: train it first"
         )
-    raise FileNotFoundError(
-        f"run {e.training.start}, from whose weights this one starts, has no checkpoint {path} that can be used: "
-        "remove that file if it is there, and train it first"
-    )
+    return state["model"]
 
 
 def trained_model(experiment: Experiment) -> torch.nn.Module:
@@ -429,7 +352,7 @@ def trained_model(experiment: Experiment) -> torch.nn.Module:
 
 
 def load_record(store: Path, key: str, experiment: Experiment) -> dict[str, Any] | None:
-    """The valid record of a run; None if there is none, with a warning if there is a damaged or a foreign one."""
+    """The valid record of a run; None if there is none, with a warning that says why one that is there is not used."""
     path = store / f"{key}.json"
     if not path.is_file():
         return None
@@ -440,8 +363,14 @@ def load_record(store: Path, key: str, experiment: Experiment) -> dict[str, Any]
         return None
     settings, paper = settings_of(experiment), settings_of(Experiment())
     recorded = {name: record["settings"].get(name, paper[name]) for name in settings}
-    if recorded != settings:
-        differing = ", ".join(name for name in settings if recorded[name] != settings[name])
-        warnings.warn(f"{path} was made with another {differing}; the run is trained again", stacklevel=2)
+    if differing := [name for name in settings if recorded[name] != settings[name]]:
+        warnings.warn(f"{path} was made with another {', '.join(differing)}; the run is trained again", stacklevel=2)
         return None
+    if experiment.start is not None:
+        start = load_record(store, run_key(experiment.start), experiment.start)
+        if start is not None and record.get("start_sha256") != start["weights_sha256"]:
+            warnings.warn(
+                f"{path} started from other weights than those of its start; it is trained again", stacklevel=2
+            )
+            return None
     return record

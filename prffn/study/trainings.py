@@ -7,10 +7,10 @@ from typing import Any
 
 from prffn.config import Experiment
 from prffn.files import unknown
-from prffn.losses.vgg import BackboneUnavailable
+from prffn.study.ensure import ensure
 from prffn.study.joint import dismiss, follow
 from prffn.study.notebook import experiments_of
-from prffn.study.runs import Runs, ensure, run_key
+from prffn.study.runs import Runs
 from prffn.training.loop import NonFiniteLoss
 from prffn.training.parallel import started
 
@@ -65,8 +65,8 @@ def labelled(
 ) -> dict[str, list[Experiment]]:
     """The experiments of the notebooks, by "<notebook>: <label>"; parameters: of the notebooks.
 
-    labels: None for all; else those of these labels in any of the notebooks, and the runs from whose weights they
-    start. Raises ValueError for a label that none has.
+    labels: None for all; else those of these labels in any of the notebooks. Raises ValueError for a label that none
+    has.
     """
     found = {
         f"{name}: {label}": (label, group)
@@ -78,14 +78,4 @@ def labelled(
     for label in labels:
         if label not in (known := {label for label, _ in found.values()}):
             raise ValueError(unknown("label", label, known))
-    chosen = {name: group for name, (label, group) in found.items() if label in labels}
-    starts = {e.training.start for group in chosen.values() for e in group} - {""}
-    first = {name: [e for e in group if _is_one_of(e, starts)] for name, (_, group) in found.items()}
-    return {name: group for name, group in first.items() if group and name not in chosen} | chosen
-
-
-def _is_one_of(e: Experiment, keys: set[str]) -> bool:
-    try:
-        return bool(keys) and run_key(e) in keys
-    except BackboneUnavailable:
-        return False
+    return {name: group for name, (label, group) in found.items() if label in labels}

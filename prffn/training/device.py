@@ -1,20 +1,14 @@
 """What a run ran on: the provenance of every record."""
 
 import contextlib
-import os
 import platform
 import re
 import resource
-import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
-
-from prffn.files import checkout
 
 SMALL_NETWORK = 50_000
 """Parameters below which a network trains with one thread."""
@@ -68,20 +62,6 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def commit() -> str | None:
-    """The checkout's commit, with '+' for uncommitted changes to the package; None outside a git checkout."""
-    try:
-        head = _git("rev-parse", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--", "prffn") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(checkout()), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
 @contextlib.contextmanager
 def threads_for(parameters: int) -> Iterator[int]:
     """Sets PyTorch's threads for a run whose network has so many parameters, and sets them back. Yields their number.
@@ -96,18 +76,3 @@ def threads_for(parameters: int) -> Iterator[int]:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-
-
-def provenance(device: torch.device, threads: int, processes: int = 1) -> dict[str, Any]:
-    """Versions, device, PyTorch's threads, commit, and how many processes if several, as they go into a record."""
-    packages = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "pillow", "lpips")
-    return {
-        "device": device.type,
-        "device_name": device_name(device),
-        "threads": threads,
-        **({"processes": processes} if processes > 1 else {}),
-        "cores": os.cpu_count(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "commit": commit(),
-    }

@@ -19,7 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from prffn.config import Experiment, TrainingConfig
 from prffn.data.images import PatchSampler, image_set, lr_images
-from prffn.files import TEXT_PROGRESS_VARIABLE, atomic_write
+from prffn.files import TEXT_PROGRESS_VARIABLE, atomic_write, weights_sha256
+from prffn.losses import fused, implementation_for
 from prffn.models import PRFFN, reduced
 from prffn.models.interpolating import start_as_interpolation
 from prffn.models.weights import CHECKPOINT_MAGIC
@@ -29,6 +30,8 @@ from prffn.training.parallel import Processes
 
 CURVE_POINTS = 50
 """How many points the recorded curve has; each is a mean over the steps since the one before."""
+
+NOT_RECORDED = "not recorded"
 
 VALIDATE_EVERY = 5
 """A run is validated at every fifth point of the curve, and at its end."""
@@ -46,6 +49,8 @@ class Trained:
     curve: list[dict[str, float]]
     seconds: float
     peak_memory_mb: float
+    made: list[dict[str, Any]]
+    """What its bits depend on beside its settings: an entry from each step on from which that was another."""
 
 
 def build_model(experiment: Experiment) -> nn.Module:
@@ -80,7 +85,7 @@ def take_over(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     state = model.state_dict()
     fitting = {name: value for name, value in weights.items() if name in state and state[name].shape == value.shape}
     if not fitting:
-        raise ValueError("the weights to start from fit no layer of the network; is training.start of another network?")
+        raise ValueError("the weights to start from fit no layer of the network; is `start` of another network?")
     model.load_state_dict({**state, **fitting})
 
 
@@ -114,7 +119,7 @@ def train(
     checkpoint: file for the whole state, written every `checkpoint_every` seconds and at the end. A run that was
         killed goes on from it and ends with the same weights as one that was not (bit for bit on the CPU, with the
         same number of threads). A damaged one, or one of another experiment, is not used.
-    start: weights to start from, see `take_over`: those of the run that training.start names.
+    start: weights to start from, see `take_over`: those of the run experiment.start.
     validate: gives the PSNR in dB of the network; the curve then holds it as `psnr_y` at some ten points and the end.
     on_step: called after each step with the number of steps done.
     processes: those that train this run together, all calling this function, each on its own device; None for one
@@ -135,8 +140,8 @@ def train(
     reset_peak_memory(device)
 
     model = build_model(e)
-    if bool(config.start) != (start is not None) and not others:
-        raise ValueError(f"training.start is {config.start!r}: its weights must be given as `start`, and only then")
+    if bool(e.start) != (start is not None) and not others:
+        raise ValueError("`start` must hold the weights of experiment.start, and be None where there is none")
     if start is not None and not others:
         take_over(model, start)
     hr = image_set(e.data.train)
@@ -154,13 +159,16 @@ def train(
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas)
 
     step, seconds, peak, curve, sums = 0, 0.0, 0.0, [], dict[str, float]()
-    state = load_checkpoint(checkpoint, identity := repr(e.canonical())) if checkpoint else None
+    made: list[dict[str, Any]] = []
+    identity = repr(e.canonical()) + (f" from {weights_sha256(start)}" if start else "")
+    state = load_checkpoint(checkpoint, identity) if checkpoint else None
     state = processes.broadcast(state)  # the others may be on machines that do not see the file
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         sampler.generator.set_state(state["sampler"])
         step, seconds, peak, curve, sums = (state[k] for k in ("step", "seconds", "peak", "curve", "sums"))
+        made = state.get("made", [{"step": 0, "device": NOT_RECORDED}])  # older checkpoints do not say
     parallel = model if processes.world_size == 1 else in_parallel(model)
     batch_mean = partial(processes.mean, share=share) if processes.world_size > 1 else None
     last_tick, unsaved = time.perf_counter(), 0.0
@@ -177,9 +185,12 @@ def train(
             "identity": identity, "step": step, "steps": config.steps, "seconds": seconds,
             "model": model.state_dict(), "optimizer": optimizer.state_dict(),
             "sampler": sampler.generator.get_state(), "curve": curve, "sums": sums,
-            "peak": max(peak, peak_memory_mb(device)),
+            "peak": max(peak, peak_memory_mb(device)), "made": made,
         })  # fmt: skip
 
+    here = conditions(e, device, processes.world_size)
+    if step < config.steps and (not made or {**made[-1], "step": 0} != {"step": 0, **here}):
+        made = [*made, {"step": step, **here}]
     interval = max(1, config.steps // CURVE_POINTS)
     bar = progress_bar(total=config.steps, initial=step, desc=label, unit="step", disable=not progress, leave=False)
     with bar:  # an error's message begins on a line of its own
@@ -221,7 +232,21 @@ def train(
     if checkpoint:
         save()
     tick()
-    return Trained(model.eval(), curve, seconds, max(peak, peak_memory_mb(device)))
+    return Trained(model.eval(), curve, seconds, max(peak, peak_memory_mb(device)), made)
+
+
+def conditions(e: Experiment, device: torch.device, processes: int = 1) -> dict[str, Any]:
+    """What the bits of a training depend on beside its settings, as it stands in its record's provenance.
+
+    The kind of device, PyTorch's threads, the number of processes, and what computes L_contr: "streaming", or
+    "compiled", with the compiler, its options and a checksum of what it knows of the processor.
+    """
+    found: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads(), "processes": processes}
+    if e.loss.contrast_weight:
+        found["L_contr"] = implementation_for(torch.empty(0, device=device), e.loss)
+        if found["L_contr"] == "compiled":
+            found |= fused.build()
+    return found
 
 
 def progress_bar(**options: Any) -> Any:
