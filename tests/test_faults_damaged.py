@@ -248,7 +248,7 @@ def backbone_weights(place: Place) -> tuple[Path, Use]:
 
     def use() -> str:
         backbone._sha256.cache_clear()
-        backbone._weights.cache_clear()
+        backbone._network.cache_clear()
         return backbone.backbone_sha256("vgg19")
 
     return path, use

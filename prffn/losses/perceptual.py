@@ -1,6 +1,6 @@
 """The other losses of Table 2, in the space of VGG features: L_perc and L_CSD. Only their names are printed.
 
-The paper's text on them is not at hand; they are what their own papers publish, and which variant is our choice:
+We have not seen the paper's text on them. They follow their own papers; which variant is our choice:
 
     L_perc    Johnson et al., ECCV 2016, as for super-resolution: features of relu2_2, squared error / (C H W)
     L_CSD     Wang et al., IJCAI 2021 (and github.com/Booooooooooo/CSD): at five layers, the distance to the positive
@@ -28,9 +28,7 @@ CSD_EPSILON = 1e-7
 """Added to the distances to the negatives (published)."""
 
 
-def perceptual_loss(
-    sr: Tensor, hr: Tensor, backbone: BackboneName, *, convention: Convention = "johnson", bfloat16: bool = False
-) -> Tensor:
+def perceptual_loss(sr: Tensor, hr: Tensor, backbone: BackboneName, *, convention: Convention = "johnson") -> Tensor:
     """L_perc between SR and HR images (Table 2). Returns a scalar; no gradient flows to `hr`.
 
     sr, hr: (N, 3, H, W), RGB in [0, 1]. Half precisions are computed in float32.
@@ -39,8 +37,6 @@ def perceptual_loss(
         vgg16_caffe. A weight for one backbone does not fit the other.
     convention: "johnson", the mean squared error at relu2_2, or "esrgan" (Wang et al., 2018), the mean absolute error
         at conv5_4 before the ReLU, which only vgg19 has. Our choice: the former, under whose name the loss is known.
-    bfloat16: of the convolutions but the first: little more than half the time on a CPU with AVX512_BF16, much more
-        on one without. On photographs the gradient is within 3 degrees of the exact one. Our choice: off.
     Raises ValueError for shapes that differ or names that are unknown, BackboneUnavailable without weights.
     """
     _check_shapes(sr, hr)
@@ -48,8 +44,8 @@ def perceptual_loss(
         raise ValueError(f"convention must be one of {', '.join(get_args(Convention))}, got {convention!r}")
     layer = "relu2_2" if convention == "johnson" else "conv5_4"
     with torch.no_grad():
-        target = features(hr.to(sr.dtype), backbone, [layer], bfloat16=bfloat16)[layer]
-    output = features(sr, backbone, [layer], bfloat16=bfloat16)[layer]
+        target = features(hr.to(sr.dtype), backbone, [layer])[layer]
+    output = features(sr, backbone, [layer])[layer]
     return F.mse_loss(output, target) if convention == "johnson" else F.l1_loss(output, target)
 
 
@@ -60,7 +56,6 @@ def csd_loss(
     backbone: BackboneName,
     *,
     negatives: int = CSD_NEGATIVES,
-    bfloat16: bool = False,
     batch_mean: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """L_CSD of a batch of SR images (Table 2). Returns a scalar; no gradient flows to `hr` and `lr`.
@@ -73,11 +68,9 @@ def csd_loss(
     backbone: VGG-19 is published; its normalisation of the input is our choice, the authors' code has none.
     negatives: K; the first K patches of `lr`, enlarged by the interpolation of the authors' code (bicubic, a = -0.75),
         are the negatives of every image, its own patch among them (as published). A batch of fewer has no more.
-    bfloat16: as in `perceptual_loss`; here the gradient is within 10 degrees of the exact one.
-    batch_mean: for processes that share a batch, each with a part of it as sr and hr: gives, for distances that are
-        means over such a part, their means over the batch. `lr` is then the whole batch's, so that all have the same
-        negatives (and each computes their features), and the loss is the whole batch's on every process; the mean of
-        the processes' gradients, weighted by their shares, is its gradient.
+    batch_mean: for processes that share a batch, each with a part of it as sr and hr: turns means over a part into
+        means over the batch. `lr` is then the whole batch's, so that all processes have the same negatives. The loss
+        is the whole batch's on every process; its gradient is the mean of theirs, weighted by their shares.
     Raises ValueError for shapes that do not fit, an unknown backbone or K below 1, BackboneUnavailable without weights;
     RuntimeError for second derivatives.
     """
@@ -90,19 +83,19 @@ def csd_loss(
         first = lr[:negatives].to(torch.promote_types(sr.dtype, torch.float32))
         enlarged = F.interpolate(first, size=sr.shape[2:], mode="bicubic", align_corners=False)
         both = torch.cat((hr.to(first.dtype), enlarged))
-        others = features(both, backbone, CSD_WEIGHTS, bfloat16=bfloat16)  # one pass for all
+        others = features(both, backbone, CSD_WEIGHTS)  # one pass for all
     losses = []
-    for layer, x in features(sr, backbone, CSD_WEIGHTS, bfloat16=bfloat16).items():
+    for layer, x in features(sr, backbone, CSD_WEIGHTS).items():
         positive, negative = others[layer].split((len(sr), len(enlarged)))
         losses.append(CSD_WEIGHTS[layer] * _Ratio.apply(x, positive, negative, batch_mean))
     return torch.stack(losses).sum()
 
 
 class _Ratio(torch.autograd.Function):
-    """Distance to the positive over the distances to all negatives, its gradient found on the way.
+    """Distance to the positive over the distances to all negatives; its gradient is computed along with it.
 
     x, positive: (N, C, h, w); negatives: (K, C, h, w). Autograd would keep a difference for each negative and read it
-    again and again: a fifth of the loss's time in all, against a twentieth here.
+    repeatedly: a fifth of the loss's time in all, against a twentieth here.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""VGG features for L_perc and L_CSD: frozen networks, how an image is brought to them, and where their weights are."""
+"""VGG features for L_perc and L_CSD: torchvision's layers, how an image is brought to them, and where weights are."""
 
 import hashlib
 import re
@@ -10,27 +10,25 @@ from typing import Literal, get_args
 from urllib.parse import urlparse
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from prffn.files import load_tensors, weights_root
 
 BackboneName = Literal["vgg19", "vgg16_caffe"]
 
-WIDTHS = (64, 128, 256, 512, 512)
-"""Channels of the five blocks of any VGG (Simonyan & Zisserman, ICLR 2015)."""
-
 
 class BackboneUnavailable(RuntimeError):
-    """No trained weights of a backbone are at hand; the message says why, and the way out."""
+    """A backbone has no trained weights on this machine; the message says why, and the way out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
     """The convolutions of a VGG, and the images it was trained on."""
 
+    builder: str
+    """The function of torchvision.models that builds it."""
     convolutions: tuple[int, ...]
-    """In each of the five blocks."""
+    """In each of the five blocks; those that a network has beyond them are not used."""
     bgr: bool
     peak: float
     """White in its input, before mean and standard deviation, which are in the order of its channels."""
@@ -41,8 +39,7 @@ class Backbone:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """conv1_1, relu1_1, ..., pool1, ..., up to the last ReLU: a layer's place is its index in torchvision's
-        `features`."""
+        """conv1_1, relu1_1, ..., pool1, ..., up to the last ReLU, in the order of torchvision's `features`."""
         names: list[str] = []
         for block, count in enumerate(self.convolutions, start=1):
             for n in range(1, count + 1):
@@ -58,6 +55,7 @@ class Backbone:
 
 BACKBONES: dict[BackboneName, Backbone] = {
     "vgg19": Backbone(
+        builder="vgg19",
         convolutions=(2, 2, 4, 4, 4),
         bgr=False,
         peak=1.0,
@@ -66,6 +64,7 @@ BACKBONES: dict[BackboneName, Backbone] = {
         files=("vgg19-dcbb9e9d.pth", "vgg19_features.pth"),
     ),
     "vgg16_caffe": Backbone(
+        builder="vgg16",
         convolutions=(2, 2, 3, 3, 1),
         bgr=True,
         peak=255.0,
@@ -78,55 +77,43 @@ BACKBONES: dict[BackboneName, Backbone] = {
 used; a state dict of `features.*`, or the conversion in jcjohnson/pytorch-vgg, vgg16-00b39a1b.pth."""
 
 
-def features(
-    image: Tensor, backbone: BackboneName, layers: Collection[str], *, bfloat16: bool = False
-) -> dict[str, Tensor]:
+def features(image: Tensor, backbone: BackboneName, layers: Collection[str]) -> dict[str, Tensor]:
     """Outputs of `layers`, such as "relu2_2": (N, C, h, w) each, by name, in the network's order.
 
     image: (N, 3, H, W), RGB in [0, 1], on any device; half precisions are computed in float32. Nothing is computed
         beyond the deepest layer asked for, and the weights take no gradient.
-    bfloat16: computes all convolutions but the first in bfloat16; what is returned is float32 all the same. The first
-        is cheap, and rounding its input, the pixels, would cost most of the accuracy.
     Raises ValueError for an unknown backbone or layer, or an image with fewer pixels than the poolings need, and
     BackboneUnavailable where there are no weights.
     """
     network = _known(backbone)
     if missing := [layer for layer in layers if layer not in network.layers]:
         raise ValueError(f"{backbone} has no layer {missing[0]!r}; its layers are {', '.join(network.layers)}")
-    last = max(network.layers.index(layer) for layer in layers)
-    side = 2 ** sum(layer.startswith("pool") for layer in network.layers[: last + 1])
+    used = network.layers[: 1 + max(network.layers.index(layer) for layer in layers)]
+    side = 2 ** sum(layer.startswith("pool") for layer in used)
     if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < side:
         shape = tuple(image.shape)
-        raise ValueError(f"{network.layers[last]} needs RGB images (N, 3, H, W) of {side} pixels or more, got {shape}")
+        raise ValueError(f"{used[-1]} needs RGB images (N, 3, H, W) of {side} pixels or more, got {shape}")
 
     dtype = torch.promote_types(image.dtype, torch.float32)
-    inner = torch.bfloat16 if bfloat16 else dtype
-    weights = _weights(backbone, _file(backbone), image.device, dtype, inner)
     found: dict[str, Tensor] = {}
     with torch.autocast(image.device.type, enabled=False):
         x = network.normalised(image.to(dtype)).contiguous(memory_format=torch.channels_last)
-        before = ""
-        for layer in network.layers[: last + 1]:
-            if layer.startswith("conv"):
-                weight, bias = weights[layer]
-                x = F.conv2d(x.to(weight.dtype), weight, bias, padding=1)
-            elif layer.startswith("relu"):
-                x = F.relu(x, inplace=before not in found)  # a pass over memory less
-            else:
-                x = F.max_pool2d(x, 2)
-            if layer in layers:
-                found[layer] = x.to(dtype)
-            before = layer
+        for name, layer in zip(used, _network(backbone, _file(backbone), image.device, dtype), strict=False):
+            x = layer(x)
+            if name in layers:
+                found[name] = x.clone() if name.startswith("conv") else x  # the ReLU after it works in place
     return found
 
 
 @lru_cache(maxsize=2)
 def _sha256(backbone: BackboneName, file: Path) -> str:
     digest = hashlib.sha256()
-    for layer, tensors in _weights(backbone, file, torch.device("cpu"), torch.float32, torch.float32).items():
-        digest.update(layer.encode())
-        for tensor in tensors:
-            digest.update(tensor.contiguous().numpy().tobytes())
+    network = _network(backbone, file, torch.device("cpu"), torch.float32)
+    for name, layer in zip(BACKBONES[backbone].layers, network, strict=True):
+        if isinstance(layer, nn.Conv2d):
+            digest.update(name.encode())
+            for tensor in layer.parameters():
+                digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -178,7 +165,7 @@ def _download_vgg19(missing: str) -> Path:
 
 
 def _compare_with_name(file: Path) -> None:
-    """Raises ValueError if torchvision's file has not the checksum of which eight digits stand in its name."""
+    """Raises ValueError if torchvision's file does not have the checksum whose first eight digits its name gives."""
     named = re.fullmatch(r"vgg19-([0-9a-f]{8})\.pth", file.name)
     if named and not _file_sha256(file).startswith(named[1]):
         raise ValueError("its checksum is not the one in its name: it is damaged, or another file")
@@ -190,27 +177,19 @@ def _file_sha256(file: Path) -> str:
 
 
 @lru_cache(maxsize=4)
-def _weights(
-    backbone: BackboneName, file: Path, device: torch.device, first: torch.dtype, others: torch.dtype
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Weight and bias of each convolution, by layer, in the network's order; the first in a type of its own."""
-    weights: dict[str, tuple[Tensor, Tensor]] = {}
+def _network(backbone: BackboneName, file: Path, device: torch.device, dtype: torch.dtype) -> nn.Sequential:
+    """torchvision's layers in the order of `Backbone.layers`, with the weights of `file`, which take no gradient."""
+    from torchvision import models
+
+    with torch.device("meta"):
+        whole = getattr(models, BACKBONES[backbone].builder)()
+    network = whole.features[: len(BACKBONES[backbone].layers)]
     try:
         _compare_with_name(file)
         state = load_tensors(file)
-        channels = 3
-        for index, layer in enumerate(BACKBONES[backbone].layers):
-            if layer.startswith("conv"):
-                weight, bias = state[f"features.{index}.weight"], state[f"features.{index}.bias"]
-                width = WIDTHS[int(layer[4]) - 1]
-                if weight.shape != (width, channels, 3, 3) or bias.shape != (width,):
-                    raise ValueError(f"features.{index}.weight has shape {tuple(weight.shape)}")
-                dtype = others if weights else first
-                weight = weight.detach().to(device, dtype, memory_format=torch.channels_last)
-                weights[layer] = weight, bias.detach().to(device, dtype)  # detached: frozen
-                channels = width
+        network.load_state_dict({key: state[f"features.{key}"] for key in network.state_dict()}, assign=True)
     except Exception as error:
         raise BackboneUnavailable(
             f"{file} is not a state dict of {backbone}'s features ({error}); remove it, or put the right one there"
         ) from error
-    return weights
+    return network.requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
