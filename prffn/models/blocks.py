@@ -1,11 +1,11 @@
-"""The building blocks of PRFFN, under the paper's names. Shapes are (N, C, H, W) throughout, in and out.
+"""PRFFN's building blocks, under the paper's names, and what other networks share. Shapes are (N, C, H, W) throughout.
 
 What is written in place is a result that no gradient needs again: less traffic with the memory, the same bits, in
 training too. Where no gradients are recorded, that is nearly every result. No block writes into its inputs.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -31,12 +31,13 @@ def conv(in_channels: int, out_channels: int, kernel_size: int = 3, bias: bool =
     return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias, groups=groups)
 
 
-def initialise(model: nn.Module, generator: torch.Generator) -> None:
-    """Draws the weights and biases of all convolutions anew from `generator`, as `nn.Conv2d` does from global state.
+def initialise(model: nn.Module, generator: torch.Generator | None) -> None:
+    """Draws the weights and biases of all convolutions from `generator`, as `nn.Conv2d` does from global state.
 
-    Of a weight-normalised convolution it draws the weight, whose norm and direction then follow.
+    Of a weight-normalised convolution it draws the weight, whose norm and direction then follow. Without a generator
+    it leaves the network as it is.
     """
-    for module in model.modules():
+    for module in model.modules() if generator is not None else ():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             bound = (module.weight[0].numel()) ** -0.5  # U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for both
             with torch.no_grad():
@@ -58,6 +59,62 @@ def added(total: Tensor, x: Tensor) -> Tensor:
 def multiplied(x: Tensor, factor: Tensor) -> Tensor:
     """x * factor, written over `x` unless gradients are recorded: that of `factor` needs it."""
     return x * factor if torch.is_grad_enabled() else x.mul_(factor)
+
+
+def outputs(blocks: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """The outputs of `blocks`, each of which takes the output of the one before; the first takes `x`."""
+    found: list[Tensor] = []
+    for block in blocks:
+        x = block(x)
+        found.append(x)
+    return found
+
+
+class RGBNetwork(nn.Module):
+    """What networks on RGB share: the scale, and values inside that are `peak` times RGB less the mean of DIV2K.
+
+    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]. Raises ValueError for a scale other than 2, 3, 4.
+    """
+
+    mean: Tensor
+    peak = 255.0
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        check_scale(scale)
+        self.scale = scale
+        self.register_buffer("mean", div2k_mean(), persistent=False)
+
+    def shifted(self, lr: Tensor) -> Tensor:
+        """RGB in [0, 1] to the values inside."""
+        return self.peak * (lr - self.mean)
+
+    def restored(self, sr: Tensor) -> Tensor:
+        """The values inside to RGB in [0, 1]."""
+        return sr / self.peak + self.mean
+
+
+class ResidualNetwork(RGBNetwork):
+    """The frame of EDSR, RCAN and OISR: head, a chain of blocks with a long skip, sub-pixel upsampler, tail."""
+
+    chain = "blocks"
+    """What the authors call the chain: a part of its weights' names."""
+
+    def __init__(
+        self, scale: int, channels: int, blocks: Iterable[nn.Module], generator: torch.Generator | None
+    ) -> None:
+        super().__init__(scale)
+        self.head = conv(3, channels)
+        self.add_module(self.chain, nn.Sequential(*blocks))
+        self.trunk = conv(channels, channels)
+        self.upsampler = Upsampler(channels, scale)
+        self.tail = conv(channels, 3)
+        initialise(self, generator)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        head = self.head(self.shifted(lr))
+        x = self.trunk(self.get_submodule(self.chain)(head)) + head
+        return self.restored(self.tail(self.upsampler(x)))  # (N, 3, h * scale, w * scale)
 
 
 class ChannelAttention(nn.Module):
@@ -183,11 +240,14 @@ class ResBlock(nn.Module):
 
 
 class Upsampler(nn.Sequential):
-    """Sub-pixel upsampler (Shi et al., CVPR 2016), as in EDSR: x2, x3 in one step, x4 in two of x2."""
+    """Sub-pixel upsampler (Shi et al., CVPR 2016), as in EDSR: x2, x3 in one step, x4 in two of x2.
 
-    def __init__(self, channels: int, scale: int) -> None:
+    groups: of its convolutions; activated: with a ReLU before each shuffle (CARN).
+    """
+
+    def __init__(self, channels: int, scale: int, *, groups: int = 1, activated: bool = False) -> None:
         check_scale(scale)
-        steps = [2] * int(math.log2(scale)) if scale != 3 else [3]
-        super().__init__(
-            *[m for s in steps for m in (conv(channels, channels * s * s), nn.PixelShuffle(s))],
-        )
+        layers: list[nn.Module] = []
+        for s in [3] if scale == 3 else [2] * int(math.log2(scale)):
+            layers += [conv(channels, channels * s * s, groups=groups), *[nn.ReLU()] * activated, nn.PixelShuffle(s)]
+        super().__init__(*layers)

@@ -1,13 +1,12 @@
 """EDSR (Lim et al.: Enhanced Deep Residual Networks for Single Image Super-Resolution, CVPR Workshops 2017)."""
 
 import torch
-from torch import Tensor, nn
 
-from prffn.models.blocks import ResBlock, Upsampler, conv, div2k_mean, initialise
+from prffn.models.blocks import ResBlock, ResidualNetwork
 
 
-class EDSR(nn.Module):
-    """Head, residual blocks without normalisation, a long skip, sub-pixel upsampler, tail.
+class EDSR(ResidualNetwork):
+    """Residual blocks without normalisation in a frame that other networks took over.
 
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K,
     as its authors have it. The size behind Table 4 is not printed: EDSR-baseline, 16 blocks of 64 channels, is our
@@ -15,8 +14,6 @@ class EDSR(nn.Module):
     large EDSR is channels=256, blocks=32, residual_scale=0.1. Weights are drawn from `generator` (PyTorch's own
     initialisation, as in the authors' code). Raises ValueError for a scale other than 2, 3, 4.
     """
-
-    mean: Tensor
 
     def __init__(
         self,
@@ -27,18 +24,4 @@ class EDSR(nn.Module):
         residual_scale: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        self.scale = scale
-        self.register_buffer("mean", div2k_mean(), persistent=False)
-        self.head = conv(3, channels)
-        self.blocks = nn.Sequential(*[ResBlock(channels, residual_scale) for _ in range(blocks)])
-        self.trunk = conv(channels, channels)
-        self.upsampler = Upsampler(channels, scale)
-        self.tail = conv(channels, 3)
-        if generator is not None:
-            initialise(self, generator)
-
-    def forward(self, lr: Tensor) -> Tensor:
-        head = self.head(255 * (lr - self.mean))
-        x = self.trunk(self.blocks(head)) + head
-        return self.tail(self.upsampler(x)) / 255 + self.mean  # (N, 3, h * scale, w * scale)
+        super().__init__(scale, channels, (ResBlock(channels, residual_scale) for _ in range(blocks)), generator)

@@ -85,8 +85,7 @@ class PRFFN(nn.Module):
         self.trunk = conv(channels, channels)
         self.upsampler = Upsampler(channels, scale)
         self.tail = conv(channels, 3)
-        if generator is not None:
-            initialise(self, generator)
+        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
         head = self.head(lr - self.mean)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from prffn.models.blocks import RCAB, Upsampler, conv, div2k_mean, initialise
+from prffn.models.blocks import RCAB, ResidualNetwork, conv
 
 
 class ResidualGroup(nn.Module):
@@ -18,8 +18,8 @@ class ResidualGroup(nn.Module):
         return x + self.conv(self.blocks(x))
 
 
-class RCAN(nn.Module):
-    """Head, 10 groups of 20 RCABs with a long skip, sub-pixel upsampler, tail.
+class RCAN(ResidualNetwork):
+    """10 groups of 20 RCABs in EDSR's frame.
 
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K,
     as its authors have it. Sizes as published: 15,444,643 / 15,629,283 / 15,592,355 parameters at x2 / x3 / x4
@@ -27,7 +27,7 @@ class RCAN(nn.Module):
     Raises ValueError for a scale other than 2, 3, 4.
     """
 
-    mean: Tensor
+    chain = "groups"
 
     def __init__(
         self,
@@ -39,18 +39,6 @@ class RCAN(nn.Module):
         reduction: int = 16,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        self.scale = scale
-        self.register_buffer("mean", div2k_mean(), persistent=False)
-        self.head = conv(3, channels)
-        self.groups = nn.Sequential(*[ResidualGroup(channels, blocks, reduction) for _ in range(groups)])
-        self.trunk = conv(channels, channels)
-        self.upsampler = Upsampler(channels, scale)
-        self.tail = conv(channels, 3)
-        if generator is not None:
-            initialise(self, generator)
-
-    def forward(self, lr: Tensor) -> Tensor:
-        head = self.head(255 * (lr - self.mean))
-        x = self.trunk(self.groups(head)) + head
-        return self.tail(self.upsampler(x)) / 255 + self.mean  # (N, 3, h * scale, w * scale)
+        super().__init__(
+            scale, channels, (ResidualGroup(channels, blocks, reduction) for _ in range(groups)), generator
+        )

@@ -4,24 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.models.blocks import check_scale, conv, div2k_mean, initialise
+from prffn.models.blocks import RGBNetwork, conv, initialise, outputs
+from prffn.models.table8.awsrn import AWRU
 
 KERNELS = (3, 5, 7, 9)
 """Kernel sizes of the reconstruction (inferred, see ACAN)."""
-
-
-class ResidualUnit(nn.Module):
-    """Widening conv, ReLU, conv; learnt factors on the residual and on the skip."""
-
-    def __init__(self, channels: int, wide: int) -> None:
-        super().__init__()
-        self.conv1 = conv(channels, wide)
-        self.conv2 = conv(wide, channels)
-        self.residual_weight = nn.Parameter(torch.ones(1))
-        self.skip_weight = nn.Parameter(torch.ones(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.residual_weight * self.conv2(F.relu(self.conv1(x))) + self.skip_weight * x
 
 
 class LocalPixelAttention(nn.Module):
@@ -41,7 +28,7 @@ class Stage(nn.Module):
 
     def __init__(self, channels: int, wide: int, units: int, recursions: int) -> None:
         super().__init__()
-        self.units = nn.ModuleList(ResidualUnit(channels, wide) for _ in range(units))
+        self.units = nn.ModuleList(AWRU(channels, wide, normed=False) for _ in range(units))
         self.attention = LocalPixelAttention(channels)
         self.fuse = conv((units + 3) * channels, channels, 1)
         self.residual_weight = nn.Parameter(torch.full((1,), 1 / recursions))  # at 1 the features grow to 1e10
@@ -51,20 +38,18 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first = x
         for _ in range(self.recursions):
-            features = [x]
-            for unit in self.units:
-                features.append(unit(features[-1]))
+            features = [x, *outputs(self.units, x)]
             fused = self.fuse(torch.cat((first, *features, self.attention(features[-1])), dim=1))
             x = self.residual_weight * fused + self.skip_weight * x
         return x
 
 
-class ACAN(nn.Module):
+class ACAN(RGBNetwork):
     """A chain of stages; sub-pixel convs of kernels 3, 5, 7, 9 over the outputs of all stages make the SR image.
 
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1] less the mean of DIV2K inside.
 
-    Only the abstract is at hand, and no code. Published there: attention with a weight for each pixel of each
+    We have the abstract only, and no code. Published there: attention with a weight for each pixel of each
     channel, cascading residual connections with learnt weights, a reconstruction with kernels of several sizes over
     the features of several depths. Inferred from Table 8: parameters grow by 63.0 K with scale^2, which is 32 features
     x 4 depths x (9 + 25 + 49 + 81) x 3; the rest, 548 K, is the same at each scale; at x3 and x4 each of its weights
@@ -76,7 +61,7 @@ class ACAN(nn.Module):
     Weights are drawn from `generator` (PyTorch's own initialisation). Raises ValueError for a scale other than 2, 3, 4.
     """
 
-    mean: Tensor
+    peak = 1.0
 
     def __init__(
         self,
@@ -89,23 +74,15 @@ class ACAN(nn.Module):
         recursions: int = 18,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        check_scale(scale)
-        self.scale = scale
-        self.register_buffer("mean", div2k_mean(), persistent=False)
+        super().__init__(scale)
         self.head = conv(3, channels)
         self.stages = nn.ModuleList(Stage(channels, wide, units, recursions) for _ in range(stages))
         self.reconstruction = nn.ModuleList(conv(stages * channels, 3 * scale**2, k) for k in KERNELS)
         self.weights = nn.Parameter(torch.full((len(KERNELS),), 1 / len(KERNELS)))
-        if generator is not None:
-            initialise(self, generator)
+        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
-        x = self.head(lr - self.mean)
-        features = []
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        depths = torch.cat(features, dim=1)  # (N, stages C, h, w)
+        x = self.head(self.shifted(lr))
+        depths = torch.cat(outputs(self.stages, x), dim=1)  # (N, stages C, h, w)
         total = sum(w * branch(depths) for w, branch in zip(self.weights, self.reconstruction, strict=True))
-        return F.pixel_shuffle(total, self.scale) + self.mean  # (N, 3, h * scale, w * scale)
+        return self.restored(F.pixel_shuffle(total, self.scale))  # (N, 3, h * scale, w * scale)

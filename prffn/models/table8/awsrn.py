@@ -1,23 +1,29 @@
 """AWSRN (Wang, Li, Shi: Lightweight Image Super-Resolution with Adaptive Weighted Learning Network, 2019)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from prffn.models.blocks import check_scale, conv, div2k_mean, initialise
+from prffn.models.blocks import RGBNetwork, conv, initialise, outputs
 
 KERNELS = (3, 5, 7, 9)
 """Kernel sizes of the reconstruction's four branches."""
 
 
 class AWRU(nn.Module):
-    """Adaptive weighted residual unit: a learnt factor on the residual and one on the skip."""
+    """Adaptive weighted residual unit: widening conv, ReLU, conv; a learnt factor on the residual and one on the skip.
 
-    def __init__(self, channels: int, wide: int) -> None:
+    normed: whether its convolutions are weight-normalised.
+    """
+
+    def __init__(self, channels: int, wide: int, *, normed: bool = True) -> None:
         super().__init__()
-        self.conv1 = weight_norm(conv(channels, wide))
-        self.conv2 = weight_norm(conv(wide, channels))
+        norm: Callable[[nn.Conv2d], nn.Module] = weight_norm if normed else nn.Identity()
+        self.conv1 = norm(conv(channels, wide))
+        self.conv2 = norm(conv(wide, channels))
         self.residual_weight = nn.Parameter(torch.ones(1))
         self.skip_weight = nn.Parameter(torch.ones(1))
 
@@ -36,10 +42,7 @@ class LFB(nn.Module):
         self.skip_weight = nn.Parameter(torch.ones(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        features = [x]
-        for unit in self.units:
-            features.append(unit(features[-1]))
-        fused = self.fuse(torch.cat(features[1:], dim=1))  # (N, 4 C, H, W) -> (N, C, H, W)
+        fused = self.fuse(torch.cat(outputs(self.units, x), dim=1))  # (N, 4 C, H, W) -> (N, C, H, W)
         return self.residual_weight * fused + self.skip_weight * x
 
 
@@ -57,7 +60,7 @@ class AWMS(nn.Module):
         return F.pixel_shuffle(total, self.scale)  # (N, 3 scale^2, h, w) -> (N, 3, h * scale, w * scale)
 
 
-class AWSRN(nn.Module):
+class AWSRN(RGBNetwork):
     """4 LFBs of 32 channels (128 inside the units), AWMS, and a sub-pixel conv of the input as the long skip.
 
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, twice the difference from the mean of DIV2K.
@@ -66,7 +69,7 @@ class AWSRN(nn.Module):
     Raises ValueError for a scale other than 2, 3, 4.
     """
 
-    mean: Tensor
+    peak = 2.0
 
     def __init__(
         self,
@@ -77,18 +80,14 @@ class AWSRN(nn.Module):
         blocks: int = 4,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        check_scale(scale)
-        self.scale = scale
-        self.register_buffer("mean", div2k_mean(), persistent=False)
+        super().__init__(scale)
         self.head = weight_norm(conv(3, channels))
         self.blocks = nn.Sequential(*[LFB(channels, wide) for _ in range(blocks)])
         self.reconstruction = AWMS(channels, scale)
         self.skip = weight_norm(conv(3, 3 * scale**2))
-        if generator is not None:
-            initialise(self, generator)
+        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
-        x = 2 * (lr - self.mean)
+        x = self.shifted(lr)
         sr = self.reconstruction(self.blocks(self.head(x))) + F.pixel_shuffle(self.skip(x), self.scale)
-        return sr / 2 + self.mean  # (N, 3, h * scale, w * scale)
+        return self.restored(sr)  # (N, 3, h * scale, w * scale)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.models.blocks import check_scale, conv, div2k_mean, initialise
+from prffn.models.blocks import RGBNetwork, Upsampler, conv, initialise
 
 
 class ResidualBlock(nn.Module):
@@ -43,14 +43,7 @@ class Cascade(nn.Module):
         return x
 
 
-def upsampler(channels: int, scale: int, groups: int) -> nn.Sequential:
-    """Sub-pixel upsampler with a ReLU before each shuffle: x2, x3 in one step, x4 in two of x2."""
-    steps = [3] if scale == 3 else [2] * (scale // 2)
-    layers = [(conv(channels, channels * s * s, groups=groups), nn.ReLU(), nn.PixelShuffle(s)) for s in steps]
-    return nn.Sequential(*[layer for step in layers for layer in step])
-
-
-class CARN(nn.Module):
+class CARN(RGBNetwork):
     """Cascades of residual blocks, themselves in a cascade.
 
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]. One network for all scales, as published and as its
@@ -62,7 +55,7 @@ class CARN(nn.Module):
     Raises ValueError for a scale other than 2, 3, 4.
     """
 
-    mean: Tensor
+    peak = 1.0
 
     def __init__(
         self,
@@ -72,11 +65,8 @@ class CARN(nn.Module):
         multi_scale: bool = True,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        check_scale(scale)
+        super().__init__(scale)
         channels = 64
-        self.scale = scale
-        self.register_buffer("mean", div2k_mean(), persistent=False)
         self.head = conv(3, channels)
 
         def cascade() -> nn.Module:
@@ -84,11 +74,12 @@ class CARN(nn.Module):
 
         self.body = Cascade(channels, [cascade() for _ in range(3)])
         scales = (2, 3, 4) if multi_scale else (scale,)
-        self.upsamplers = nn.ModuleDict({f"x{s}": upsampler(channels, s, groups or 1) for s in scales})
+        self.upsamplers = nn.ModuleDict(
+            {f"x{s}": Upsampler(channels, s, groups=groups or 1, activated=True) for s in scales}
+        )
         self.tail = conv(channels, 3)
-        if generator is not None:
-            initialise(self, generator)
+        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
-        x = self.body(self.head(lr - self.mean))
-        return self.tail(self.upsamplers[f"x{self.scale}"](x)) + self.mean  # (N, 3, h * scale, w * scale)
+        x = self.body(self.head(self.shifted(lr)))
+        return self.restored(self.tail(self.upsamplers[f"x{self.scale}"](x)))  # (N, 3, h * scale, w * scale)

@@ -30,8 +30,7 @@ class FSRCNN(nn.Module):
             conv(s, d, 1), nn.PReLU(d),
             nn.ConvTranspose2d(d, 1, 9, stride=scale, padding=4, output_padding=scale - 1),
         )  # fmt: skip
-        if generator is not None:
-            initialise(self, generator)
+        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
         return on_luma(self.network, lr, self.scale)

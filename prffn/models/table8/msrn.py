@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.models.blocks import Upsampler, conv, div2k_mean, initialise
+from prffn.models.blocks import RGBNetwork, Upsampler, conv, initialise, outputs
 
 
 class MSRB(nn.Module):
@@ -24,14 +24,14 @@ class MSRB(nn.Module):
         return x + self.fuse(both)
 
 
-class MultiScaleNetwork(nn.Module):
+class MultiScaleNetwork(RGBNetwork):
     """Head, a chain of MSRBs, all their outputs and the head's fused, upsampler, tail: MSRN; SeaNet's edge network.
 
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), on shifted values.
     """
 
     def __init__(self, scale: int, channels: int, blocks: int) -> None:
-        super().__init__()
+        super().__init__(scale)
         self.head = conv(3, channels)
         self.blocks = nn.ModuleList(MSRB(channels) for _ in range(blocks))
         self.bottleneck = conv((blocks + 1) * channels, channels, 1)
@@ -40,12 +40,8 @@ class MultiScaleNetwork(nn.Module):
         self.tail = conv(channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = head = self.head(x)
-        features = []
-        for block in self.blocks:
-            x = block(x)
-            features.append(x)
-        x = self.trunk(self.bottleneck(torch.cat((*features, head), dim=1)))
+        head = self.head(x)
+        x = self.trunk(self.bottleneck(torch.cat((*outputs(self.blocks, head), head), dim=1)))
         return self.tail(self.upsampler(x))  # (N, 3, h * scale, w * scale)
 
 
@@ -60,16 +56,11 @@ class MSRN(MultiScaleNetwork):
     Raises ValueError for a scale other than 2, 3, 4.
     """
 
-    mean: Tensor
-
     def __init__(
         self, scale: int = 2, *, channels: int = 64, blocks: int = 8, generator: torch.Generator | None = None
     ) -> None:
         super().__init__(scale, channels, blocks)
-        self.scale = scale
-        self.register_buffer("mean", div2k_mean(), persistent=False)
-        if generator is not None:
-            initialise(self, generator)
+        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
-        return super().forward(255 * (lr - self.mean)) / 255 + self.mean
+        return self.restored(super().forward(self.shifted(lr)))

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from prffn.models.blocks import Upsampler, conv, div2k_mean, initialise
+from prffn.models.blocks import ResidualNetwork, conv
 
 Scheme = Literal["RK2", "LF"]
 """RK2: a step of Heun's method, the Runge-Kutta scheme of second order; LF: four steps of the leapfrog scheme."""
@@ -48,7 +48,7 @@ class LeapfrogBlock(nn.Module):
         return now
 
 
-class OISR(nn.Module):
+class OISR(ResidualNetwork):
     """EDSR's frame with 8 ODE blocks of 122 channels in place of its residual blocks.
 
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K.
@@ -57,8 +57,6 @@ class OISR(nn.Module):
     (PyTorch's own initialisation of convolutions; PReLU starts at 1/4).
     Raises ValueError for an unknown scheme or a scale other than 2, 3, 4.
     """
-
-    mean: Tensor
 
     def __init__(
         self,
@@ -69,21 +67,7 @@ class OISR(nn.Module):
         blocks: int = 8,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
         if scheme not in get_args(Scheme):
             raise ValueError(f"scheme must be one of {', '.join(get_args(Scheme))}, got {scheme!r}")
-        self.scale = scale
-        self.register_buffer("mean", div2k_mean(), persistent=False)
-        self.head = conv(3, channels)
         block = HeunBlock if scheme == "RK2" else LeapfrogBlock
-        self.blocks = nn.Sequential(*[block(channels) for _ in range(blocks)])
-        self.trunk = conv(channels, channels)
-        self.upsampler = Upsampler(channels, scale)
-        self.tail = conv(channels, 3)
-        if generator is not None:
-            initialise(self, generator)
-
-    def forward(self, lr: Tensor) -> Tensor:
-        head = self.head(255 * (lr - self.mean))
-        x = self.trunk(self.blocks(head)) + head
-        return self.tail(self.upsampler(x)) / 255 + self.mean  # (N, 3, h * scale, w * scale)
+        super().__init__(scale, channels, (block(channels) for _ in range(blocks)), generator)

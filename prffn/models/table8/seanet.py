@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from prffn.models.blocks import ResBlock, Upsampler, check_scale, conv, div2k_mean, initialise
+from prffn.models.blocks import ResBlock, RGBNetwork, Upsampler, conv, initialise
 from prffn.models.table8.msrn import MultiScaleNetwork
 
 
@@ -15,7 +15,7 @@ class RoughNetwork(nn.Sequential):
         super().__init__(conv(3, channels), *layers, Upsampler(channels, scale), conv(channels, 3))
 
 
-class SeaNet(nn.Module):
+class SeaNet(RGBNetwork):
     """A rough SR image and its soft edge, fused and refined by 40 residual blocks at the size of the output.
 
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K.
@@ -25,30 +25,24 @@ class SeaNet(nn.Module):
     Raises ValueError for a scale other than 2, 3, 4.
     """
 
-    mean: Tensor
-
     def __init__(
         self, scale: int = 2, *, channels: int = 64, blocks: int = 40, generator: torch.Generator | None = None
     ) -> None:
-        super().__init__()
-        check_scale(scale)
-        self.scale = scale
-        self.register_buffer("mean", div2k_mean(), persistent=False)
+        super().__init__(scale)
         self.rough_network = RoughNetwork(channels, scale)
         self.edge_network = MultiScaleNetwork(scale, channels, blocks=5)
         self.fusion = conv(6, channels, 1)
         self.refine_head = conv(channels, channels)
         self.refine = nn.Sequential(*[ResBlock(channels) for _ in range(blocks)])
         self.refine_tail = conv(channels, 3)
-        if generator is not None:
-            initialise(self, generator)
+        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
         return self.with_edge(lr)[0]
 
     def with_edge(self, lr: Tensor) -> tuple[Tensor, Tensor]:
         """The SR image and its soft edge, 0 to 255, which the authors train towards HR's with a second L1 term."""
-        x = 255 * (lr - self.mean)
+        x = self.shifted(lr)
         edge = self.edge_network(x)
         head = self.refine_head(self.fusion(torch.cat((self.rough_network(x), edge), dim=1)))  # (N, C, H, W)
-        return self.refine_tail(self.refine(head) + head) / 255 + self.mean, edge  # (N, 3, h * scale, w * scale)
+        return self.restored(self.refine_tail(self.refine(head) + head)), edge  # (N, 3, h * scale, w * scale)

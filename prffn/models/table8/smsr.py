@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.models.blocks import ChannelAttention, check_scale, conv, div2k_mean, initialise
+from prffn.models.blocks import ChannelAttention, RGBNetwork, conv, initialise
 
 
 def soft_choice(logits: Tensor, dim: int, temperature: float) -> Tensor:
@@ -96,7 +96,7 @@ class SparseMaskModule(nn.Module):
         return x + self.attention(self.body(x, mask, channel_masks)), dense + sparse * mask.mean()
 
 
-class SMSR(nn.Module):
+class SMSR(RGBNetwork):
     """Five sparse mask modules, all their outputs fused; the input upscaled by bicubic interpolation is added.
 
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K.
@@ -109,16 +109,11 @@ class SMSR(nn.Module):
     Raises ValueError for a scale other than 2, 3, 4.
     """
 
-    mean: Tensor
-
     def __init__(
         self, scale: int = 2, *, channels: int = 64, modules: int = 5, generator: torch.Generator | None = None
     ) -> None:
-        super().__init__()
-        check_scale(scale)
-        self.scale = scale
+        super().__init__(scale)
         self.temperature = 1.0
-        self.register_buffer("mean", div2k_mean(), persistent=False)
         self.head = nn.Sequential(conv(3, channels), nn.ReLU(), conv(channels, channels))
         self.body = nn.ModuleList(SparseMaskModule(channels) for _ in range(modules))
         self.collect = nn.Sequential(conv(modules * channels, channels, 1), nn.ReLU(), conv(channels, channels))
@@ -156,7 +151,7 @@ class SMSR(nn.Module):
 
         With a weight that grows to 0.1 that share is the authors' second loss term.
         """
-        shifted = 255 * (lr - self.mean)
+        shifted = self.shifted(lr)
         x = head = self.head(shifted)
         features, shares = [], []
         for module in self.body:
@@ -165,5 +160,5 @@ class SMSR(nn.Module):
             shares.append(share)
         x = self.tail(self.collect(torch.cat(features, dim=1)) + head)
         skip = F.interpolate(shifted, scale_factor=self.scale, mode="bicubic")
-        sr = (F.pixel_shuffle(x, self.scale) + skip) / 255 + self.mean  # (N, 3, h * scale, w * scale)
+        sr = self.restored(F.pixel_shuffle(x, self.scale) + skip)  # (N, 3, h * scale, w * scale)
         return sr, torch.stack(shares).mean()

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.models.blocks import Upsampler, conv, div2k_mean, initialise
+from prffn.models.blocks import RGBNetwork, Upsampler, conv, initialise, outputs
 
 
 class ContextLayer(nn.Module):
@@ -86,7 +86,7 @@ class MCAB(nn.Module):
         return context * torch.sigmoid(self.attention(gate))
 
 
-class TSAN(nn.Module):
+class TSAN(RGBNetwork):
     """First stage: three MCABs and a sub-pixel upsampler make a coarse SR image; second: five 3x3 convs refine it.
 
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K.
@@ -95,14 +95,10 @@ class TSAN(nn.Module):
     that code). Raises ValueError for a scale other than 2, 3, 4.
     """
 
-    mean: Tensor
-
     def __init__(
         self, scale: int = 2, *, channels: int = 64, blocks: int = 3, generator: torch.Generator | None = None
     ) -> None:
-        super().__init__()
-        self.scale = scale
-        self.register_buffer("mean", div2k_mean(), persistent=False)
+        super().__init__(scale)
         self.head = conv(3, channels, 1)
         self.blocks = nn.ModuleList(MCAB(channels) for _ in range(blocks))
         self.bottleneck = conv(blocks * channels, channels, 1)
@@ -113,20 +109,15 @@ class TSAN(nn.Module):
         refine = [layer for _ in range(5) for layer in (conv(channels, channels, bias=False), nn.ReLU())]
         self.refine = nn.Sequential(*refine)
         self.refine_tail = conv(channels, 3, 1)
-        if generator is not None:
-            initialise(self, generator)
+        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
         return self.both_stages(lr)[0]
 
     def both_stages(self, lr: Tensor) -> tuple[Tensor, Tensor]:
         """The SR image and the first stage's, which the authors train with an L1 term of its own."""
-        x = head = F.relu(self.head(255 * (lr - self.mean)))
-        features = []
-        for block in self.blocks:
-            x = block(x)
-            features.append(x)
-        x = self.trunk(self.bottleneck(torch.cat(features, dim=1))) + head
+        head = F.relu(self.head(self.shifted(lr)))
+        x = self.trunk(self.bottleneck(torch.cat(outputs(self.blocks, head), dim=1))) + head
         coarse = self.tail(self.upsampler(x))  # (N, 3, h * scale, w * scale)
         refined = coarse + self.refine_tail(self.refine(self.refine_head(coarse)))
-        return refined / 255 + self.mean, coarse / 255 + self.mean
+        return self.restored(refined), self.restored(coarse)
