@@ -56,40 +56,34 @@ REMARKS = {
 def table8_complexity() -> pd.DataFrame:
     """A row for each scale and method of Table 8, in its order.
 
-    params_k, flops_g: our count, in thousands and in 10^9 multi-adds; *_printed; *_deviation in per cent of the
-    printed; met: whether both are within the bounds; note: which figure is not and why, and remarks.
+    params_k, flops_g: our count, in thousands and in 10^9 multi-adds, and *_printed beside them; met: whether both are
+    within the bounds; note: which figure is not and why, and remarks.
     """
     rows = []
     for row in paper.table(8).itertuples():
         with torch.device("meta"):  # only shapes matter
             model = build(row.method, row.scale)
         own = {"params_k": parameters(model) / 1e3, "flops_g": multi_adds(model, row.scale) / 1e9}
-        printed = {"params_k": float(row.params_k), "flops_g": float(row.flops_g)}
-        deviation = {figure: 100 * (own[figure] / printed[figure] - 1) for figure in own}
-        rows.append({
-            "scale": row.scale, "method": row.method,
-            "params_k_printed": printed["params_k"], "params_k": own["params_k"],
-            "params_deviation": deviation["params_k"],
-            "flops_g_printed": printed["flops_g"], "flops_g": own["flops_g"], "flops_deviation": deviation["flops_g"],
-            "met": all(is_met(figure, own[figure], printed[figure]) for figure in own),
-            "note": note(row.method, row.scale),
-        })  # fmt: skip
+        printed = {figure: float(getattr(row, figure)) for figure in own}
+        rows.append(
+            {"scale": row.scale, "method": row.method}
+            | own
+            | {f"{figure}_printed": value for figure, value in printed.items()}
+            | {"met": all(is_met(figure, own[figure], printed[figure]) for figure in own)}
+            | {"note": note(row.method, row.scale)}
+        )
     return pd.DataFrame(rows)
 
 
 def is_met(figure: str, own: float, printed: float) -> bool:
     """Whether a count is within the bound of its column, or rounds to the printed whole number of thousands."""
-    if figure == "params_k":
-        return abs(own - printed) <= max(PARAMETER_BOUND / 100 * printed, 0.5)
-    return abs(own - printed) <= MULTI_ADDS_BOUND / 100 * printed
+    bound, rounding = (PARAMETER_BOUND, 0.5) if figure == "params_k" else (MULTI_ADDS_BOUND, 0)
+    return abs(own - printed) <= max(bound / 100 * printed, rounding)
 
 
 def note(method: str, scale: int) -> str:
     """The note of a row: what is not met, then the remark on the method."""
     names = {"params_k": "parameters", "flops_g": "multi-adds"}
-    unmet = [
-        f"{name} {UNMET[method, scale, figure].deviation:+.1f} %: {UNMET[method, scale, figure].reason}"
-        for figure, name in names.items()
-        if (method, scale, figure) in UNMET
-    ]
-    return "; ".join([*unmet, *([REMARKS[method]] if method in REMARKS else [])])
+    unmet = [(name, UNMET[key]) for figure, name in names.items() if (key := (method, scale, figure)) in UNMET]
+    texts = [f"{name} {found.deviation:+.1f} %: {found.reason}" for name, found in unmet]
+    return "; ".join([*texts, *([REMARKS[method]] if method in REMARKS else [])])
