@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from prffn import paper
 from prffn.evaluation.tiling import upscale, upscale_tensor
 from prffn.models import PRFFN
-from prffn.models.blocks import MRCAB, RCAB, SAFB, ChannelAttention, RFAFusion, Upsampler
+from prffn.models.blocks import MRCAB, RCAB, SAFB, ChannelAttention, RFAFusion
 from prffn.models.complexity import multi_adds, parameters
 from prffn.models.prffn import PFFG
 
@@ -23,21 +22,12 @@ def test_parameters_as_printed_in_table_1(variant):
     assert abs(parameters(PRFFN(3, variant=variant)) / 1000 - printed) < 1
 
 
-@pytest.mark.parametrize(("scale", "printed"), [(2, 2983), (3, 3167), (4, 3131)])
-def test_parameters_as_printed_in_table_8(scale, printed):
-    """2988 at x2 is taken for a misread 2983 (paper.DOUBTS); the other two are as transcribed."""
-    table = paper.table(8).set_index(["method", "scale"]).params_k["PRFFN"]
-    assert table[scale] == (2988 if scale == 2 else printed)
-    assert abs(parameters(PRFFN(scale)) / 1000 - printed) < 1
-
-
-@pytest.mark.parametrize("variant", ["PRFFN0", "PRFFN1", "PRFFN2"])
-@pytest.mark.parametrize("scale", [2, 4])
-def test_scales_differ_only_in_the_upsampler(variant, scale):
-    """64 channels: x2 has 64 -> 256 (147,712), x3 64 -> 576 (332,352), x4 twice x2's (295,424)."""
-    upsampler = {2: 147_712, 3: 332_352, 4: 295_424}
-    difference = parameters(PRFFN(scale, variant=variant)) - parameters(PRFFN(3, variant=variant))
-    assert difference == upsampler[scale] - upsampler[3]
+@pytest.mark.parametrize(("scale", "count"), [(2, 2983), (3, 3167), (4, 3131)])
+def test_parameters_as_printed_in_table_8(scale, count):
+    """2988 at x2 is taken for a misread 2983 (paper.DOUBTS)."""
+    printed = paper.table(8).set_index(["method", "scale"]).params_k["PRFFN", scale]
+    assert printed == (2988 if scale == 2 else count)
+    assert abs(parameters(PRFFN(scale)) / 1000 - count) < 1
 
 
 def test_a_group_by_hand():
@@ -105,39 +95,20 @@ def test_safb_weights_each_input_by_its_own_map():
     assert torch.allclose(block(a, b), a)
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_output_shapes_and_gradients(scale):
-    for variant in ("PRFFN0", "PRFFN1", "PRFFN2", "PRFFN3"):
-        model = PRFFN(scale, variant=variant, channels=16, groups=2, reduction=2, generator=generator())
-        sr = model(torch.rand(2, 3, 7, 9))
-        assert sr.shape == (2, 3, 7 * scale, 9 * scale)
-        sr.sum().backward()
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-
-
-def test_the_seed_decides_the_weights_and_global_state_does_not():
-    torch.manual_seed(1)
-    a = PRFFN(2, channels=8, groups=1, generator=generator(5)).state_dict()
-    torch.manual_seed(2)
-    b = PRFFN(2, channels=8, groups=1, generator=generator(5)).state_dict()
-    c = PRFFN(2, channels=8, groups=1, generator=generator(6)).state_dict()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not torch.equal(a["head.weight"], c["head.weight"])
-
-
-def test_weights_are_drawn_as_pytorch_draws_them():
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): fan-in 9 * 64 = 576, bound 1/24; the standard deviation is bound / sqrt 3."""
-    weight = PRFFN(3, groups=1, generator=generator()).trunk.weight
-    assert weight.abs().max() <= 1 / 24
-    assert weight.std().item() == pytest.approx(1 / 24 / 3**0.5, rel=0.01)
+@pytest.mark.parametrize("variant", ["PRFFN0", "PRFFN1", "PRFFN2"])
+def test_a_gradient_reaches_every_parameter_of_a_variant(variant):
+    model = PRFFN(3, variant=variant, channels=16, groups=2, reduction=2, generator=generator())
+    sr = model(torch.rand(2, 3, 7, 9, generator=generator(1)))
+    assert sr.shape == (2, 3, 21, 27)
+    sr.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scale": 5}, "scale must be 2, 3 or 4, got 5"),
-        ({"variant": "PRFFN4"}, "variant must be one of PRFFN0.*got 'PRFFN4'"),
-        ({"groups": 0}, "groups must be at least 1, got 0"),
+        ({"variant": "PRFFN4"}, "PRFFN4"),
+        ({"groups": 0}, "groups .* 0"),
         ({"dilation_rates": ()}, "dilation_rates"),
     ],
 )
@@ -146,24 +117,12 @@ def test_bad_arguments(arguments, message):
         PRFFN(**{"channels": 4, **arguments})
 
 
-class NoAttention(nn.Module):
-    def gate(self, x):
-        return x.new_ones(())
-
-
-def without_attention(model: nn.Module) -> nn.Module:
-    for module in model.modules():
-        for name, child in module.named_children():
-            if isinstance(child, ChannelAttention):
-                setattr(module, name, NoAttention())
-    return model
-
-
 @pytest.mark.parametrize("tile", [8, 13, 40])
-def test_tiles_equal_the_whole_image_where_the_halo_covers_the_receptive_field(tile):
+def test_tiles_equal_the_whole_image_where_the_halo_covers_the_receptive_field(tile, monkeypatch):
     """One group of one block without attention sees: head 1, MRCAB 4 + 1, group's conv 1 (its SAFB beside it 1),
     trunk 1, upsampler 1, tail 1/2 (one SR pixel): at most 10 LR pixels. A halo of 10 is exact, none is not."""
-    model = without_attention(PRFFN(2, channels=8, groups=1, blocks=1, generator=generator())).eval()
+    monkeypatch.setattr(ChannelAttention, "gate", lambda self, x: x.new_ones(()))
+    model = PRFFN(2, channels=8, groups=1, blocks=1, generator=generator()).eval()
     lr = torch.rand(3, 31, 45, generator=generator(1))
     whole = upscale_tensor(model, lr, scale=2)
     assert (upscale_tensor(model, lr, scale=2, tile=tile, halo=10) - whole).abs().max() < 1e-5
@@ -177,33 +136,5 @@ def test_tiles_of_the_whole_prffn_stay_close(photo):
     whole = upscale(model, photo[:60, :80], scale=3).astype(int)
     tiled = upscale(model, photo[:60, :80], scale=3, tile=32).astype(int)
     assert abs(whole - tiled).max() <= 3
-
-
-def test_tiles_bound_the_memory(photo):
-    """The network never sees more than a tile and its halo."""
-
-    class Spy(nn.Module):
-        seen = 0
-
-        def forward(self, x):
-            self.seen = max(self.seen, x.shape[-1] * x.shape[-2])
-            return F.interpolate(x, scale_factor=2)
-
-    spy = Spy()
-    sr = upscale(spy, photo, scale=2, tile=32, halo=8)
-    assert spy.seen == 48 * 48
-    assert (sr == photo.repeat(2, 0).repeat(2, 1)).all()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"tile": 0}, "tile must be a whole number, at least 1"),
-        ({"halo": -1}, "halo must be a whole number, at least 0"),
-        ({"scale": 3}, "not x3"),
-    ],
-)
-def test_bad_inference_arguments(photo, arguments, message):
-    model = Upsampler(3, 2)
-    with pytest.raises(ValueError, match=message):
-        upscale(model, photo[:8, :8], **{"scale": 2, **arguments})
+    with pytest.raises(ValueError, match="not x2"):
+        upscale(model, photo[:8, :8], scale=2)
