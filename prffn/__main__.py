@@ -20,9 +20,8 @@ from prffn.files import (
     reports_root,
     unknown,
     user_path,
+    whole_number,
 )
-
-BENCHMARKS = ("contrast", "inference")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,15 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=what)
         command.add_argument("--profile", default=RECORDED, choices=sorted(PROFILES))
 
-    bench = commands.add_parser("bench", help="time and memory, written to reports/bench/")
-    bench.add_argument("only", nargs="?", choices=BENCHMARKS, help="the cost of L_contr, or PRFFN's forward; else both")
+    bench = commands.add_parser("bench", help="time and memory of L_contr in every implementation: reports/bench/")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    bench.add_argument("--turns", type=int, default=3, help="how often each case is measured")
-    bench.add_argument(
-        "--batch", type=int, default=16, help="of `contrast`: patches of 48 x 48; fewer where memory is short"
-    )
-    bench.add_argument("--size", type=int, nargs=2, default=(120, 160), metavar=("HEIGHT", "WIDTH"),
-                       help="of `inference`: the LR image, in pixels")  # fmt: skip
+    bench.add_argument("--rounds", type=int, default=5, help="how often each case is timed")
+    bench.add_argument("--batch", type=int, default=16, help="patches of 48 x 48; fewer where memory is short")
 
     data = commands.add_parser("data", help="list the image sets, or download them")
     data_commands = data.add_subparsers(dest="data_command", required=True)
@@ -164,18 +158,12 @@ def train_shipped(options: argparse.Namespace) -> int:
 
 
 def run_benchmarks(options: argparse.Namespace) -> int:
-    """Runs the one that is asked for, or all, and prints their tables."""
-    from prffn.reporting import bench, bench_inference
+    """Measures what L_contr costs, and prints the table."""
+    from prffn.reporting import bench
 
-    for name, number in {"--turns": options.turns, "--batch": options.batch, "--size": min(options.size)}.items():
-        if number < 1:
-            raise ValueError(f"{name} must be a whole number from 1 on, got {number}")
-    for name in BENCHMARKS if options.only is None else (options.only,):
-        if name == "contrast":
-            tables = bench.run(options.device, options.turns, options.batch)
-        else:
-            tables = bench_inference.run(options.device, options.turns, tuple(options.size))
-        print(*(table.to_string() for table in tables.values()), sep="\n\n", end="\n\n")
+    for name in ("rounds", "batch"):
+        whole_number(f"--{name}", getattr(options, name), 1)
+    print(bench.run(options.device, options.rounds, options.batch).to_string())
     return 0
 
 

@@ -3,7 +3,6 @@
 Parameters are printed in K = 1000 and multi-adds in G = 1e9, for a 1280 x 720 output.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -16,12 +15,11 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from prffn import paper
-from prffn.files import atomic_write, reports_root
+from prffn.files import reports_root
 from prffn.models import PRFFN
 from prffn.models.complexity import OUTPUT_720P, multi_adds, parameters
 from prffn.reporting.candidates import BLOCKS, KIT_SAFB, X2_SAFB, C, Conv, baselines, cost, fusions, safb_candidates
-from prffn.reporting.plots import save_figure
-from prffn.reporting.tables import markdown, write_markdown, write_report
+from prffn.reporting.tables import markdown, write_report
 
 LABEL = "counted here, exact: nothing was trained or timed"
 DIAGRAM = Path(__file__).parent / "prffn.svg"  # of the network: what is printed, what is inferred here, our choices
@@ -210,27 +208,22 @@ def conclusion(
 def save_architecture(
     name: str, profile: str, tables: Mapping[str, pd.DataFrame], conclusion: str, figure: Figure, *, title: str
 ) -> str:
-    """Write reports/<profile>/<name>.{md,csv,png,json}. Returns the report's path relative to the reports' root.
+    """Write the report of the structure. Returns its path from the reports' root.
 
     tables: by heading. The CSV holds them all, each with its heading in the first column.
     """
-    folder = reports_root() / profile
     flat = {heading: table.rename_axis("row").reset_index().astype(object) for heading, table in tables.items()}
-    with atomic_write(folder / f"{name}.csv", "w") as file:
-        pd.concat(flat, names=["table"]).droplevel(1).to_csv(file, lineterminator="\n")
-    save_figure(figure, folder / f"{name}.png")
-    rows = {heading: json.loads(table.to_json(orient="records")) for heading, table in flat.items()}
-    content = {"title": title, "profile": profile, "label": LABEL, "tables": rows, "conclusion": conclusion}
-    write_report(folder / f"{name}.json", content)
-    diagram = Path(os.path.relpath(DIAGRAM, folder)).as_posix()
-    sections = [
-        f"# {title}",
-        f"What is named `printed` is printed in the paper. All else: {LABEL}.",
-        f"![PRFFN, PFFG, MRCAB and SAFB]({diagram})",
-        "## Conclusion",
-        conclusion,
-        f"![Candidates for SAFB: distance from the printed parameters and multi-adds]({name}.png)",
-        *(part for heading, table in tables.items() for part in (f"## {heading}", markdown(readable(table)))),
-    ]
-    write_markdown(folder / f"{name}.md", sections)
-    return f"{reports_root().name}/{profile}/{name}.md"
+    diagram = Path(os.path.relpath(DIAGRAM, reports_root() / profile)).as_posix()
+    return write_report(
+        name, profile, title=title, label=LABEL, figure=figure,
+        table=pd.concat(flat, names=["table"]).droplevel(1),
+        provenance=pd.DataFrame({"value": {"counted on": "the kit's own networks, exactly"}}),
+        sections=[
+            f"What is named `printed` is printed in the paper. All else: {LABEL}.",
+            f"![PRFFN, PFFG, MRCAB and SAFB]({diagram})",
+            "## Conclusion",
+            conclusion,
+            f"![Candidates for SAFB: distance from the printed parameters and multi-adds]({name}.png)",
+            *(part for heading, table in tables.items() for part in (f"## {heading}", markdown(readable(table)))),
+        ],
+    )  # fmt: skip

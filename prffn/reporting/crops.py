@@ -1,17 +1,14 @@
 """Figures 7 to 10 as people read them: the table beside the crops, its conclusion, provenance, files."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from prffn.files import atomic_write, reports_root
 from prffn.reporting.crop_plots import DPI
-from prffn.reporting.plots import save_figure
-from prffn.reporting.tables import markdown, provenance_table, write_markdown, write_report
-from prffn.study.claims import LABELS, NOT_MEASURED, conclusion
+from prffn.reporting.tables import markdown, provenance_table, rows_of, side_by_side, where_made, write_report
+from prffn.study.claims import LABELS, NOT_MEASURED, answer, conclusion
 from prffn.study.crops import BICUBIC, Crops, of_seed
 from prffn.study.intervals import paired_interval, verdict_greater
 from prffn.study.runs import Runs
@@ -113,7 +110,6 @@ def compare_losses(crops: Crops, claims: Mapping[str, tuple[str, str]], seeds: i
 
 def crop_provenance(pictures: Sequence[Crops], runs: Runs | None = None) -> pd.DataFrame:
     """What was shown, and made where and how, read off the records; a second column for what was trained for it."""
-    made = [record["provenance"] for crops in pictures for record in crops.values()]
     shown = [crops.picture for crops in pictures]
     values = {
         "profile": [pictures[0].profile],
@@ -122,18 +118,10 @@ def crop_provenance(pictures: Sequence[Crops], runs: Runs | None = None) -> pd.D
         "HR pixels (height x width)": [f"{p.hr.shape[0]} x {p.hr.shape[1]}" for p in shown],
         "region (top, left, height, width)": [str(list(p.region)) for p in shown],
         "scale": [f"x{p.scale}" for p in shown],
-        "device": [f"{m['device_name']} ({m['device']})" for m in made],
-        "threads": [str(m["threads"]) for m in made],
-        "platform": [m["platform"] for m in made],
-        "torch": [m["versions"]["torch"] for m in made],
-        "commit": [m["commit"] or "none" for m in made],
-        "made": [record["finished"][:10] for crops in pictures for record in crops.values()],
     }
-    columns = {"crops": pd.Series({name: ", ".join(dict.fromkeys(found)) for name, found in values.items()})}
-    if runs is not None:
-        columns["training"] = provenance_table(runs)["value"]
-    order = dict.fromkeys(name for column in columns.values() for name in column.index)
-    return pd.DataFrame(columns).reindex(list(order)).fillna("")
+    of_crops = {name: ", ".join(dict.fromkeys(found)) for name, found in values.items()}
+    made = where_made([record for crops in pictures for record in crops.values()])
+    return side_by_side({"crops": of_crops | made, **({"training": provenance_table(runs)["value"]} if runs else {})})
 
 
 def save_crops(
@@ -145,47 +133,35 @@ def save_crops(
     runs: Runs | None = None,
     verdicts: pd.DataFrame | None = None,
 ) -> str:
-    """Writes reports/<profile>/<name>.{md,csv,png,json}. Returns the report's path relative to the reports' root.
+    """Writes the report of crops. Returns its path from the reports' root.
 
     runs, verdicts: of trainings that were made for the figure, and from `compare_losses`.
     """
-    profile = pictures[0].profile
-    folder = reports_root() / profile
-    table, provenance = crop_table(pictures), crop_provenance(pictures, runs)
-    rounded = table.round(4)
-    with atomic_write(folder / f"{name}.csv", "w") as file:
-        rounded.to_csv(file, lineterminator="\n")
-    save_figure(figure, folder / f"{name}.png", dpi=DPI, pil_kwargs={"optimize": True})
-    content: dict[str, Any] = {
-        "title": title,
-        "profile": profile,
-        "label": LABEL if runs is None else LABELS[profile],
-        "table": json.loads(rounded.reset_index().to_json(orient="records")),
-        "crops": [record["key"] for crops in pictures for record in crops.values()],
-        "not at hand": {crops.picture.name: crops.missing for crops in pictures},
-        "provenance": provenance.to_dict(),
-    }
-    text = crop_conclusion(pictures)
+    profile, table, text = pictures[0].profile, crop_table(pictures), crop_conclusion(pictures)
+    label = LABEL if runs is None else LABELS[profile]
+    content: dict[str, Any] = {}
     if runs is not None and verdicts is not None:
         text = conclusion(runs, verdicts)
-        content["verdicts"] = json.loads(verdicts.reset_index().to_json(orient="records"))
+        content["answer"] = answer(runs, verdicts)
+        content["verdicts"] = rows_of(verdicts)
         content["runs"] = {label: [run.key for run in group] for label, group in runs.items()}
-    write_report(folder / f"{name}.json", content)
     missing = dict.fromkeys(method for crops in pictures for method in crops.missing)
-    sections = [
-        f"# {title}",
-        f"All figures: {content['label']}.",
-        f"![{title}]({name}.png)",
-        "PSNR-Y in dB and SSIM-Y of the crop, nothing shaved off; the best ones are bold. `gain`: the crop's PSNR-Y "
-        "less bicubic's. Whole image: by the kit's protocol.",
-        markdown(readable(table)),
-        *([f"Not at hand, and left out: {', '.join(missing)}."] if missing else []),
-        "## Conclusion",
-        text,
-        *([markdown(verdicts)] if verdicts is not None else []),
-        "## What was measured, where, how",
-        markdown(provenance),
-        f"Each crop's record: `crops/<key>.json`; the keys stand in `{name}.json`.",
-    ]
-    write_markdown(folder / f"{name}.md", sections)
-    return f"{reports_root().name}/{profile}/{name}.md"
+    return write_report(
+        name, profile, title=title, label=label, table=table.round(4), figure=figure, dpi=DPI,
+        provenance=crop_provenance(pictures, runs),
+        sections=[
+            *([content["answer"]] if "answer" in content else []),
+            f"All figures: {label}.",
+            f"![{title}]({name}.png)",
+            "PSNR-Y in dB and SSIM-Y of the crop, nothing shaved off; the best ones are bold. `gain`: the crop's "
+            "PSNR-Y less bicubic's. Whole image: by the kit's protocol.",
+            markdown(readable(table)),
+            *([f"Weights missing, and left out: {', '.join(missing)}."] if missing else []),
+            "## Conclusion",
+            text,
+            *([markdown(verdicts)] if verdicts is not None else []),
+        ],
+        crops=[record["key"] for crops in pictures for record in crops.values()],
+        missing={crops.picture.name: crops.missing for crops in pictures},
+        **content,
+    )  # fmt: skip

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prffn.files import atomic_write
+from prffn.study.claims import as_math
 
 STYLE = Path(__file__).parent / "prffn.mplstyle"
 
@@ -59,9 +60,9 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
             for seed in [c for c in table.columns if str(c).startswith("seed ")]:
                 apart = rows[seed].to_numpy() - references[seed].to_numpy()
                 ax.plot(x, apart, ".", color=colours[n], alpha=0.35, markersize=4)
-        ax.set_xticks(range(len(labels)), labels)
+        ax.set_xticks(range(len(labels)), [as_math(label) for label in labels])
         ax.set_xlim(-0.5, len(labels) - 0.5)
-        ax.set_ylabel(f"gain ({unit})" if "over" in gains else f"gain over {table.index[0][1]} ({unit})")
+        ax.set_ylabel(f"gain ({unit})" if "over" in gains else as_math(f"gain over {table.index[0][1]} ({unit})"))
         ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return ax
 
@@ -93,13 +94,15 @@ def plot_gain_grid(ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str
             error = None
             if "low" in rows and rows["low"].notna().any():  # one seed has no interval
                 error = [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
-            ax.errorbar(rows["gain"], y, xerr=error, fmt="o", color=colours[n], capsize=3, label=column, clip_on=False)
+            ax.errorbar(
+                rows["gain"], y, xerr=error, fmt="o", color=colours[n], capsize=3, label=as_math(column), clip_on=False
+            )
         ax.axvline(0, color="0.3", linewidth=0.8)
         ax.set_xscale("symlog", linthresh=0.1, linscale=2)
         ticks = [-10, -1, -0.1, -0.05, 0, 0.05, 0.1]
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        ax.set_yticks(range(len(names)), names)
+        ax.set_yticks(range(len(names)), [as_math(name) for name in names])
         ax.set_ylim(len(names) - 0.5, -0.5)
-        ax.set_xlabel(f"gain in PSNR-Y over L_1 alone on {image_set} (dB)")
+        ax.set_xlabel(as_math(f"gain in PSNR-Y over L_1 alone on {image_set} (dB)"))
         ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return ax

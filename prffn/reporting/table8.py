@@ -1,23 +1,19 @@
 """What follows from Table 8's figures, where they come from, and the files of its report."""
 
-import json
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
 from prffn import paper
-from prffn.evaluation.cost import Timings
-from prffn.files import atomic_write, reports_root
 from prffn.models.comparison import MULTI_ADDS_BOUND, PARAMETER_BOUND
-from prffn.reporting.plots import save_figure
 from prffn.reporting.table6 import provenance_of
-from prffn.reporting.tables import markdown, provenance_table, write_markdown, write_report
+from prffn.reporting.tables import markdown, provenance_table, side_by_side, where_made, write_report
 from prffn.study.benchmark import PRINTED_SETS, SCALES, notes, scale_table, trained_row
 from prffn.study.claims import LABELS, protocol_of
 from prffn.study.evaluations import Evaluations
 from prffn.study.runs import Runs
+from prffn.study.timings import Timings
 
 
 def benchmark_conclusion(table: pd.DataFrame, timings: Timings, runs: Runs) -> str:
@@ -128,13 +124,13 @@ def _trained(table: pd.DataFrame, profile: str) -> str:
 
 
 def _spread(timings: Timings) -> str:
-    several = [[t["seconds"] for t in turns] for turns in timings.record["measured"].values() if len(turns) > 1]
-    if not several:
-        return "One turn says nothing of how far a run time varies."
-    spread = [100 * (max(turns) - min(turns)) / float(np.median(turns)) for turns in several]
+    rounds = [seconds for seconds in timings.record["seconds"].values() if not isinstance(seconds, str)]
+    if len(rounds[0]) < 3:
+        return "So few rounds tell an order of magnitude of a run time."
+    spread = [100 * float(np.subtract(*np.percentile(seconds, (75, 25))) / np.median(seconds)) for seconds in rounds]
     return (
-        f"Between turns a run time varies by {np.median(spread):.0f} % (median of the networks) and up to "
-        f"{max(spread):.0f} %: smaller differences mean nothing."
+        f"Between rounds a run time varies by {np.median(spread):.0f} % (quartiles, median of the networks) and up to "
+        f"{max(spread):.0f} %; the ratios to PRFFN are paired within rounds."
     )
 
 
@@ -148,22 +144,23 @@ def benchmark_provenance(timings: Timings, runs: Runs, evaluations: Evaluations)
     """What was trained, timed and evaluated where and how, read off the records: a column for each."""
     columns = {"training": provenance_table(runs)["value"], "run time": provenance_of(timings)["value"]}
     if evaluations:
-        made = [record["provenance"] for record in evaluations.values()]
-        values = {
-            "profile": [runs.profile],
-            "cases": [f"{len(made)} evaluations"],
-            "device": [f"{m['device_name']} ({m['device']})" for m in made],
-            "threads": [m["threads"] for m in made],
-            "platform": [m["platform"] for m in made],
-            "torch": [m["versions"]["torch"] for m in made],
-            "commit": [m["commit"] or "none" for m in made],
-            "measured": [max(record["finished"] for record in evaluations.values())[:10]],
-        }
-        columns["weights from files"] = pd.Series(
-            {name: ", ".join(sorted({str(value) for value in found})) for name, found in values.items()}
-        )
-    order = dict.fromkeys(name for column in columns.values() for name in column.index)
-    return pd.DataFrame(columns).reindex(list(order)).fillna("")
+        records = list(evaluations.values())
+        about = {"profile": runs.profile, "cases": f"{len(records)} evaluations"}
+        columns["weights from files"] = pd.Series(about | where_made(records))
+    return side_by_side(columns)
+
+
+def answer_benchmark(table: pd.DataFrame, timings: Timings) -> str:
+    """One sentence: how many counts are as printed, and how far the order of run times is."""
+    met = table["met"].dropna().astype(bool)
+    both = table[["time / PRFFN printed", "time / PRFFN"]].dropna().astype(float)
+    rank = stats.spearmanr(both.iloc[:, 0], both.iloc[:, 1]).statistic if len(both) > 2 else float("nan")
+    return (
+        f"**{met.sum()} of {len(met)} printed pairs of parameters and multi-adds are counted again within "
+        f"{PARAMETER_BOUND:g} and {MULTI_ADDS_BOUND:g} %, and run times over PRFFN's rank as printed with a "
+        f"correlation of {rank:.2f}** (profile {timings.profile}); "
+        "which network has the best PSNR is not decided at this size."
+    )
 
 
 def save_benchmark(
@@ -176,43 +173,30 @@ def save_benchmark(
     *,
     title: str,
 ) -> str:
-    """Writes reports/<profile>/<name>.{md,csv,png,json}. Returns the report's path relative to the reports' root."""
-    folder = reports_root() / runs.profile
-    rounded = table.round(4)
-    with atomic_write(folder / f"{name}.csv", "w") as file:
-        rounded.to_csv(file, lineterminator="\n")
-    save_figure(figure, folder / f"{name}.png")
-    provenance = benchmark_provenance(timings, runs, evaluations)
-    content = {
-        "title": title,
-        "profile": runs.profile,
-        "label": LABELS[runs.profile],
-        "table": json.loads(rounded.reset_index().to_json(orient="records")),
-        "runs": {label: [run.key for run in group] for label, group in runs.items()},
-        "timings": timings.record["key"],
-        "evaluations": [record["key"] for record in evaluations.values()],
-        "provenance": provenance.to_dict(),
-    }
-    write_report(folder / f"{name}.json", content)
-    sections = [
-        f"# {title}",
-        "Columns `printed`: printed in the paper. Parameters and multi-adds: counted on the kit's networks, of the "
-        f"published sizes. Run times, and what was trained here: {LABELS[runs.profile]}. Weights of others: evaluated "
-        "by the kit's protocol on whole sets. Sets: PSNR-Y (dB) / SSIM-Y. An empty cell: not printed, or not at hand.",
-        *(part for scale in SCALES for part in (f"## x{scale}", markdown(scale_table(table, scale)))),
-        f"A star: parameters further than {PARAMETER_BOUND:g} % from the printed figure, multi-adds further than "
-        f"{MULTI_ADDS_BOUND:g} %. The notes say why.",
-        "## Notes",
-        markdown(notes(table)),
-        "## PSNR against parameters and run time",
-        f"![{title}]({name}.png)",
-        "## Conclusion",
-        benchmark_conclusion(table, timings, runs),
-        "## Doubtful in print",
-        markdown(doubtful()),
-        "## What was measured, where, how",
-        markdown(provenance),
-        f"The records: `runs/`, `timings/` and `evaluations/<key>.json`; the keys stand in `{name}.json`.",
-    ]
-    write_markdown(folder / f"{name}.md", sections)
-    return f"{reports_root().name}/{runs.profile}/{name}.md"
+    """Writes Table 8's report. Returns its path from the reports' root."""
+    return write_report(
+        name, runs.profile, title=title, label=LABELS[runs.profile], table=table.round(4), figure=figure,
+        provenance=benchmark_provenance(timings, runs, evaluations),
+        sections=[
+            answer_benchmark(table, timings),
+            "Columns `printed`: printed in the paper. Parameters and multi-adds: counted on the kit's networks, of the "
+            f"published sizes. Run times, and what was trained here: {LABELS[runs.profile]}. Weights of others: "
+            "evaluated by the kit's protocol on whole sets. Sets: PSNR-Y (dB) / SSIM-Y. An empty cell: not printed, or "
+            "not measured.",
+            *(part for scale in SCALES for part in (f"## x{scale}", markdown(scale_table(table, scale)))),
+            f"A star: parameters further than {PARAMETER_BOUND:g} % from the printed figure, multi-adds further than "
+            f"{MULTI_ADDS_BOUND:g} %. The notes say why.",
+            "## Notes",
+            markdown(notes(table)),
+            "## PSNR against parameters and run time",
+            f"![{title}]({name}.png)",
+            "## Conclusion",
+            benchmark_conclusion(table, timings, runs),
+            "## Doubtful in print",
+            markdown(doubtful()),
+        ],
+        answer=answer_benchmark(table, timings),
+        runs={label: [run.key for run in group] for label, group in runs.items()},
+        timings=timings.record["key"],
+        evaluations=[record["key"] for record in evaluations.values()],
+    )  # fmt: skip

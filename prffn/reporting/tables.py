@@ -1,8 +1,7 @@
 """From records to what people read: tables beside the paper's numbers, plots, verdicts, provenance, files."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,10 @@ from matplotlib.figure import Figure
 
 from prffn.files import atomic_write, reports_root, write_json
 from prffn.reporting.plots import save_figure
-from prffn.study.claims import DIGITS, LABELS, NOT_MEASURED, conclusion, digits_of, seeds_of
+from prffn.study.claims import DIGITS, LABELS, NOT_MEASURED, answer, conclusion, digits_of, seeds_of
 from prffn.study.intervals import paired_interval
 from prffn.study.runs import Runs, image_sets
+from prffn.training.loop import NOT_RECORDED
 
 
 def compare(
@@ -111,17 +111,36 @@ def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]]) -> pd.
     return pd.DataFrame(rows).set_index(["set", ""])
 
 
+def distinct(values: Iterable[Any]) -> str:
+    """The values, each once, in order, as text."""
+    return ", ".join(sorted({str(value) for value in values}))
+
+
+def where_made(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Where and when records were made: device, threads, platform, torch, commit, dates."""
+    made = [record["provenance"] for record in records]
+    first = min(record.get("started", record["finished"]) for record in records)[:10]
+    last = max(record["finished"] for record in records)[:10]
+    processes = distinct(m.get("processes", 1) for m in made)
+    return {
+        "device": distinct(f"{m['device_name']} ({m['device']})" for m in made),
+        "threads": distinct(m["threads"] for m in made),
+        **({"processes": processes} if processes != "1" else {}),
+        "platform": distinct(m["platform"] for m in made),
+        "torch": distinct(m["versions"]["torch"] for m in made),
+        "commit": distinct(m["commit"] or "none" for m in made),
+        "made": first if first == last else f"{first} to {last}",
+    }
+
+
 def provenance_table(runs: Runs) -> pd.DataFrame:
     """What was measured where and how, read off the records: one column of values."""
     records = [run.record for run in runs.all().values()]
     if not records:
         return pd.DataFrame({"value": {"profile": runs.profile, "runs": NOT_MEASURED}})
-
-    def distinct(values: Iterable[Any]) -> str:
-        return ", ".join(sorted({str(value) for value in values}))
-
     sizes = [(record["settings"]["model.channels"], record["settings"]["model.groups"]) for record in records]
-    made = [record["provenance"] for record in records]
+    with_contrast = [record for record in records if record["settings"]["loss.contrast_weight"]]
+    ways = {part.get("L_contr", NOT_RECORDED) for r in with_contrast for part in r["provenance"].get("training", [{}])}
     rows = {
         "profile": runs.profile,
         "runs": f"{len(records)}, seeds: {seeds_of(runs)}",
@@ -130,17 +149,18 @@ def provenance_table(runs: Runs) -> pd.DataFrame:
         "scale": distinct(f"x{record['settings']['data.scale']}" for record in records),
         "parameters": distinct(f"{record['parameters']:,}" for record in records),
         "steps": _steps(runs),
-        "device": distinct(f"{m['device_name']} ({m['device']})" for m in made),
-        "threads": distinct(m["threads"] for m in made),
-        **({"processes": distinct(m.get("processes", 1) for m in made)} if any("processes" in m for m in made) else {}),
-        "platform": distinct(m["platform"] for m in made),
-        "torch": distinct(m["versions"]["torch"] for m in made),
-        "commit": distinct(m["commit"] or "none" for m in made),
-        "made": f"{min(r['started'] for r in records)[:10]} to {max(r['finished'] for r in records)[:10]}",
+        **({"L_contr computed by": distinct(ways)} if ways else {}),
+        **where_made(records),
         "training time in all": f"{sum(r['train_seconds'] for r in records) / 60:.0f} min",
         "peak memory of a run": f"{max(r['peak_memory_mb'] for r in records):.0f} MB",
-    }  # fmt: skip
+    }
     return pd.DataFrame({"value": rows})
+
+
+def side_by_side(columns: Mapping[str, Mapping[str, Any] | pd.Series]) -> pd.DataFrame:
+    """Provenances of several kinds of records, a column each, rows in the order of their first mention."""
+    order = dict.fromkeys(name for column in columns.values() for name in dict(column))
+    return pd.DataFrame({name: pd.Series(column) for name, column in columns.items()}).reindex(list(order)).fillna("")
 
 
 def _steps(runs: Runs) -> str:
@@ -160,9 +180,36 @@ KIND = "report"
 """What a report's JSON file says it is: other JSON files may lie beside it, such as a plan."""
 
 
-def write_report(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a report's JSON file; `overview.reports_of` knows it by its kind. content: with title, profile, label."""
-    write_json(path, {"kind": KIND, **content})
+def write_report(
+    name: str,
+    profile: str,
+    *,
+    title: str,
+    label: str,
+    table: pd.DataFrame,
+    figure: Figure,
+    provenance: pd.DataFrame,
+    sections: Sequence[str],
+    dpi: int | None = None,
+    **content: Any,
+) -> str:
+    """Writes reports/<profile>/<name>.{csv,png,json,md}, each atomically. Returns the path from the reports' root.
+
+    label: what its numbers may be called. sections: of the page, before what says where it was measured. content: what
+    else the JSON file holds, by which the overview finds verdicts and records.
+    """
+    folder = reports_root() / profile
+    with atomic_write(folder / f"{name}.csv", "w") as file:
+        table.to_csv(file, lineterminator="\n")
+    save_figure(figure, folder / f"{name}.png", **({"dpi": dpi, "pil_kwargs": {"optimize": True}} if dpi else {}))
+    columns = list(provenance.columns)
+    made = provenance["value"].to_dict() if columns == ["value"] else provenance.to_dict()
+    about = {"kind": KIND, "title": title, "profile": profile, "label": label}
+    write_json(folder / f"{name}.json", {**about, "table": rows_of(table), **content, "provenance": made})
+    where = ["## What was measured, where, how", markdown(provenance), f"The records' keys stand in `{name}.json`."]
+    with atomic_write(folder / f"{name}.md", "w") as file:
+        file.write("\n\n".join([f"# {title}", *sections, *where]) + "\n")
+    return f"{reports_root().name}/{profile}/{name}.md"
 
 
 def save(
@@ -175,43 +222,31 @@ def save(
     title: str,
     more: Mapping[str, pd.DataFrame] | None = None,
 ) -> str:
-    """Writes reports/<profile>/<name>.{md,csv,png,json}. Returns the report's path relative to the reports' root.
+    """Writes the report of a table of runs. Returns its path from the reports' root.
 
     more: further tables, by heading, as they are to be shown.
     """
-    folder = reports_root() / runs.profile
-    with atomic_write(folder / f"{name}.csv", "w") as file:
-        table.to_csv(file, lineterminator="\n")
-    save_figure(figure, folder / f"{name}.png")
-    content = {
-        "title": title,
-        "profile": runs.profile,
-        "label": LABELS[runs.profile],
-        "table": rows_of(table),
-        "verdicts": rows_of(verdicts),
-        "runs": {label: [run.key for run in group] for label, group in runs.items()},
-        "provenance": provenance_table(runs)["value"].to_dict(),
-    }
-    write_report(folder / f"{name}.json", content)
-    sections = [
-        f"# {title}",
-        f"Column `printed`: printed in the paper. All others: {LABELS[runs.profile]}.",
-        markdown(table),
-        f"![{title}]({name}.png)",
-        "## Conclusion",
-        conclusion(runs, verdicts),
-        markdown(verdicts),
-        *(part for heading, extra in (more or {}).items() for part in (f"## {heading}", markdown(extra))),
-        "## All metrics (means over images and seeds; LPIPS: lower is better)",
-        markdown(summary(runs)),
-        "## The networks beside bicubic (PSNR-Y, dB)",
-        markdown(compare_with_bicubic(runs)),
-        "## What was measured, where, how",
-        markdown(provenance_table(runs)),
-        f"Each run's record: `runs/<key>.json`; the keys stand in `{name}.json`.",
-    ]
-    write_markdown(folder / f"{name}.md", sections)
-    return f"{reports_root().name}/{runs.profile}/{name}.md"
+    return write_report(
+        name, runs.profile, title=title, label=LABELS[runs.profile], table=table, figure=figure,
+        provenance=provenance_table(runs),
+        sections=[
+            answer(runs, verdicts),
+            f"Column `printed`: printed in the paper. All others: {LABELS[runs.profile]}.",
+            markdown(table),
+            f"![{title}]({name}.png)",
+            "## Conclusion",
+            conclusion(runs, verdicts),
+            markdown(verdicts),
+            *(part for heading, extra in (more or {}).items() for part in (f"## {heading}", markdown(extra))),
+            "## All metrics (means over images and seeds; LPIPS: lower is better)",
+            markdown(summary(runs)),
+            "## The networks beside bicubic (PSNR-Y, dB)",
+            markdown(compare_with_bicubic(runs)),
+        ],
+        answer=answer(runs, verdicts),
+        verdicts=rows_of(verdicts),
+        runs={label: [run.key for run in group] for label, group in runs.items()},
+    )  # fmt: skip
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -232,12 +267,6 @@ def shown(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
         return values.map(partial(cell, decimals=DIGITS.get(values.get("unit"), digits)))
 
     return table.astype(object).apply(row, axis=1)
-
-
-def write_markdown(path: Path, sections: Iterable[str]) -> None:
-    """Writes a page of sections, an empty line between each two, atomically."""
-    with atomic_write(path, "w") as file:
-        file.write("\n\n".join(sections) + "\n")
 
 
 def markdown(table: pd.DataFrame) -> str:

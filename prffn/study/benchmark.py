@@ -1,19 +1,19 @@
 """Table 8: for each network and scale what is printed, and beside it what is measured here."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from prffn import paper
-from prffn.config import PROFILES, check_profile
-from prffn.evaluation.cost import Timings
+from prffn.config import PROFILES, Experiment, check_profile
 from prffn.models import NETWORKS
 from prffn.models.comparison import is_met, table8_complexity
 from prffn.models.complexity import multi_adds, parameters
-from prffn.study.evaluations import Evaluations
-from prffn.study.forward import label
+from prffn.study.evaluations import Evaluations, Weights, weights_from_files, weights_of_runs
 from prffn.study.runs import Run, Runs
+from prffn.study.timings import Timings, forward_label
 
 SCALES = (2, 3, 4)
 
@@ -42,6 +42,12 @@ def networks(profile: str) -> dict[str, tuple[str, dict[str, Any]]]:
     return rows
 
 
+def weights_there(experiments: Mapping[str, Sequence[Experiment]], runs: Runs) -> dict[tuple[str, int], Weights]:
+    """The weights that can be evaluated: of the rows whose files are in PRFFN_WEIGHTS, and of the trained runs."""
+    of_runs = weights_of_runs(experiments, runs, trained_row(runs.profile), image_sets(runs.profile))
+    return weights_from_files(networks(runs.profile), SCALES) | of_runs
+
+
 def compare_networks(timings: Timings, runs: Runs, evaluations: Evaluations) -> pd.DataFrame:
     """A row for each scale and network, all figures as numbers; NaN where nothing is printed or measured.
 
@@ -68,12 +74,12 @@ def compare_networks(timings: Timings, runs: Runs, evaluations: Evaluations) -> 
                 figures["note"] = "not in the paper's table"
                 if options:
                     figures["note"] = ", ".join(f"{name}: {value}" for name, value in options.items())
-            timed = timings[label(row, scale)]
+            timed = timings[forward_label(row, scale)]
             seconds = timed.get("seconds", np.nan)
             if "error" in timed:
                 figures["note"] = f"{figures['note']}; not timed: {timed['error']}".removeprefix("; ")
             figures["time (ms)"] = 1000 * seconds
-            figures["time / PRFFN"] = seconds / timings[label("PRFFN", scale)].get("seconds", np.nan)
+            figures["time / PRFFN"] = timings.ratio(forward_label(row, scale), forward_label("PRFFN", scale))[0]
             table.append(figures | _quality(row, scale, runs, evaluations))
         table.append({"scale": scale, "network": "bicubic", "note": "baseline", **_bicubic(scale, runs)})
     frame = pd.DataFrame(table).set_index(["scale", "network"])

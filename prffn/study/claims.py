@@ -1,5 +1,6 @@
 """Claims about a table as code over its records: each comes out as holds, does not hold, or not decided."""
 
+import re
 from collections.abc import Mapping, Sequence, Sized
 from statistics import median
 from typing import Any
@@ -103,6 +104,43 @@ def _judged(
             else:
                 rows.append({**row, "margin": margin, "verdict": verdict_not_smaller(difference, margin)})
     return pd.DataFrame(rows).set_index(["claim", "set"])
+
+
+def as_math(text: str) -> str:
+    """The losses and the weight in a text set as mathematics: L_contr becomes $L_{contr}$."""
+    text = re.sub(r"\bL_(contr|perc|CSD|1)\b", r"$L_{\1}$", text)
+    return re.sub(r"\blambda_c\b", r"$\\lambda_c$", text)
+
+
+def answer(runs: Runs, verdicts: pd.DataFrame) -> str:
+    """The first claim's verdict in one sentence, with difference and interval on each set; how the others came out.
+
+    verdicts: from `claims_greater` or `claims_not_smaller`, the headline first. In Markdown.
+    """
+    if verdicts.empty or not runs.all():
+        return "Nothing was measured."
+    rows = verdicts.reset_index()
+    first = rows[rows["claim"] == rows["claim"].iloc[0]]
+    found = [f"{row['verdict']} on {row['set']} ({_difference(row)})" for _, row in first.iterrows()]
+    sentence = f"**{first['claim'].iloc[0]}: {', '.join(found)}**, {seeds_of(runs)} seeds, profile {runs.profile}"
+    others = rows[rows["claim"] != rows["claim"].iloc[0]]["verdict"]
+    if len(others):
+        counts = [f"{verdict} {count}" for verdict, count in others.value_counts().items()]
+        claims = rows["claim"].nunique() - 1
+        sentence += (
+            f". The other {claims} claim{'s' if claims > 1 else ''}, a verdict for each set: {', '.join(counts)}"
+        )
+    return f"{sentence}."
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    """A difference with its interval and unit: "+0.009 dB [+0.006, +0.013]"."""
+    if pd.isna(row.get("difference")):
+        return NOT_MEASURED
+    unit = row["unit"] if pd.notna(row.get("unit")) else "dB"
+    digits = DIGITS[unit]
+    interval = f" [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]" if pd.notna(row.get("low")) else ""
+    return f"{row['difference']:+.{digits}f} {unit}{interval}"
 
 
 def smallest_difference(verdicts: Sequence[Mapping[str, Any]]) -> str:

@@ -2,12 +2,19 @@
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prffn.config import Experiment, check_profile, check_seeds
+import pandas as pd
+from IPython.display import Markdown
+
+from prffn.config import Experiment, check_profile, check_seeds, variants
 from prffn.files import unknown, whole_number
+from prffn.study.claims import answer, as_math
+from prffn.study.continued import continued
+from prffn.study.ensure import ensure
+from prffn.study.runs import Runs
 from prffn.training.device import pick_device
 
 
@@ -42,6 +49,39 @@ def check_parameters(**parameters: Any) -> None:
         from prffn.study.cluster import check_address  # which loads all that trains
 
         check_address(parameters["scheduler"])
+
+
+class Study:
+    """What a notebook asks, at its parameters, which are checked when it is made: see `check_parameters`."""
+
+    def __init__(self, **parameters: Any) -> None:
+        check_parameters(**parameters)
+        self.profile: str = parameters["profile"]
+        self.seeds: int | None = parameters.get("seeds")
+        self.how = {name: parameters[name] for name in ("device", "retrain", "scheduler") if name in parameters}
+
+    def variants(self, vary: Mapping[str, Mapping[str, Any]], **more: Any) -> dict[str, list[Experiment]]:
+        """See `config.variants`. more: `seeds` in the place of the notebook's own, `instead`."""
+        return variants(self.profile, vary, **{"seeds": self.seeds, **more})
+
+    def continued(
+        self, vary: Mapping[str, Mapping[str, Any]], one_seed: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> dict[str, list[Experiment]]:
+        """As `variants`, but each resumes from a training with L_1 alone where the profile says so: see continued.py.
+
+        one_seed: rows that get one seed only.
+        """
+        return continued(self.variants(vary) | self.variants(one_seed or {}, seeds=1), self.profile)
+
+    def ensure(self, experiments: Mapping[str, Sequence[Experiment]]) -> Runs:
+        """The runs, recorded or trained now, see `ensure`; prints how many were which."""
+        runs = ensure(experiments, self.profile, **self.how)
+        print(runs)
+        return runs
+
+    def answer(self, runs: Runs, verdicts: pd.DataFrame) -> Markdown:
+        """The answer in one sentence, from the verdicts: see `claims.answer`."""
+        return Markdown(as_math(answer(runs, verdicts)))
 
 
 def has_parameter(path: Path, name: str) -> bool:

@@ -1,7 +1,7 @@
 """What a profile takes before it is trained: `python -m prffn plan`.
 
 Each distinct run of the notebooks, whether it is recorded, what one of its steps takes on this device (a few steps of
-the training loop itself, each distinct cost in a process of its own), and how long all of them take on several devices.
+the training loop itself for each distinct cost), and how long all of them take on several devices.
 Nothing is recorded.
 """
 
@@ -9,7 +9,6 @@ import dataclasses
 import heapq
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,12 @@ import torch
 
 from prffn.config import Experiment, check_profile, experiment, fields_of, setting
 from prffn.data.images import KNOWN_SETS
-from prffn.evaluation.cost import measure_in_turns
 from prffn.files import atomic_write, data_root, reports_root
 from prffn.models.complexity import parameters
 from prffn.study.notebook import experiments_of
 from prffn.study.runs import checkpoint_path, load_record, run_key
 from prffn.training.device import device_name, pick_device, threads_for
-from prffn.training.loop import Trained, build_model, load_checkpoint, train
+from prffn.training.loop import Trained, build_model, load_checkpoint, progress_bar, train
 
 FREE = {
     "seed", "training.steps", "training.learning_rate", "training.schedule", "training.halve_every", "training.betas",
@@ -45,32 +43,30 @@ ASSUMED = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingCase:
-    """A few steps of `train`, on photographs from the scikit-image wheel, with these settings by dotted name.
+def measured_step(e: Experiment, device: torch.device) -> dict[str, Any]:
+    """The "seconds" of a training step and the run's "peak_mb", or the "error", from a few steps on photographs.
 
-    Gives "seconds" of a step and "peak_mb" with the whole batch: on a CPU from the time with 2 patches, in proportion,
-    and from the memory with 1 and with 2, in a straight line.
+    On a CPU from the time with 2 patches, in proportion, and from the memory with 1 and with 2, in a straight line.
     """
+    whole = e.data.batch_size
+    batch = min(2, whole) if device.type == "cpu" else whole
 
-    settings: Mapping[str, Any]
+    def steps(count: int, patches: int) -> Trained:
+        data = dataclasses.replace(e.data, batch_size=patches)
+        short = dataclasses.replace(e, data=data, training=dataclasses.replace(e.training, steps=count))
+        return train(short, device=device, progress=False)
 
-    def measure(self, device: torch.device) -> dict[str, float]:
-        e = experiment(self.settings)
-        whole = e.data.batch_size
-        batch = min(2, whole) if device.type == "cpu" else whole
-
-        def steps(count: int, patches: int) -> Trained:
-            data = dataclasses.replace(e.data, batch_size=patches)
-            short = dataclasses.replace(e, data=data, training=dataclasses.replace(e.training, steps=count))
-            return train(short, device=device, progress=False)
-
+    try:
         with threads_for(parameters(build_model(e))):
             one = steps(1, 1 if device.type == "cpu" else batch)  # compiles, and touches memory for the first time
             found = steps(STEPS, batch)
-        growth = max(0.0, found.peak_memory_mb - one.peak_memory_mb)
-        memory = found.peak_memory_mb + growth * (whole - batch)
-        return {"seconds": found.seconds / STEPS * whole / batch, "peak_mb": memory}
+    except (RuntimeError, MemoryError) as error:
+        return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+    growth = max(0.0, found.peak_memory_mb - one.peak_memory_mb)
+    return {
+        "seconds": found.seconds / STEPS * whole / batch,
+        "peak_mb": found.peak_memory_mb + growth * (whole - batch),
+    }
 
 
 def cost(e: Experiment) -> Experiment:
@@ -107,13 +103,13 @@ def make_plan(
     """
     picked = pick_device(device)
     askers = asked_runs(notebooks, profile, seeds)
-    cases: dict[Experiment, str] = {}
-    for e, who in askers.items():
-        cases.setdefault(cost(e), ": ".join(who[0]))
-    measured = measure_in_turns({name: TrainingCase(settings=_plain(e)) for e, name in cases.items()}, picked, turns=1)
+    measured: dict[Experiment, dict[str, Any]] = {}
+    costs = list(dict.fromkeys(cost(e) for e in askers))
+    for e in progress_bar(iterable=costs, desc="measuring", unit="cost", leave=False):
+        measured[e] = measured_step(e, picked)
     rows = {}
     for e, who in askers.items():
-        found = measured[cases[cost(e)]][0]
+        found = measured[cost(e)]
         key, record, done = _state(profile, e)
         steps, seconds = e.training.steps, found.get("seconds", math.nan)
         rows[f"{who[0][1]}, seed {e.seed}, {', '.join(dict.fromkeys(name for name, _ in who))}"] = {
@@ -123,10 +119,6 @@ def make_plan(
             "memory": found.get("peak_mb", math.nan), "error": found.get("error", ""),
         }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _plain(e: Experiment) -> dict[str, Any]:
-    return {name: setting(e, name) for name in fields_of()}
 
 
 def _state(profile: str, e: Experiment) -> tuple[str, bool, int]:
