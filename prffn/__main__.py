@@ -67,14 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     data = commands.add_parser("data", help="list the image sets, or download them")
     data_commands = data.add_subparsers(dest="data_command", required=True)
-    data_commands.add_parser("list", help="which sets there are, which are at hand")
+    data_commands.add_parser("list", help="which sets there are, which are downloaded")
     get = data_commands.add_parser("get", help="download official archives, check and unpack them")
     get.add_argument("sets", nargs="+", metavar="SET")
 
     ship = commands.add_parser("ship", help="train the small networks of the package, and put them into it")
     ship.add_argument("scales", type=int, nargs="*", default=[2, 3, 4], help="2, 3, 4; all of them if none is given")
     ship.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    ship.add_argument("--retrain", action="store_true", help="train them afresh")
+    ship.add_argument("--retrain", action="store_true", help="train them again")
 
     upscale = commands.add_parser("upscale", help="upscale photographs, from files or whole folders, into files")
     upscale.add_argument("sources", nargs="+", type=Path, metavar="IMAGE", help="an image, or a folder of images")
@@ -269,15 +269,15 @@ def write_pages(profile: str, only: str | None = None) -> int:
 
 
 def list_sets() -> int:
-    """Prints each image set and whether it is at hand."""
+    """Prints each image set and whether it is downloaded."""
     from prffn.data.images import EMBEDDED_SETS, KNOWN_SETS
 
     print(f"data root: {data_root()}")
     for name in EMBEDDED_SETS:
-        print(f"  {name:15} at hand (inside the scikit-image wheel)")
+        print(f"  {name:15} there (inside the scikit-image wheel)")
     for name, source in KNOWN_SETS.items():
         there = (data_root() / source.folder).is_dir()
-        how = "at hand" if there else "missing: ask for it at manga109.org" if name == "Manga109" else "missing"
+        how = "there" if there else "missing: ask for it at manga109.org" if name == "Manga109" else "missing"
         print(f"  {name:15} {how}")
     return 0
 

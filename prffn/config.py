@@ -1,7 +1,7 @@
 """An experiment in plain dataclasses. The defaults are the paper's settings; a profile is a smaller budget.
 
 Each default says where it comes from: printed in the paper, inferred from printed numbers, or our choice
-(RCAN's training set-up, on which the baseline is built, where the paper's is not at hand).
+(RCAN's training set-up, on which the baseline is built, where the paper's is not known).
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ def _plain(value: Any) -> Any:
 class DataConfig(_Settings):
     train: str = "DIV2K_train"                      # our choice: RCAN's
     evaluation: tuple[str, ...] = ("DIV2K_val5",)   # printed; the images 0801 to 0805 are our reading
-    lpips: bool = True                              # printed (Table 2); measured where a trained AlexNet is at hand
+    lpips: bool = True                              # printed (Table 2); measured where there is a trained AlexNet
     scale: int = 3                                  # printed (Tables 1 to 7)
     patch_size: int = 48                            # LR pixels, our choice: RCAN's
     batch_size: int = 16                            # our choice: RCAN's

@@ -1,74 +1,161 @@
-"""Costs from made-up timings, by hand."""
+"""Costs: what is timed is what it says, and the tables from made-up timings, by hand."""
 
 import json
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
+import torch
 
 from prffn import paper
-from prffn.evaluation.cost import Timings, step_cases
-from prffn.reporting import table6 as costs
+from prffn.__main__ import main
+from prffn.evaluation import cost
+from prffn.evaluation.cost import ForwardCase, LossCase, StepCase, in_rounds, peak_memory
+from prffn.losses import pixel_contrast
+from prffn.reporting import bench, table6
 from prffn.reporting.plots import new_figure
+from prffn.study import timings as study
+from prffn.study.timings import Timings, ensure_timings, step_cases
+
+CPU = torch.device("cpu")
+MADE = {"device_name": "test", "device": "cpu", "threads": 1, "platform": "test", "commit": "abc"}
 
 
-def timings(profile: str = "cpu") -> Timings:
-    """Plain: 2.0 s (turns of 1.9, 2.0, 2.2) and 1000 MB; straightforward: 3 s, 1500 MB; ours: 2.02 s, 1010 MB."""
-    turns = {
-        "no L_contr": [(1.9, 1000), (2.0, 1000), (2.2, 1000)],
-        "S = 64, straightforward": [(3.0, 1500)],
-        "S = 64, ours": [(2.02, 1010)],
+def made_up(profile: str = "cpu") -> Timings:
+    """Plain: 2 s and 1000 MB; written out 3 s and 1500 MB; as trained 2.02 s, 1.01 times in the median."""
+    steps = {
+        "no L_contr": (None, "auto", [1.9, 2.0, 2.2], 1000.0),
+        "S = 256, straightforward": (256, "reference", [2.85, 3.0, 3.3], 1500.0),
+        "S = 256, as trained": (256, "auto", [1.919, 2.02, 2.222], 1005.0),
     }
-    made = {"device_name": "test", "device": "cpu", "threads": 1, "platform": "test", "commit": "abc"}
     return Timings(
         {
-            "key": "k",
-            "turns": 3,
-            "cases": {label: ["StepCase", {"batch": 4}] for label in turns},
-            "measured": {label: [{"seconds": s, "peak_mb": mb} for s, mb in found] for label, found in turns.items()},
-            "provenance": {**made, "versions": {"torch": "0"}},
-            "finished": "2024-01-01",
+            "key": "k", "rounds": 3,
+            "cases": {
+                label: ["StepCase", {"contrast": size and {"region_size": size}, "implementation": how, "batch": 4}]
+                for label, (size, how, _, _) in steps.items()
+            },
+            "seconds": {label: seconds for label, (_, _, seconds, _) in steps.items()},
+            "peak_mb": {label: mb for label, (_, _, _, mb) in steps.items()},
+            "provenance": {**MADE, "versions": {"torch": "0"}}, "finished": "2024-01-01",
         },
-        profile,
-        loaded=True,
-    )
+        profile, loaded=True,
+    )  # fmt: skip
 
 
 def test_steps_beside_the_printed_ones():
-    """2 s for 4 patches are 8 s for 16, 80000 s for 10000 steps. Printed: 2219 / 1962 = 1.13 and 5216 / 4126 = 1.26."""
-    table = costs.compare_steps(timings(), paper.memory_and_time(), baseline="no L_contr")
-    assert table.loc["no L_contr", "10 epochs (s)"] == 80000
-    assert table.loc["no L_contr", "spread (%)"] == 15.0
-    row = table.loc["S = 64, straightforward"]
-    assert (row["printed time / plain"], row["printed memory / plain"]) == (1.13, 1.26)
-    assert (row["time / plain"], row["memory / plain"]) == (1.5, 1.5)
-    assert table.loc["S = 64, ours"][["time / plain", "memory / plain"]].to_list() == [1.01, 1.01]
-    text = costs.steps_conclusion(timings(), table, "no L_contr")
-    assert "- S = 64: printed: +13 % time, +26 % memory; straightforward: +50 % time, +50 % memory; ours: +1 %" in text
-    assert "varies by up to 15 %" in text
+    """2 s for 4 patches are 8 s for 16, 80000 s for 10000 steps. Printed: 2893 / 1962 = 1.47 and 7541 / 4126 = 1.83."""
+    table = table6.compare_steps(made_up(), paper.memory_and_time())
+    assert table.loc["no L_contr", "time of 10 epochs (s)"] == 80000
+    row = table.loc["S = 256, straightforward"]
+    printed = row["printed time / plain"], row["printed memory / plain"]
+    assert printed == (pytest.approx(1.4745, abs=1e-4), pytest.approx(1.8277, abs=1e-4))
+    assert (row["time / plain"], row["memory / plain"]) == (pytest.approx(1.5), pytest.approx(1.5))
+    ours = table.loc["S = 256, as trained"]
+    assert (ours["time / plain"], ours["memory / plain"]) == (pytest.approx(1.01), pytest.approx(1.005))
+    text = table6.answer_costs(table)
+    assert "adds +1.0 % to the time of a full-size training step and +0.5 % to its memory" in text
+    assert "it adds +50 % and +50 %, about as the paper prints (+47 %, +83 %)" in text
+    assert "- S = 256: printed: +47 % time" in table6.steps_conclusion(made_up(), table)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "text"),
+    [(1.5, 1.4, 1.6, "+50 %"), (1.012, 1.01, 1.02, "+1.2 %"), (1.01, 0.98, 1.04, "none that shows (-2.0 to +4.0 %)")],
+)
+def test_a_difference_within_the_spread_is_called_none(ratio, low, high, text):
+    assert table6.added(ratio, low, high) == text
+
+
+def test_ratios_are_paired_round_by_round():
+    """A machine that slows down threefold in the last round slows both: the ratio stays 1.5 in each."""
+    record = {"seconds": {"a": [1.0, 1.0, 3.0], "b": [1.5, 1.5, 4.5], "c": "MemoryError"}, "peak_mb": {}, "cases": {}}
+    timings = Timings(record, "cpu", loaded=True)
+    assert timings.ratio("b", "a") == (1.5, 1.5, 1.5)
+    assert np.isnan(timings.ratio("c", "a")).all()
+    assert timings["c"] == {"error": "MemoryError"}
 
 
 def test_files(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRFFN_REPORTS", str(tmp_path))
-    table = costs.compare_steps(timings(), paper.memory_and_time(), baseline="no L_contr")
+    table = table6.compare_steps(made_up(), paper.memory_and_time())
     figure, axes = new_figure(ncols=2)
-    costs.plot_steps(axes, table, "no L_contr")
-    assert [tuple(line.get_ydata()) for line in axes[0].get_lines()][:3] == [(1.13,), (1.5,), (1.01,)]
-    costs.save_costs("table6", timings(), table, "as computed", figure, title="Table 6")
-    written = json.loads((tmp_path / "cpu" / "table6.json").read_text())
-    assert written["timings"] == "k"
+    table6.plot_steps(axes, table)
+    table6.save_steps("table6", made_up(), table, figure, title="Table 6")
+    written = json.loads((tmp_path / "reports" / "cpu" / "table6.json").read_text())
+    assert (written["kind"], written["timings"]) == ("report", "k")
     assert written["table"][1]["time / plain"] == 1.5
-    assert "as computed" in (tmp_path / "cpu" / "table6.md").read_text()
 
 
-def test_what_failed_says_so():
-    record = {"measured": {"a": [{"seconds": 0.0125, "peak_mb": 30.4}], "b": [{"error": "MemoryError"}]}}
-    table = costs.compare_costs(Timings(record, "quick", loaded=True))
-    assert table.loc["a"].to_list() == ["12.5", "30", ""]
-    assert table.loc["b", "note"] == "MemoryError"
+def test_the_loss_is_timed_as_trained():
+    """The case's call is the loss and its gradient by the implementation that it names; "auto" is the trainings'."""
+    case = LossCase(contrast={"region_size": 16}, implementation="auto", batch=1)
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "pixel_contrast", lambda *a, **k: calls.append(k) or pixel_contrast(*a, **k))
+        case.call(CPU)()
+    assert calls == [{"implementation": "auto"}]
+    assert StepCase().implementation == "auto"
+
+
+@dataclass(frozen=True)
+class Failing:
+    def call(self, device):
+        raise MemoryError("too little")
+
+
+def test_rounds_and_memory_and_what_fails():
+    """Three calls each, of which the first does not count; a case that fails says why, and stops no other."""
+    small = ForwardCase(network="FSRCNN", scale=2, height=8, width=8)
+    seconds = in_rounds({"small": small, "bad": Failing()}, 2, CPU)
+    assert len(seconds["small"]) == 2
+    assert seconds["bad"] == "MemoryError: too little"
+    memory = peak_memory({"loss": LossCase(contrast={"region_size": 64}, implementation="reference", batch=1)}, CPU)
+    assert memory["loss"] > 144 * 144 * 64 * 4 / 1e6  # of one S x S matrix for each region, in float32
+
+
+def test_timings_are_recorded_and_belong_to_the_device_that_is_asked_for(tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(study, "in_rounds", lambda cases, *_: measured.append(1) or {label: [0.5] for label in cases})
+    cases = {"small": ForwardCase(network="FSRCNN", scale=2, height=8, width=8)}
+    first = ensure_timings(cases, "quick", device="cpu")
+    assert repr(first) == "1 timings of profile quick: 0 loaded, 1 measured"
+    for device in ("cpu", "auto"):
+        assert repr(ensure_timings(cases, "quick", device=device)) == "1 timings of profile quick: 1 loaded, 0 measured"
+    with pytest.raises(ValueError, match="device 'cuda' cannot be used here"):
+        ensure_timings(cases, "quick", device="cuda")
+    monkeypatch.setattr(study, "pick_device", torch.device)  # as on a machine with a GPU
+    monkeypatch.setattr(study, "provenance", lambda *_: {})
+    assert not ensure_timings(cases, "quick", device="cuda").loaded
+    assert len(measured) == 2
+    (path,) = (tmp_path / "reports" / "quick" / "timings").glob(f"{first.record['key']}.json")
+    path.write_text(path.read_text().replace("0.5", "0.1"))
+    with pytest.warns(UserWarning, match="it is not used"):
+        assert not ensure_timings(cases, "quick", device="cpu").loaded
 
 
 def test_steps_at_each_profile():
-    vary = {"no L_contr": {}, "S = 16": {"region_size": 16}}
+    vary = {"no L_contr": {}, "S = 16": {"contrast": {"region_size": 16}}}
     assert step_cases("paper", vary)["no L_contr"].batch == 16
-    assert step_cases("quick", vary)["S = 16"].region_size == 16
+    assert step_cases("quick", vary)["S = 16"].contrast == {"region_size": 16}
     with pytest.raises(ValueError, match="unknown profile"):
         step_cases("quik", vary)
+
+
+def test_bench(tmp_path, monkeypatch, capsys):
+    """Reference 0.2 s, streaming 0.04 s, what is picked 0.02 s, beside a step of 2 s: 10, 2 and 1 % of it."""
+    seconds = {"reference": 0.2, "streaming": 0.04, "auto": 0.02}
+    monkeypatch.setattr(
+        bench, "in_rounds", lambda cases, *_: {name: [seconds.get(name.rpartition(", ")[2], 2.0)] * 3 for name in cases}
+    )
+    monkeypatch.setattr(bench, "peak_memory", lambda cases, _: dict.fromkeys(cases, 10.0))
+    assert main(["bench", "--rounds", "3", "--device", "cpu"]) == 0
+    assert "L1" in capsys.readouterr().out
+    table = json.loads((tmp_path / "reports" / "bench" / "contrast.json").read_text())["table"]
+    (row,) = [r for r in table if (r["form"], r["S"], r["implementation"]) == ("ratio", 16, "reference")]
+    assert (row["ms"], row["% of a step"], row["times auto"], row["extra MB"]) == (
+        200.0,
+        "10.0 (10.0 to 10.0)",
+        "10.0",
+        10,
+    )
+    assert main(["bench", "--rounds", "0"]) == 1

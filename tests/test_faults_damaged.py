@@ -27,14 +27,14 @@ from prffn.config import experiment
 from prffn.data.download import unpack
 from prffn.data.images import image_set, lr_images
 from prffn.data.pictures import picture
-from prffn.evaluation import cost as timing
 from prffn.evaluation import metrics
+from prffn.evaluation.cost import StepCase
 from prffn.files import weights_sha256
 from prffn.losses import fused, pixel_contrast
 from prffn.losses import vgg as backbone
 from prffn.models import PRFFN, build
 from prffn.models.pretrained import save_pretrained
-from prffn.study import plan
+from prffn.study import timings
 from prffn.study.crops import ensure_crops
 from prffn.study.ensure import ensure
 from prffn.study.evaluations import AUTHORS, ensure_evaluations, weights_from_files
@@ -114,20 +114,10 @@ def crop_record(place: Place) -> tuple[Path, Use]:
 
 
 def timing_record(place: Place) -> tuple[Path, Use]:
-    place.monkeypatch.setattr(timing, "_in_its_own_process", lambda *_: {"seconds": 0.5, "peak_mb": 7.0})
-    use = lambda: dict(timing.ensure_timings({"step": timing.StepCase()}, "quick", device="cpu"))  # noqa: E731
+    place.monkeypatch.setattr(timings, "in_rounds", lambda cases, *_: {"step": [0.5]})
+    use = lambda: dict(timings.ensure_timings({"step": StepCase()}, "quick", device="cpu"))  # noqa: E731
     use()
     return place.only("reports/quick/timings/*.json"), use
-
-
-def measured_cost(place: Place) -> tuple[Path, Use]:
-    measured = {"seconds": 0.5, "batch": 2, "steps": 3, "peak_mb": 7.0, "one_mb": 6.0, "share": 1.0}
-    place.monkeypatch.setattr(timing, "_in_its_own_process", lambda *_: dict(measured))
-    e = experiment(tiny_settings(place.images()))
-    device = torch.device("cpu")
-    use = lambda: plan.estimate(plan.measured_costs({plan.cost(e): "a"}, device)[plan.cost(e)], 4)  # noqa: E731
-    use()
-    return place.only("cache/plan/*.json"), use
 
 
 def of_the_image_cache(pattern: str) -> Callable[[Place], tuple[Path, Use]]:
@@ -276,7 +266,7 @@ def alexnet_weights(place: Place) -> tuple[Path, Use]:
 
 KINDS = {
     "checkpoint": [checkpoint],
-    "record": [run_record, evaluation_record, crop_record, timing_record, measured_cost],
+    "record": [run_record, evaluation_record, crop_record, timing_record],
     "cache": [
         of_the_image_cache("photos-*/hr/00001.npy"), of_the_image_cache("photos-*/x2/00001.npy"),
         of_the_image_cache("photos-*/hr/images.json"), compiled_code,

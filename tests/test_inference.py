@@ -3,14 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from oracles import straightforward
 
 from prffn.data.images import to_image, to_tensor
-from prffn.evaluation.convolutions import conv_calls, step
 from prffn.evaluation.tiling import MEMORY_FORMAT, upscale, upscale_tensor
 from prffn.models import PRFFN
 from prffn.models.blocks import MRCAB, RCAB, SAFB, ChannelAttention, RFAFusion
-from prffn.models.complexity import multi_adds
-from prffn.models.straightforward import straightforward
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 VARIANTS = ["PRFFN0", "PRFFN1", "PRFFN2", "PRFFN3"]
@@ -134,36 +132,3 @@ def test_upscale_rounds_the_same_image_and_leaves_the_network_as_it_was(photo):
     assert (difference > 0).mean() < 1e-3
     assert model.training
     assert all(p.is_contiguous() for p in model.parameters())
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("scale", [2, 4])
-def test_the_convolutions_add_up_to_the_multi_adds(variant, scale):
-    """At 640 x 360 and 320 x 180 LR pixels, for an output of 1280 x 720: every branch counts."""
-    model = network(scale, variant=variant, channels=4, groups=1, blocks=2)
-    calls = conv_calls(model, torch.zeros(1, 3, 720 // scale, 1280 // scale))
-    assert sum(call.multi_adds for call in calls) == multi_adds(model, scale, shared_branches="all")
-
-
-def test_the_convolutions_of_a_forward():
-    """A group of three MRCABs: three branches, a conv and two of attention each; a SAFB's 1x1 convs come in halves."""
-    model = network(4, groups=1)
-    lr = image()[None].contiguous(memory_format=MEMORY_FORMAT)
-    calls = conv_calls(model, lr)
-    found = {name: sum(call.step == name for call in calls) for name in dict.fromkeys(call.step for call in calls)}
-    assert found == {
-        "head": 1, "branch of rate 1": 3, "branch of rate 2": 3, "branch of rate 4": 3, "conv after the branches": 3,
-        "channel attention": 6, "fusion": 15, "conv of the group": 1, "trunk": 1, "upsampler": 2, "tail": 1,
-    }  # fmt: skip
-    with torch.inference_mode():
-        assert torch.equal(calls[0].compute(lr - model.mean), model.head(lr - model.mean))
-        branch = calls[3]
-        x = torch.rand(branch.shape).contiguous(memory_format=MEMORY_FORMAT)
-        assert x.stride() == branch.strides
-        layer = model.groups[0].blocks[0].conv1
-        assert torch.equal(branch.compute(x), F.conv2d(x, layer.weight, layer.bias, padding=4, dilation=4))
-
-
-def test_the_step_of_a_layer():
-    assert step("groups.9.blocks.2.conv1", 4) == "branch of rate 4"
-    assert step("groups.0.fusions.0.reduce", 1) == "fusion"

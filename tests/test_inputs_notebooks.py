@@ -24,15 +24,14 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from test_inputs_settings import JUNK
 
+from prffn import reporting, study
 from prffn.__main__ import main
 from prffn.apps import panels
 from prffn.config import PROFILES
-from prffn.evaluation import cost as timing
 from prffn.files import reports_root
 from prffn.reporting import architecture, candidates
 from prffn.reporting import crops as crop_report
-from prffn.reporting import tables as report
-from prffn.study import crops, evaluations, runs
+from prffn.study import crops, evaluations, notebook
 
 NOTEBOOKS = {path.stem: load_notebook_node(str(path)) for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))}
 BIN = Path(sys.executable).parent
@@ -61,9 +60,9 @@ def nothing_is_made() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         for module, name in (
-            (runs, "ensure"), (timing, "ensure_timings"), (evaluations, "ensure_evaluations"), (crops, "ensure_crops"),
-            (crops, "weights_at_hand"), (panels, "train_live"), (report, "save"), (crop_report, "save_crops"),
-            (architecture, "save_architecture"), (candidates, "baseline_table"),
+            (notebook, "ensure"), (study, "ensure_timings"), (evaluations, "ensure_evaluations"),
+            (crops, "ensure_crops"), (crops, "weights_at_hand"), (panels, "train_live"), (reporting, "save"),
+            (crop_report, "save_crops"), (architecture, "save_architecture"), (candidates, "baseline_table"),
         ):  # fmt: skip
             patch.setattr(module, name, stop)
         yield

@@ -76,7 +76,7 @@ def ssim_y(sr: ImageArray, hr: ImageArray, shave: int) -> float:
 
 
 class LpipsUnavailable(RuntimeError):
-    """No trained AlexNet is at hand: LPIPS cannot be measured."""
+    """No trained AlexNet was found: LPIPS cannot be measured."""
 
 
 class UnusableTrunk(ValueError):

@@ -2,7 +2,7 @@
 
 Printed: the SR image's pixels are the anchors; the HR pixel at the same place is the positive; the other pixels of
 the local region are the negatives; S, `region_size`, is the number of pixels of a region. The formula itself is not
-at hand, so both families in use are here:
+known, so both families in use are here:
 
     infonce   mean over i of  -log( exp(s(x_i, y_i) / tau) / sum over candidates c of exp(s(x_i, c) / tau) )
     ratio     mean over i of  d(x_i, y_i) / ( mean over negatives n of d(x_i, n) + eps )

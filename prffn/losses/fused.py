@@ -178,7 +178,7 @@ def _address(tensor: Tensor) -> int | None:
 
 @functools.cache
 def _library(channels: int, double: bool) -> ctypes.CDLL:
-    """The compiled code for images of so many channels, from the cache if it is there."""
+    """The compiled code for images of this many channels, from the cache if it is there."""
     compiler, target = _compiler()
     command = [*compiler, *LIBRARY, f"-DCHANNELS={channels}", *(["-DDOUBLE"] if double else [])]
     key = hashlib.sha256("\n".join((SOURCE.read_text(), shlex.join(command), target)).encode()).hexdigest()[:16]
@@ -213,7 +213,7 @@ def _is_whole(path: Path) -> bool:
     except FileNotFoundError:
         return False
     if not whole:
-        warnings.warn(f"compiled code {path} is damaged and is not used: it is compiled anew", stacklevel=2)
+        warnings.warn(f"compiled code {path} is damaged and is not used: it is compiled again", stacklevel=2)
     return whole
 
 

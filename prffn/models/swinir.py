@@ -14,7 +14,7 @@ class SwinIRLight(nn.Module):
     windows of 8 x 8, one sub-pixel conv as the upsampler: as published. 910,152 / 918,267 / 929,628 parameters at
     x2 / x3 / x4; its paper prints 878 / 886 / 897 K, which is without the position tables (32,400).
     groups, heads: fewer make it smaller; each head has 10 channels.
-    The input is padded to whole windows, by reflection as published; a side below 5 pixels, which has not so many to
+    The input is padded to whole windows, by reflection as published; a side below 5 pixels, which has too few to
     reflect, by repetition of its last pixel (our choice).
     drop_path: how often a layer is left out in training, increasing with the depth up to this (0.1 as published); the
     noise is from PyTorch's global state. Weights are drawn from `generator`: linear layers and position tables as

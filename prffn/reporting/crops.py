@@ -78,11 +78,11 @@ def _best(crops: Crops, part: str) -> str:
 def _prffn(crops: Crops) -> str:
     """The verdict on PSNR of this one crop; only PRFFN of the paper's size can bear out what the paper says of it."""
     if "PRFFN" not in crops:
-        return "not decided, no PRFFN of the paper's size is at hand"
+        return "not decided, no PRFFN of the paper's size is there"
     psnr = {method: record["figures"]["crop"]["psnr_y"] for method, record in crops.items()}
     others = [psnr[method] for method in psnr if method not in ("PRFFN", BICUBIC)]
     if not others:
-        return "not decided, no other network is at hand"
+        return "not decided, there is no other network"
     return f"{'holds' if psnr['PRFFN'] > max(others) else 'does not hold'} on this crop"
 
 

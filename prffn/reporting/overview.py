@@ -181,7 +181,7 @@ def _in_short(judging: Sequence[Report]) -> str:
     labels = "; ".join(dict.fromkeys(report.content["label"] for report in judging))
     lines.append(
         f"- Behind them stand {len(records)} training runs, {sum(seconds) / 3600:.1f} hours in all"
-        f"{f' (without {missing} whose records are not at hand)' if missing else ''}; a run that several reports need "
+        f"{f' (without {missing} whose records are missing)' if missing else ''}; a run that several reports need "
         "counts once."
     )
     lines.append(f"- All numbers that are not called printed: {labels}.")

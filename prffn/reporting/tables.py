@@ -256,7 +256,7 @@ def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def shown(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
-    """The table as people read it: so many decimals, in rows with a `unit` those of the unit, nothing for no value."""
+    """The table as people read it: `digits` decimals, or those of a row's `unit`; nothing for no value."""
 
     def cell(value: Any, decimals: int) -> str:
         if value is None or (isinstance(value, float) and pd.isna(value)):

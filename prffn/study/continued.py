@@ -1,4 +1,4 @@
-"""Losses compared at the end of a training: each run goes on from the network that L_1 alone has trained.
+"""Losses compared at the end of a training: each run resumes from the network that L_1 alone has trained.
 
 Our choice, for the short profiles. Two short trainings that differ in nothing but their loss drift apart: at profile
 `cpu` their PSNR scatters by tenths of a decibel from seed to seed, far more than the paper's gains. Where they share

@@ -1,7 +1,7 @@
 """A region of an image by several methods beside each other (Figs. 7 to 10): measured once, and recorded.
 
 A record is reports/<profile>/crops/<key>.json. Its key is a hash of the image's checksum, the region, the scale, the
-weights and PROTOCOL; it holds the SR crop itself. Where the weights are not at hand, the record of what was made with
+weights and PROTOCOL; it holds the SR crop itself. Where the weights are missing, the record of what was made with
 them stands.
 """
 
@@ -63,7 +63,7 @@ class Crops(Mapping[str, dict[str, Any]]):
     def __repr__(self) -> str:
         text = f"{len(self)} crops of {self.picture.name} x{self.picture.scale}, profile {self.profile}: "
         text += f"{len(self) - len(self.made)} loaded, {len(self.made)} measured"
-        return text + (f"; not at hand: {', '.join(self.missing)}" if self.missing else "")
+        return text + (f"; missing: {', '.join(self.missing)}" if self.missing else "")
 
 
 def weights_at_hand(profile: str, scale: int) -> dict[str, Weights]:
@@ -136,8 +136,8 @@ def ensure_crops(
 ) -> Crops:
     """The region by bicubic upscaling and by each method, in this order: recorded crops are loaded, the others made.
 
-    weights: those at hand, by method. A recorded crop of weights that are not among them is there too; a method that
-    is neither recorded nor at hand is left out, and named. retrain: make afresh what is at hand. A damaged record is
+    weights: those found, by method. A recorded crop of weights that are not among them is there too; a method that
+    is neither recorded nor there is left out, and named. retrain: make again what is there. A damaged record is
     reported and never used.
     """
     store = reports_root() / check_profile(profile) / "crops"
@@ -175,7 +175,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _make(shown: Picture, method: str, weights: Weights | None, device: torch.device) -> dict[str, Any] | None:
-    """A new record; None where the weights are not at hand after all, as those of a run that was trained elsewhere.
+    """A new record; None where the weights are missing after all, as those of a run that was trained elsewhere.
 
     The whole image is upscaled, as channel attention looks at all of it, and then cropped.
     """

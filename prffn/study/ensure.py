@@ -131,7 +131,10 @@ def _train(
         return
     for key, run in wanted.items():
         try:
-            picked, afresh = pick_device(device), run.retrain
-            yield key, record_run(key, run, store, picked, afresh=afresh, progress=progress, processes=processes)
+            picked, from_scratch = pick_device(device), run.retrain
+            yield (
+                key,
+                record_run(key, run, store, picked, from_scratch=from_scratch, progress=progress, processes=processes),
+            )
         except BackboneUnavailable as reason:
             yield key, reason

@@ -1,7 +1,7 @@
 """PSNR and SSIM of trained networks from files, and of runs on further image sets: measured once, and recorded.
 
 A record is reports/<profile>/evaluations/<key>.json. Its key is a hash of the weights, the images' checksum, the scale
-and PROTOCOL. Where the weights are not at hand, the record of what was measured with them stands.
+and PROTOCOL. Where the weights are missing, the record of what was measured with them stands.
 """
 
 import re
@@ -62,7 +62,7 @@ class Weights:
         """Raises FileNotFoundError if there is none, or another one: a run that was trained again elsewhere, say."""
         network = self.load()
         if weights_sha256(network) != self.sha256:
-            raise FileNotFoundError(f"the weights at hand are not those of {self.origin}, {self.sha256}")
+            raise FileNotFoundError(f"the weights found are not those of {self.origin}, {self.sha256}")
         return network
 
 
@@ -106,7 +106,7 @@ def find_weights(network: str, scale: int) -> Path | None:
 
 
 def weights_from_files(networks: Iterable[str], scales: Sequence[int]) -> dict[tuple[str, int], Weights]:
-    """The weights at hand in the folder PRFFN_WEIGHTS, by network and scale; names that are not in NETWORKS have none.
+    """The weights found in the folder PRFFN_WEIGHTS, by network and scale; names that are not in NETWORKS have none.
 
     Raises UnusableCheckpoint for a file that bears a network's name and does not hold it.
     """
@@ -150,10 +150,10 @@ def ensure_evaluations(
     device: str = "auto",
     retrain: bool = False,
 ) -> Evaluations:
-    """The evaluations on these sets: recorded ones are loaded, those of weights and images at hand else measured.
+    """The evaluations on these sets: recorded ones are loaded, the others measured where weights and images are there.
 
-    Recorded ones of weights that are not at hand are there too. What is neither recorded nor at hand is left out.
-    retrain: measure afresh what is at hand. A damaged record is reported and never used.
+    Recorded ones of weights that are missing are there too. What is neither recorded nor there is left out.
+    retrain: measure again what is there. A damaged record is reported and never used.
     """
     store = reports_root() / check_profile(profile) / "evaluations"
     checksums = {name: _checksum(name) for name in image_sets}
@@ -186,7 +186,7 @@ def ensure_evaluations(
 
 
 def _checksum(name: str) -> str | None:
-    """Of the set's images; None where they are not at hand and were never recorded."""
+    """Of the set's images; None where they are missing and were never recorded."""
     try:
         return set_checksum(name)
     except FileNotFoundError:
@@ -204,7 +204,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _measure(subject: Subject, name: str, weights: Weights, device: torch.device) -> dict[str, Any] | None:
-    """A new record; None where the images or the weights are not at hand."""
+    """A new record; None where the images or the weights are missing."""
     try:
         images, model = image_set(name), weights.network()
     except FileNotFoundError:

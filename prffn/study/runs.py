@@ -60,9 +60,9 @@ def run_key(experiment: Experiment) -> str:
 
 
 def backbone_checksum(experiment: Experiment) -> str | None:
-    """Checksum of the backbone of L_perc and L_CSD: of that at hand, else of the recorded one; None if none is used.
+    """Checksum of the backbone of L_perc and L_CSD: of the one found, else of the recorded one; None if none is used.
 
-    Warns if the one at hand is not the study's: its records are then of another one, and are not found.
+    Warns if the one found is not the study's: its records are then of another one, and are not found.
     """
     loss = experiment.loss
     if not (loss.perceptual_weight or loss.csd_weight):
@@ -76,7 +76,7 @@ def backbone_checksum(experiment: Experiment) -> str | None:
         return recorded
     if recorded is not None and found != recorded:
         warnings.warn(
-            f"the weights of {loss.backbone} at hand are not those of the recorded study: runs with them are new. If "
+            f"the weights of {loss.backbone} found are not those of the recorded study: runs with them are new. If "
             "you did not choose others, their file is damaged: get it again",
             stacklevel=2,
         )
@@ -202,7 +202,7 @@ def record_run(
     store: Path,
     device: torch.device,
     *,
-    afresh: bool = False,
+    from_scratch: bool = False,
     progress: bool = False,
     on_step: Callable[[int], None] | None = None,
     processes: Processes | None = None,
@@ -210,7 +210,7 @@ def record_run(
     """Trains, measures and records a run under its lock, unless another process has done so meanwhile.
 
     A recorded run whose weights others start from, and which are not in the cache, is trained again for its weights
-    alone: its record stays. afresh: not from its checkpoint. on_step, processes: see `train`.
+    alone: its record stays. from_scratch: not from its checkpoint. on_step, processes: see `train`.
     Raises OtherWeights if that gives other weights than the recorded ones, BackboneUnavailable and what `train` does.
     """
     e = wanted.experiment
@@ -221,8 +221,10 @@ def record_run(
         recorded = None if wanted.retrain else load_record(store, key, e)
         if recorded is not None and not (wanted.need_weights and not has_weights(key, e, recorded)):
             return Outcome(recorded, made_now=False)
-        afresh = afresh or recorded is not None  # a checkpoint that is there has other weights, or is not at its end
-        record = _make_record(e, key, store, device, wanted.name, progress, afresh, processes, on_step)
+        from_scratch = (
+            from_scratch or recorded is not None
+        )  # a checkpoint that is there has other weights, or is not at its end
+        record = _make_record(e, key, store, device, wanted.name, progress, from_scratch, processes, on_step)
         if recorded is None:
             save_record(store, key, record)
             return Outcome(record, made_now=True)
@@ -264,13 +266,13 @@ def _make_record(
     device: torch.device,
     label: str,
     progress: bool,
-    afresh: bool,
+    from_scratch: bool,
     processes: Processes | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     processes = processes or Processes(device=device)
     checkpoint = checkpoint_path(key)
-    if afresh:
+    if from_scratch:
         checkpoint.unlink(missing_ok=True)
     started, scale = datetime.now(UTC), e.data.scale
     # before the training: an image or a file of weights that cannot be used is told at once, not after days

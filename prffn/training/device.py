@@ -15,7 +15,7 @@ SMALL_NETWORK = 50_000
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """The device of that name; "auto" takes CUDA, else MPS, else the CPU. Raises ValueError if it is not at hand."""
+    """The device of that name; "auto" takes CUDA, else MPS, else the CPU. Raises ValueError if it cannot be used."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -64,7 +64,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 @contextlib.contextmanager
 def threads_for(parameters: int) -> Iterator[int]:
-    """Sets PyTorch's threads for a run whose network has so many parameters, and sets them back. Yields their number.
+    """Sets PyTorch's threads for a run whose network has this many parameters, and sets them back. Yields their number.
 
     A small network gains nothing from a second thread (its convolutions are too short), and loses a great deal where
     another program wants the core: the threads wait for each other many times a step.

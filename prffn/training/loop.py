@@ -117,7 +117,7 @@ def train(
     """Trains the experiment's network, from `checkpoint` where there is one.
 
     checkpoint: file for the whole state, written every `checkpoint_every` seconds and at the end. A run that was
-        killed goes on from it and ends with the same weights as one that was not (bit for bit on the CPU, with the
+        killed resumes from it and ends with the same weights as one that was not (bit for bit on the CPU, with the
         same number of threads). A damaged one, or one of another experiment, is not used.
     start: weights to start from, see `take_over`: those of the run experiment.start.
     validate: gives the PSNR in dB of the network; the curve then holds it as `psnr_y` at some ten points and the end.
@@ -291,7 +291,7 @@ def load_checkpoint(path: Path, identity: str | None = None) -> dict[str, Any] |
     head = len(CHECKPOINT_MAGIC)
     digest, payload = content[head : head + 32], content[head + 32 :]
     if content[:head] != CHECKPOINT_MAGIC or hashlib.sha256(payload).digest() != digest:
-        warnings.warn(f"checkpoint {path} is damaged and is not used: training starts anew", stacklevel=2)
+        warnings.warn(f"checkpoint {path} is damaged and is not used: training starts from scratch", stacklevel=2)
         return None
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)

@@ -95,7 +95,7 @@ def started(device: str = "auto") -> Iterator[Processes]:
 
     device: "auto", "cpu", "cuda" or "mps"; of several processes each takes the GPU of its local rank (nccl between
     them), or they share the CPU (gloo).
-    Raises ValueError if the device is not at hand, ConnectionError if another process has ended before its time.
+    Raises ValueError if the device cannot be used, ConnectionError if another process has ended before its time.
     """
     if (count := world_size()) == 1:
         yield Processes(device=pick_device(device))
@@ -115,7 +115,7 @@ def started(device: str = "auto") -> Iterator[Processes]:
         reason = str(error).splitlines()[0].partition(". ")[0]  # what follows is advice of the library
         raise ConnectionError(
             f"process {rank} of {count} has lost the others ({reason}); if another one has left a message, it "
-            "says why. Start them again: a training goes on from its last checkpoint"
+            "says why. Start them again: a training resumes from its last checkpoint"
         ) from error
     # After an error the group is left as it is: to take it down in order takes all processes, and the others may be
     # waiting for this one. Its end tells them.
