@@ -34,7 +34,6 @@ DEEP = ("I;16", "I;16B", "I;16L")
 """Pillow's modes of 16 bits of gray."""
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", *DEEP)
-
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 """Chunks of a PNG file that say which colours its numbers mean, besides an ICC profile."""
 
@@ -80,8 +79,7 @@ def read_photo(path: Path) -> Photo:
 
     An image that EXIF says is turned is turned here, and its orientation set to 1: viewers that heed it and viewers
     that do not then show the same. The upper 8 of more bits are read, the first of several images, and no XMP data:
-    notes on stderr say so. Pixels that are fully transparent take the colour of the nearest visible one, see
-    `spread_colours`.
+    notes on stderr say so. Pixels that are fully transparent take the colour of the nearest visible one.
     Raises OSError, or ValueError naming the file if it is damaged, no image, or of another kind.
     """
     if not path.is_file():
@@ -205,11 +203,11 @@ def _set_upright(exif: bytes) -> bytes:
     order, changed = ("<" if exif[:2] == b"II" else ">"), bytearray(exif)
     (start,) = struct.unpack_from(order + "I", exif, 4)
     (count,) = struct.unpack_from(order + "H", exif, start)
-    entries = range(start + 2, start + 2 + 12 * count, 12)
-    for entry in entries:
+    end = start + 2 + 12 * count
+    for entry in range(start + 2, end, 12):
         if struct.unpack_from(order + "H", exif, entry) == (Base.Orientation,):
             struct.pack_into(order + "HIHH", changed, entry + 2, 3, 1, 1, 0)  # SHORT, one value: 1
-    struct.pack_into(order + "I", changed, entries.stop, 0)  # no second directory
+    struct.pack_into(order + "I", changed, end, 0)  # no second directory
     return bytes(changed)
 
 
@@ -232,7 +230,8 @@ def write_photo(
     for band in bands:
         image.paste(Image.fromarray(band[..., 0] if band.shape[2] == 1 else band), (0, top))
         top += len(band)
-    metadata = {"icc_profile": photo.icc, "dpi": photo.dpi, "exif": photo.exif and b"Exif\0\0" + photo.exif}
+    exif = photo.exif and b"Exif\0\0" + photo.exif
+    metadata: dict[str, Any] = {"icc_profile": photo.icc, "dpi": photo.dpi, "exif": exif}
     # Given a file with a number, Pillow writes past Python, and does not notice where a full disk cuts a write short.
     numberless: Any = SimpleNamespace(write=file.write, flush=file.flush, seek=file.seek, tell=file.tell)
     image.save(numberless, **FORMATS[suffix], **{name: value for name, value in metadata.items() if value})
