@@ -2,9 +2,8 @@
 it and says what to do. Properties, over examples that hypothesis draws."""
 
 import dataclasses
-import struct
+import re
 import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
+from test_photos import Repeat
 from torch import Tensor, nn
 
 from prffn.apps.photos import FORMATS, read_photo
@@ -116,17 +116,6 @@ def noise(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-class Repeat(nn.Module):
-    """Repeats each pixel: what it makes of an image can be told without a network."""
-
-    def __init__(self, scale: int) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, lr: Tensor) -> Tensor:
-        return lr.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
-
-
 class Brightest(Repeat):
     """The brightest pixel within `reach` in every direction, repeated: exact, and it looks no further."""
 
@@ -156,31 +145,6 @@ def test_other_kinds_are_refused_by_name_with_the_way_out(drawn):
         for read, way_out in ((read_image, "convert it"), (read_photo, "magick image")):
             with pytest.raises(ValueError, match=f"{path}.* mode {drawn.kind}.*{way_out}"):
                 read(path)
-
-
-def sixteen_bits(channels: int, size: tuple[int, int], seed: int) -> bytes:
-    """A PNG file of 16 bits a channel, which Pillow reads but does not write."""
-    values = np.random.default_rng(seed).integers(0, 2**16, (size[0], size[1] * channels)).astype(">u2")
-    rows = b"".join(b"\0" + row.tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", size[1], size[0], 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-@given(st.sampled_from((1, 2, 3, 4)), SIZES, st.integers(0, 2**32 - 1))
-def test_sixteen_bits_are_no_part_of_an_image_set(channels, size, seed):
-    """Half of their bits would be lost, unseen. A photograph with colour or alpha is upscaled from the upper 8."""
-    with folder() as where:
-        path = where / "image.png"
-        path.write_bytes(sixteen_bits(channels, size, seed))
-        with pytest.raises(ValueError, match=f"{path}.* 16 bits|{path}.* mode I;16"):
-            read_image(path)
-        if channels > 1:
-            photo = read_photo(path)
-            assert (photo.gray, photo.alpha is not None) == (channels == 2, channels % 2 == 0)
 
 
 @given(
@@ -243,19 +207,18 @@ def test_degradation_of_any_size(size, scale, seed):
     assert np.array_equal(upscale_bicubic(np.full_like(image, image[0, 0]), scale), plain)
 
 
-@given(st.sampled_from([np.float32, np.float64, np.int16, np.uint16, np.bool_]), SIZES, SCALES)
-def test_degradation_of_other_dtypes_is_refused(dtype, size, scale):
-    for change in (downscale, upscale_bicubic):
-        with pytest.raises(TypeError, match=f"uint8.*got {np.dtype(dtype)}"):
-            change(np.ones((*size, 3), dtype), scale)
+@pytest.mark.parametrize("change", [downscale, upscale_bicubic])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "uint16", "bool"])
+def test_degradation_of_other_dtypes_is_refused(change, dtype):
+    with pytest.raises(TypeError, match=f"uint8.*got {dtype}"):
+        change(np.ones((9, 7, 3), dtype), 2)
 
 
-@given(st.one_of(st.floats(), st.integers(max_value=0), st.integers(17), st.text(), st.none(), st.booleans()), SIZES)
-def test_no_scale(scale, size):
+@given(st.one_of(st.floats(), st.integers(max_value=0), st.integers(17), st.text(), st.none(), st.booleans()))
+def test_no_scale(scale):
     for change in (downscale, upscale_bicubic, mod_crop):
-        with pytest.raises(ValueError, match="scale must be a whole number from 1 to 16") as error:
-            change(noise(size), scale)
-        assert repr(scale) in str(error.value)
+        with pytest.raises(ValueError, match=f"scale must be .* got {re.escape(repr(scale))}"):
+            change(noise((5, 7)), scale)
 
 
 @given(SIZES, st.integers(0, 5), st.integers(0, 2**32 - 1))
@@ -281,12 +244,11 @@ def test_metrics_of_any_size(size, shave, seed):
     assert ssim_y(a, other, shave) == pytest.approx(1)
 
 
-@given(st.sampled_from([(9, 9), (9, 9, 1), (9, 9, 4), (0, 9, 3), (1, 9, 9, 3)]), st.integers(0, 2))
-def test_metrics_are_of_rgb(shape, shave):
-    for metric in (psnr_y, ssim_y):
-        with pytest.raises(ValueError, match="expected two RGB images|nothing is left") as error:
-            metric(np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), shave)
-        assert str(shape) in str(error.value)
+@pytest.mark.parametrize("metric", [psnr_y, ssim_y])
+@pytest.mark.parametrize("shape", [(9, 9), (9, 9, 1), (9, 9, 4), (0, 9, 3), (1, 9, 9, 3)])
+def test_metrics_are_of_rgb(metric, shape):
+    with pytest.raises(ValueError, match=rf"(expected two RGB images|nothing is left).*{re.escape(str(shape))}"):
+        metric(np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), 0)
 
 
 @settings(max_examples=15)
@@ -347,33 +309,20 @@ def test_tensors_keep_their_dtype(size, scale, dtype):
     assert torch.equal(sr[:, ::scale, ::scale], lr)
 
 
-NO_TILES = st.one_of(st.integers(max_value=0), st.floats(), st.text(max_size=3), st.booleans())
+NO_NUMBER = st.one_of(st.floats(), st.text(max_size=3), st.booleans())
 
 
-@given(NO_TILES, SIZES)
-def test_no_tile(tile, size):
-    with pytest.raises(ValueError, match="tile must be") as error:
-        upscale(Repeat(2), noise(size), scale=2, tile=tile)
-    assert repr(tile) in str(error.value)
+@given(st.one_of(st.integers(max_value=0), NO_NUMBER), st.one_of(st.integers(max_value=-1), NO_NUMBER, st.none()))
+def test_no_tile_and_no_halo(tile, halo):
+    for name, options in (("tile", {"tile": tile}), ("halo", {"tile": 3, "halo": halo})):
+        with pytest.raises(ValueError, match=f"{name} must be .* got {re.escape(repr(options[name]))}"):
+            upscale(Repeat(2), noise((5, 5)), scale=2, **options)
 
 
-@given(st.one_of(st.integers(max_value=-1), st.floats(), st.text(max_size=3), st.booleans(), st.none()))
-def test_no_halo(halo):
-    with pytest.raises(ValueError, match="halo must be") as error:
-        upscale(Repeat(2), noise((5, 5)), scale=2, tile=3, halo=halo)
-    assert repr(halo) in str(error.value)
-
-
-@given(
-    st.sampled_from([(5, 5), (5, 5, 1), (5, 5, 4), (0, 5, 3), (5, 0, 3), (1, 5, 5, 3)]),
-    st.sampled_from([np.uint8, np.float32, np.uint16]),
-)
-def test_no_image(shape, dtype):
-    with pytest.raises(ValueError, match=r"expected an RGB image \(h, w, 3\)") as error:
-        upscale(Repeat(2), np.zeros(shape, dtype), scale=2)
-    assert str(shape) in str(error.value)
-    with pytest.raises(ValueError, match="got .*float32"):
-        upscale(Repeat(2), np.zeros((5, 5, 3), np.float32), scale=2)
+@pytest.mark.parametrize("shape", [(5, 5), (5, 5, 1), (5, 5, 4), (0, 5, 3), (5, 0, 3), (1, 5, 5, 3), (5, 5, 3)])
+def test_no_image(shape):
+    with pytest.raises(ValueError, match=rf"expected an RGB image .* got {re.escape(str(shape))} float32"):
+        upscale(Repeat(2), np.zeros(shape, np.float32), scale=2)
 
 
 # Files
@@ -427,13 +376,7 @@ def test_a_region_is_measured_or_its_bounds_are_named(size, scale, region, as_te
         given_as = ", ".join(map(str, region)) if as_text else list(region)
         top, left, height, width = region
         inside = [(n - n % scale - scale) for n in size]
-        fits = (
-            min(height, width) >= 11
-            and min(top, left) >= scale
-            and top + height <= inside[0]
-            and left + width <= inside[1]
-        )
-        if not fits:
+        if min(height, width) < 11 or min(top, left) < scale or top + height > inside[0] or left + width > inside[1]:
             with pytest.raises(ValueError, match="region") as error:
                 picture(str(path), given_as, scale)
             assert str(list(region)) in str(error.value)
@@ -459,10 +402,9 @@ def test_no_region(region):
 @given(st.one_of(st.text(), st.sampled_from(["~no-such-user/x.png", "Set5/", "/", ".", "~", "Urban100/../x", "a\0b"])))
 def test_no_such_photograph(image):
     assume(not Path(image.replace("\0", "")).is_file())  # texts may be paths that the package's own code names
-    for load in (load_photo, lambda image: picture(image, (20, 30, 16, 24), 3)):
-        with pytest.raises((ValueError, OSError), match="unknown image|is not in|File name too long") as error:
-            load(image)
-        assert repr(image) in str(error.value) or image.partition("/")[0] in str(error.value)
+    with pytest.raises((ValueError, OSError), match="unknown image|is not in|File name too long") as error:
+        load_photo(image)
+    assert repr(image) in str(error.value) or image.partition("/")[0] in str(error.value)
 
 
 @pytest.fixture(scope="module")

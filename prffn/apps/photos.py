@@ -37,8 +37,6 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", *DEEP)
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 """Chunks of a PNG file that say which colours its numbers mean, besides an ICC profile."""
 
-INCH = 0.0254  # metres: PNG files give pixels per metre
-
 NOT_KEPT = {"xmp": "XMP data", "photoshop": "IPTC data", "comment": "the comment"}
 """Metadata that the SR image does not keep, by Pillow's name."""
 
@@ -157,7 +155,10 @@ def _dpi(file: Image.Image, orientation: int) -> tuple[float, float] | None:
     made_up = file.format in ("JPEG", "MPO") and not file.info.get("jfif_unit") and across == down == 72  # by Pillow
     if made_up or not all(1 < dots < 2**16 for dots in (across, down)):  # 1: where a TIFF file says none
         return None
-    return (down, across) if orientation >= 5 else (across, down)
+    orientation = getattr(file, "tag_v2", {}).get(
+        Base.Orientation, orientation
+    )  # a TIFF file's, which Pillow has heeded
+    return (down, across) if orientation in (5, 6, 7, 8) else (across, down)
 
 
 def spread_colours(rgb: ImageArray, alpha: ImageArray, reach: int = 32, rows: int = 512) -> ImageArray:
@@ -241,7 +242,7 @@ def _chunks(photo: Photo) -> dict[bytes, bytes]:
     """Return the photograph's metadata as chunks of a PNG file."""
     chunks = dict(photo.colour)
     if photo.dpi:
-        chunks[b"pHYs"] = struct.pack(">IIB", *(round(dots / INCH) for dots in photo.dpi), 1)
+        chunks[b"pHYs"] = struct.pack(">IIB", *(round(dots / 0.0254) for dots in photo.dpi), 1)  # per metre
     if photo.icc is not None:
         chunks[b"iCCP"] = b"ICC profile\0\0" + zlib.compress(photo.icc)
     if photo.exif is not None:
