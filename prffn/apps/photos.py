@@ -111,11 +111,11 @@ def _decoded(file: Image.Image, path: Path) -> Photo:
     notes = [f"has {name}, left out" for key, name in NOT_KEPT.items() if file.info.get(key)]
     if (frames := getattr(file, "n_frames", 1)) > 1 and file.format != "MPO":  # a camera's JPEG with previews
         notes.append(f"holds {frames} images; the first is upscaled")
-    if bits > 8:
-        notes.append(f"has {bits} bits a channel; the upper 8 are upscaled")
+    notes += [f"has {bits} bits a channel; the upper 8 are upscaled"] if bits > 8 else []
+    turned = getattr(file, "tag_v2", {}).get(Base.Orientation)  # of a TIFF file, which Pillow sets upright as it loads
     file.load()
     exif, orientation = _exif(file)
-    dpi = _dpi(file, orientation)
+    dpi = _dpi(file, turned or orientation)
     image = _upper_bits(file, bits) if bits > 8 else file
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     pixels = np.asarray(image.transpose(TURNS[orientation]) if orientation in TURNS else image)
@@ -155,9 +155,6 @@ def _dpi(file: Image.Image, orientation: int) -> tuple[float, float] | None:
     made_up = file.format in ("JPEG", "MPO") and not file.info.get("jfif_unit") and across == down == 72  # by Pillow
     if made_up or not all(1 < dots < 2**16 for dots in (across, down)):  # 1: where a TIFF file says none
         return None
-    orientation = getattr(file, "tag_v2", {}).get(
-        Base.Orientation, orientation
-    )  # a TIFF file's, which Pillow has heeded
     return (down, across) if orientation in (5, 6, 7, 8) else (across, down)
 
 
