@@ -38,23 +38,21 @@ SIZES = st.one_of(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.sampled_
 """Height and width."""
 
 FILES = {
-    "1": ("png", "tif", "bmp"),
-    "L": ("png", "tif", "bmp", "jpg"),
-    "LA": ("png", "tif"),
-    "P": ("png", "tif"),
-    "P, one colour transparent": ("png",),
-    "P, colours with alpha": ("png",),
-    "L, one gray transparent": ("png",),
-    "RGB": ("png", "tif", "bmp", "jpg", "webp"),
-    "RGB, one colour transparent": ("png",),
-    "RGBA": ("png", "tif", "webp"),
-    "YCbCr": ("jpg",),
+    "1": "png tif bmp",
+    "L": "png tif bmp jpg",
+    "LA": "png tif",
+    "P": "png tif",
+    "P, one colour transparent": "png",
+    "P, colours with alpha": "png",
+    "L, one gray transparent": "png",
+    "RGB": "png tif bmp jpg webp",
+    "RGB, one colour transparent": "png",
+    "RGBA": "png tif webp",
+    "YCbCr": "jpg",
 }
 """What can be read: kinds of images, and the files that hold them."""
 
-REFUSED = {
-    "I": ("tif",), "F": ("tif",), "CMYK": ("jpg", "tif"), "LAB": ("tif",), "YCbCr": ("tif",),
-}  # fmt: skip
+REFUSED = {"I": "tif", "F": "tif", "CMYK": "jpg tif", "LAB": "tif", "YCbCr": "tif"}
 """What cannot: by Pillow's name of the mode."""
 
 
@@ -90,12 +88,13 @@ def drawn_image(mode: str, size: tuple[int, int], seed: int) -> Image.Image:
     return Image.fromarray(values[..., 0] if channels == 1 else values).convert(mode)
 
 
-def drawn_files(kinds: dict[str, tuple[str, ...]]) -> st.SearchStrategy[Drawn]:
-    pairs = [(kind, suffix) for kind, suffixes in kinds.items() for suffix in suffixes]
-    return st.builds(
-        lambda pair, *rest: Drawn(*pair, *rest),
-        st.sampled_from(pairs), SIZES, st.integers(0, 8), st.integers(0, 2**32 - 1),
-    )  # fmt: skip
+def pairs(kinds: dict[str, str]) -> list[tuple[str, str]]:
+    return [(kind, suffix) for kind, suffixes in kinds.items() for suffix in suffixes.split()]
+
+
+def drawn_files(kinds: dict[str, str]) -> st.SearchStrategy[Drawn]:
+    drawn = st.sampled_from(pairs(kinds)), SIZES, st.integers(0, 8), st.integers(0, 2**32 - 1)
+    return st.builds(lambda pair, *rest: Drawn(*pair, *rest), *drawn)
 
 
 @contextmanager
@@ -147,10 +146,7 @@ def test_other_kinds_are_refused_by_name_with_the_way_out(drawn):
                 read(path)
 
 
-@given(
-    st.sampled_from([pair for pair in ((k, s) for k, v in FILES.items() for s in v) if pair[1] != "bmp"]),
-    st.integers(0, 2**32 - 1),
-)
+@given(st.sampled_from([pair for pair in pairs(FILES) if pair[1] != "bmp"]), st.integers(0, 2**32 - 1))
 def test_any_changed_bytes_give_an_image_or_an_error_that_names_the_file(pair, seed):
     """Three bytes of the file, the headers more often than the rest."""
     with folder() as where:
@@ -268,10 +264,9 @@ def test_evaluation_names_the_image_that_is_too_small(sizes, scale):
 
 
 def test_an_image_that_cannot_be_measured_is_found_before_the_training(tiny, photo_folder, tmp_path):
-    """Not after days of it."""
     Image.fromarray(noise((16, 40))).save(photo_folder / "small.png")
     e = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, patch_size=5))
-    with pytest.raises(ValueError, match="image small of photos: SSIM needs at least 11 x 11 pixels after shaving"):
+    with pytest.raises(ValueError, match="image small of photos: SSIM needs at least 11 x 11 pixels"):
         ensure({"tiny": [e]}, "quick", progress=False)
     assert not list(tmp_path.rglob("*.ckpt"))
 
@@ -296,9 +291,8 @@ def test_tiles_are_the_whole_image_where_the_halo_is_as_wide_as_the_network_look
 
 def test_a_halo_that_is_too_narrow_shows():
     """So that the test above could fail."""
-    image = noise((40, 40))
-    narrow = upscale(Brightest(2, 3), image, scale=2, tile=8, halo=2)
-    assert not np.array_equal(narrow, upscale(Brightest(2, 3), image, scale=2))
+    narrow, whole = (upscale(Brightest(2, 3), noise((40, 40)), scale=2, tile=tile, halo=2) for tile in (8, None))
+    assert not np.array_equal(narrow, whole)
 
 
 @given(SIZES, SCALES, st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]))

@@ -40,8 +40,8 @@ class Repeat(nn.Module):
 class Broken(Repeat):
     """Gives one value that is no number, in the last corner; or cannot take images of one pixel."""
 
-    def __init__(self, value: float | None) -> None:
-        super().__init__()
+    def __init__(self, value: float | None, scale: int = 2) -> None:
+        super().__init__(scale)
         self.value = value
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -245,47 +245,8 @@ def test_a_network_that_gives_no_numbers_is_named_not_drawn_black(tmp_path, phot
         evaluate(Broken(value), images)
 
 
-def test_one_bad_picture_does_not_keep_the_others_from_being_made(tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for name, size in {"a": (8, 8), "b": (1, 1), "c": (9, 7)}.items():
-        Image.new("RGB", size).save(folder / f"{name}.png")
-    monkeypatch.setattr("prffn.apps.upscale.network", lambda *_, **__: Broken(None))
-    assert main(["upscale", str(folder), "-o", str(tmp_path / "out")]) == 1
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
-    assert "b.png: RuntimeError: padding size" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (4, 3), (13, 2)])
 def test_swinir_takes_the_smallest_images(size):
     model = build("SwinIR-light", 2, generator=torch.Generator().manual_seed(0)).eval()
     with torch.inference_mode():
         assert model(torch.rand(1, 3, *size)).shape == (1, 3, 2 * size[0], 2 * size[1])
-
-
-def test_another_scale_into_the_same_folder_is_refused(tmp_path, photo, capsys):
-    """x2 pictures are not x4's, and are not called done."""
-    (tmp_path / "in").mkdir()
-    Image.fromarray(photo[:12, :16]).save(tmp_path / "in" / "a.png")
-    command = ["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--scale"]
-    assert [main([*command, "2"]), main([*command, "2"]), main([*command, "4"])] == [0, 0, 1]
-    assert "32 x 24 pixels, which is not x4" in capsys.readouterr().err
-    assert main([*command, "4", "--overwrite"]) == 0
-    assert Image.open(tmp_path / "out" / "a.png").size == (64, 48)
-
-
-def test_outputs_that_are_there(tmp_path, photo, monkeypatch, capsys):
-    """One of more pixels than Pillow opens is done; that of a damaged input does not keep others from being made."""
-    for folder in ("in", "out"):
-        (tmp_path / folder).mkdir()
-    Image.new("1", (8000, 7000)).save(tmp_path / "in" / "large.png")
-    Image.new("1", (16000, 14000)).save(tmp_path / "out" / "large.png")
-    (tmp_path / "in" / "damaged.png").write_bytes(b"")
-    (tmp_path / "out" / "damaged.png").write_bytes(b"old")
-    Image.fromarray(photo[:8, :8]).save(tmp_path / "in" / "new.png")
-    monkeypatch.setattr("prffn.apps.upscale.network", lambda *_, **__: Repeat())
-    assert main(["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out")]) == 1
-    said = capsys.readouterr()
-    assert "1 of 3 images are there already" in said.out
-    assert "damaged.png" in said.err
-    assert (tmp_path / "out" / "new.png").is_file()

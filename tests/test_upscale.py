@@ -17,11 +17,11 @@ import torch
 from conftest import load
 from PIL import ExifTags, Image, ImageCms
 from PIL.ExifTags import IFD, Base
-from test_photos import Repeat
+from test_photos import Broken, Repeat
 
 from prffn.__main__ import main
 from prffn.apps.png import write_png
-from prffn.apps.upscale import HALO, network, upscale_file
+from prffn.apps.upscale import HALO, upscale_file
 from prffn.evaluation.tiling import upscale
 from prffn.files import weights_sha256
 from prffn.models import PRFFN
@@ -219,33 +219,42 @@ def test_what_a_format_cannot_hold_is_refused_before_anything_is_computed(tmp_pa
     assert os.listdir(tmp_path) == ["in.png"]
 
 
-def test_authors_weights_are_taken(shared_weights):
-    assert network(None, shared_weights / "smsr_x2.pt").scale == 2
-    assert network(4, shared_weights / "carn_m.pth").scale == 4
-
-
-# Folders
-
-
-def test_a_folder(photo_folder, tmp_path, weights, capsys):
-    """One damaged image does not stop the others; a second call goes on where the first one ended."""
-    (photo_folder / "1.png").write_bytes(b"damaged")
-    (photo_folder / "notes.txt").write_text("no image")
-    command = ["upscale", str(photo_folder), "--weights", str(weights)]
-    assert main(command) == 1
-    assert "1.png is damaged" in capsys.readouterr().err
+def test_a_folder(photo_folder, tmp_path, monkeypatch, capsys):
+    """What fails does not stop the others; the next call makes what is missing; x2 pictures do not pass for x4's."""
+    monkeypatch.setattr("prffn.apps.upscale.network", lambda scale, *_, **__: Broken(None, scale or 2))
     out = tmp_path / "photos_x2"
-    assert sorted(os.listdir(out)) == ["0.png", "2.png"]
-    assert np.array_equal(load(out / "2.png"), upscale(prffn(), load(photo_folder / "2.png"), scale=2, tile=256))
+    out.mkdir()
+    Image.new("1", (8000, 7000)).save(photo_folder / "large.png")
+    Image.new("1", (16000, 14000)).save(out / "large.png")  # of more pixels than Pillow opens
+    (photo_folder / "1.png").write_bytes(b"damaged")
+    (out / "1.png").write_bytes(b"old")
+    Image.new("RGB", (1, 1)).save(photo_folder / "one.png")
+    (photo_folder / "notes.txt").write_text("no image")
+    assert main(["upscale", str(photo_folder)]) == 1
+    said = capsys.readouterr()
+    assert "1 of 5 images are there already" in said.out
+    assert "1.png is there already" in said.err
+    assert "one.png: RuntimeError: padding size" in said.err
+    assert (out / "1.png").read_bytes() == b"old"
 
-    Image.fromarray(load(photo_folder / "0.png")).save(photo_folder / "1.png")
+    (out / "1.png").unlink()
+    Image.new("RGB", (9, 7)).save(photo_folder / "one.png")
     before = (out / "0.png").stat().st_mtime_ns
-    assert main(command) == 0
-    assert "2 of 3 images are there already" in capsys.readouterr().out
-    assert sorted(os.listdir(out)) == ["0.png", "1.png", "2.png"]
+    assert main(["upscale", str(photo_folder)]) == 1
+    said = capsys.readouterr()
+    assert "3 of 5 images are there already" in said.out
+    assert "1.png is damaged" in said.err
+    assert sorted(os.listdir(out)) == ["0.png", "2.png", "large.png", "one.png"]
+    assert np.array_equal(load(out / "2.png"), load(photo_folder / "2.png").repeat(2, 0).repeat(2, 1))
     assert (out / "0.png").stat().st_mtime_ns == before
-    assert main([*command, "--overwrite"]) == 0
-    assert (out / "0.png").stat().st_mtime_ns > before
+
+    for name in ("1.png", "large.png"):
+        (photo_folder / name).unlink()
+    again = ["upscale", str(photo_folder), "-o", str(out), "--scale", "4"]
+    assert main(again) == 1
+    assert "0.png is there already, of 192 x 144 pixels, which is not x4" in capsys.readouterr().err
+    assert main([*again, "--overwrite"]) == 0
+    assert Image.open(out / "0.png").size == (384, 288)
 
 
 # Stopping, and memory
