@@ -89,32 +89,22 @@ def settings(folder) -> dict[str, object]:
     return {**tiny_settings(folder), "training.steps": 20}
 
 
-def test_a_training_is_watched(result, photo_folder):
-    """Every fifth step, with the steps and figures of its curve; a second call takes the network from the cache."""
-    seen: list[list[dict[str, float]]] = []
-    e = experiment(settings(photo_folder))
-    first = train_watched(e, result, lambda points: seen.append(list(points)))
-    assert [len(points) for points in seen] == [1, 2, 3, 4]
-    of_the_curve = [{"step": p["step"], "psnr_y": p["psnr_y"]} for p in first.curve if "psnr_y" in p]
-    assert seen[-1] == of_the_curve
-    assert [p["step"] for p in of_the_curve] == list(range(5, 21, 5))
-
-    second = train_watched(e, result, lambda points: pytest.fail("trained again"))
-    assert second.curve == first.curve
-    third = train_watched(e, result, lambda points: seen.append(list(points)), retrain=True)
-    assert third.curve == first.curve
-    assert len(seen) == 8
-
-
-def test_a_curve_is_of_its_photograph(result, photo, photo_folder):
-    """Two photographs of one size: each has the figures of its own, also from the cache."""
-    e = experiment(settings(photo_folder))
+def test_a_training_is_watched(result, photo, photo_folder):
+    """Every fifth step, with the figures of its curve and of its photograph, from the cache too; a call with `retrain`
+    trains again."""
+    e, seen = experiment(settings(photo_folder)), []
     other = dataclasses.replace(result, hr=photo[:60, :84], lr=downscale(photo[:60, :84], 3))
-    curves = [train_watched(e, shown, lambda _: None).curve for shown in (result, other, result, other)]
-    trained = train_watched(e, other, lambda _: None, retrain=True)
-    sr = upscale(trained.model, other.lr, scale=3)
-    assert curves[1][-1]["psnr_y"] == curves[3][-1]["psnr_y"] == psnr_y(sr, other.hr, 3)
-    assert curves[0] == curves[2] != curves[1]
+    first, others = (train_watched(e, shown, lambda points: seen.append(list(points))) for shown in (result, other))
+    assert [len(points) for points in seen] == [1, 2, 3, 4] * 2
+    of_the_curve = [{"step": p["step"], "psnr_y": p["psnr_y"]} for p in first.curve if "psnr_y" in p]
+    assert seen[3] == of_the_curve
+    assert [p["step"] for p in of_the_curve] == list(range(5, 21, 5))
+    assert others.curve[-1]["psnr_y"] == psnr_y(upscale(others.model, other.lr, scale=3), other.hr, 3)
+    assert first.curve != others.curve
+    for shown, trained in ((result, first), (other, others)):
+        assert train_watched(e, shown, lambda points: pytest.fail("trained again")).curve == trained.curve
+    assert train_watched(e, result, lambda points: seen.append(points), retrain=True).curve == first.curve
+    assert len(seen) == 12
 
 
 def test_live_training_gives_a_curve_for_each_seed(result, photo_folder, capsys):

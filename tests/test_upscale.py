@@ -34,9 +34,8 @@ def prffn(scale: int = 2) -> PRFFN:
 
 @pytest.fixture
 def weights(tmp_path) -> Path:
-    model = prffn()
     settings = {"data.scale": 2, "model.channels": 4, "model.groups": 1, "model.blocks": 1}
-    save_pretrained(model, tmp_path / "tiny.safetensors", settings, "0", weights_sha256(model))
+    save_pretrained(prffn(), tmp_path / "tiny.safetensors", settings, "0", weights_sha256(prffn()))
     return tmp_path / "tiny.safetensors"
 
 
@@ -45,13 +44,9 @@ def pixels(photo) -> np.ndarray:
     return photo[100:123, 150:187]  # (23, 37, 3)
 
 
-def save(pixels: np.ndarray, path: Path, **options: object) -> Path:
-    Image.fromarray(pixels).save(path, **options)
+def save(pixels: np.ndarray, path: Path) -> Path:
+    Image.fromarray(pixels).save(path)
     return path
-
-
-def leftovers(folder: Path) -> list[str]:
-    return [file.name for file in folder.rglob("*.part")]
 
 
 # Pixels
@@ -94,8 +89,7 @@ def test_a_file_holds_what_the_network_makes(pixels, tmp_path, capsys, weights):
 
 
 def test_jpeg_is_near(pixels, tmp_path):
-    size = upscale_file(save(pixels, tmp_path / "photo.png"), tmp_path / "out.jpg", Repeat(), progress=False)
-    assert size == (74, 46)
+    upscale_file(save(pixels, tmp_path / "photo.png"), tmp_path / "out.jpg", Repeat(), progress=False)
     assert abs(load(tmp_path / "out.jpg").astype(int) - pixels.repeat(2, 0).repeat(2, 1)).mean() < 2
 
 
@@ -205,15 +199,14 @@ def test_the_command_names_what_is_wrong(pixels, tmp_path, monkeypatch, capsys, 
 
 
 @pytest.mark.parametrize(
-    ("suffix", "size", "alpha", "message"),
+    ("suffix", "size", "message"),
     [
-        (".jpg", (5001, 5000), False, r"would have 100 megapixels; .jpg files.*write out.png"),
-        (".webp", (8192, 10), False, r"would be 16384 x 20, and .webp allows 16383 on a side; write out.png"),
-        (".jpg", (10, 10), True, r"JPEG has no transparency.*write out.png or .webp"),
+        (".jpg", (5001, 5000), r"would have 100 megapixels; .jpg files.*write out.png"),
+        (".webp", (8192, 10), r"would be 16384 x 20, and .webp allows 16383 on a side; write out.png"),
     ],
 )
-def test_what_a_format_cannot_hold_is_refused_before_anything_is_computed(tmp_path, suffix, size, alpha, message):
-    Image.new("RGBA" if alpha else "L", size).save(tmp_path / "in.png")
+def test_what_a_format_cannot_hold_is_refused_before_anything_is_computed(tmp_path, suffix, size, message):
+    Image.new("L", size).save(tmp_path / "in.png")
     with pytest.raises(ValueError, match=message):
         upscale_file(tmp_path / "in.png", tmp_path / f"out{suffix}", Repeat())
     assert os.listdir(tmp_path) == ["in.png"]
@@ -270,10 +263,10 @@ def test_a_stopped_call_leaves_nothing(photo, tmp_path, weights, how):
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
     ) as process:
         until = time.monotonic() + 60
-        while not leftovers(tmp_path) and time.monotonic() < until:
+        while not (unfinished := list(tmp_path.rglob("*.part"))) and time.monotonic() < until:
             assert process.poll() is None, process.stderr
             time.sleep(0.02)
-        assert leftovers(tmp_path)  # it was in the middle of writing
+        assert unfinished
         process.send_signal(how)
         _, printed = process.communicate(timeout=30)
     assert process.returncode == 130
