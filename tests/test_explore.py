@@ -14,7 +14,6 @@ from prffn.apps.panels import compare_slider, region_panel, train_live, training
 from prffn.apps.quickstart import Upscaled, contrast_map, load_photo, region_at, train_watched, upscaled
 from prffn.config import LossConfig, experiment
 from prffn.data.degradation import downscale, upscale_bicubic
-from prffn.data.images import to_tensor
 from prffn.evaluation.metrics import psnr_y
 from prffn.evaluation.tiling import upscale
 from prffn.losses import pixel_contrast
@@ -36,22 +35,6 @@ def test_a_photograph_is_downscaled_and_upscaled_again(photo, result):
     assert result.figures().loc["bicubic", "PSNR-Y (dB)"] == f"{psnr_y(result.bicubic, hr, 3):.2f}"
 
 
-@pytest.mark.parametrize("size", [16, 64])
-@pytest.mark.parametrize("place", [(8, 16), (57, 81)])
-def test_the_weights_are_those_of_the_loss(result, size, place):
-    """The terms of all anchors of a region, also of one cut short at the corner, have L_contr of the region as mean."""
-    side = math.isqrt(size)
-    top, left = (at - at % side for at in place)
-    loss = LossConfig(region_size=size)
-    h, w = region_at(result, *place, loss).weights.shape
-    assert (h, w) == (min(side, 60 - top), min(side, 84 - left))
-    regions = [region_at(result, top + i, left + j, loss) for i in range(h) for j in range(w)]
-    sr, hr = (to_tensor(image[None]).double() for image in (regions[0].sr, regions[0].hr))
-    expected = pixel_contrast(sr, hr, size, implementation="reference").item()
-    assert np.mean([region.loss for region in regions]) == pytest.approx(expected, rel=1e-5)
-    assert all(region.weights.sum() == pytest.approx(1) for region in regions)
-
-
 def test_weights_by_hand():
     """The anchor's red is 0.2. Its positive's is 0 and one negative's 0.4, at a squared distance of 0.04; that of the
     other 14 is 1, at 0.64. At tau = 0.04: e^-1, e^-1, 14 times e^-16; the positive's share is 1 / (2 + 14 e^-15).
@@ -67,14 +50,24 @@ def test_weights_by_hand():
     assert list(region.figures()["what L_contr sees"]) == ["0.50", "0.50", "1", "0.7"]
 
 
-def test_the_map_holds_the_terms_of_all_pixels(result):
-    """Also of those in regions cut short by the border, from row 56 and column 80 on: their mean is the loss."""
-    terms = contrast_map(result)
-    assert terms.shape == (60, 84)
+@pytest.mark.parametrize("size", [16, 64])
+def test_weights_and_map_are_those_of_the_loss(result, size):
+    """Also in regions cut short by the border, at S = 64 from row 56 and column 80 on: the terms' mean is the loss."""
+    side, loss, terms = (
+        math.isqrt(size),
+        LossConfig(region_size=size),
+        contrast_map(result, LossConfig(region_size=size)),
+    )
     for row, column in ((0, 0), (17, 40), (55, 79), (59, 83), (58, 3)):
-        assert terms[row, column] == pytest.approx(region_at(result, row, column).loss)
+        region = region_at(result, row, column, loss)
+        assert region.weights.shape == (min(side, 60 - row // side * side), min(side, 84 - column // side * side))
+        assert region.weights.sum() == pytest.approx(1)
+        assert terms[row, column] == pytest.approx(region.loss)
+        assert region.weights[region.anchor] == pytest.approx(math.exp(-region.loss))
     sr, hr = (torch.from_numpy(image / 255).permute(2, 0, 1)[None] for image in (result.sr, result.hr))
-    assert terms.mean() == pytest.approx(pixel_contrast(sr, hr, implementation="reference").item())
+    assert terms.mean() == pytest.approx(pixel_contrast(sr, hr, size, implementation="reference").item())
+    with pytest.raises(ValueError, match="got ratio, hr"):
+        region_at(result, 0, 0, LossConfig(form="ratio"))
 
 
 def test_the_map_leaves_out_a_pixel_alone_in_its_region():
@@ -85,45 +78,33 @@ def test_the_map_leaves_out_a_pixel_alone_in_its_region():
     assert np.isfinite(terms).sum() == 24
 
 
-def test_pixels_and_photographs_that_are_not_there(result, photo_folder):
-    with pytest.raises(ValueError, match="no pixel in row 60, column 0: the image has 60 rows and 84 columns"):
-        region_at(result, 60, 0)
-    with pytest.raises(ValueError, match="unknown image 'chelsae'. Did you mean 'chelsea'"):
-        load_photo("chelsae")
+def test_photographs_by_name_and_path(photo_folder):
     assert np.array_equal(load_photo(str(photo_folder / "0.png")), np.asarray(Image.open(photo_folder / "0.png")))
     assert load_photo("chelsea").shape == (300, 451, 3)
+    with pytest.raises(ValueError, match="Did you mean 'chelsea'"):
+        load_photo("chelsae")
 
 
 def settings(folder) -> dict[str, object]:
     return {**tiny_settings(folder), "training.steps": 20}
 
 
-def test_a_training_is_watched(result, photo_folder):
-    """Every fifth step, with the steps and figures of its curve; a second call takes the network from the cache."""
-    seen: list[list[dict[str, float]]] = []
-    e = experiment(settings(photo_folder))
-    first = train_watched(e, result, lambda points: seen.append(list(points)))
-    assert [len(points) for points in seen] == [1, 2, 3, 4]
-    of_the_curve = [{"step": p["step"], "psnr_y": p["psnr_y"]} for p in first.curve if "psnr_y" in p]
-    assert seen[-1] == of_the_curve
-    assert [p["step"] for p in of_the_curve] == list(range(5, 21, 5))
-
-    second = train_watched(e, result, lambda points: pytest.fail("trained again"))
-    assert second.curve == first.curve
-    third = train_watched(e, result, lambda points: seen.append(list(points)), retrain=True)
-    assert third.curve == first.curve
-    assert len(seen) == 8
-
-
-def test_a_curve_is_of_its_photograph(result, photo, photo_folder):
-    """Two photographs of one size: each has the figures of its own, also from the cache."""
-    e = experiment(settings(photo_folder))
+def test_a_training_is_watched(result, photo, photo_folder):
+    """Every fifth step, with the figures of its curve and of its photograph, from the cache too; a call with `retrain`
+    trains again."""
+    e, seen = experiment(settings(photo_folder)), []
     other = dataclasses.replace(result, hr=photo[:60, :84], lr=downscale(photo[:60, :84], 3))
-    curves = [train_watched(e, shown, lambda _: None).curve for shown in (result, other, result, other)]
-    trained = train_watched(e, other, lambda _: None, retrain=True)
-    sr = upscale(trained.model, other.lr, scale=3)
-    assert curves[1][-1]["psnr_y"] == curves[3][-1]["psnr_y"] == psnr_y(sr, other.hr, 3)
-    assert curves[0] == curves[2] != curves[1]
+    first, others = (train_watched(e, shown, lambda points: seen.append(list(points))) for shown in (result, other))
+    assert [len(points) for points in seen] == [1, 2, 3, 4] * 2
+    of_the_curve = [{"step": p["step"], "psnr_y": p["psnr_y"]} for p in first.curve if "psnr_y" in p]
+    assert seen[3] == of_the_curve
+    assert [p["step"] for p in of_the_curve] == list(range(5, 21, 5))
+    assert others.curve[-1]["psnr_y"] == psnr_y(upscale(others.model, other.lr, scale=3), other.hr, 3)
+    assert first.curve != others.curve
+    for shown, trained in ((result, first), (other, others)):
+        assert train_watched(e, shown, lambda points: pytest.fail("trained again")).curve == trained.curve
+    assert train_watched(e, result, lambda points: seen.append(points), retrain=True).curve == first.curve
+    assert len(seen) == 12
 
 
 def test_live_training_gives_a_curve_for_each_seed(result, photo_folder, capsys):
@@ -151,9 +132,8 @@ def test_a_click_on_a_pixel_makes_it_the_anchor(result):
     buttons, (text,) = find(panel, ipywidgets.Button), find(panel, ipywidgets.HTML)
     assert len(buttons) == 64
     assert text.value == region_at(result, 30, 40).figures().to_html(border=0)
-    assert [n for n, button in enumerate(buttons) if button.layout.border_top != "none"] == [
-        6 * 8
-    ]  # row 30 = 24 + 6, column 40 = 40 + 0
+    marked = [n for n, button in enumerate(buttons) if button.layout.border_top != "none"]
+    assert marked == [6 * 8]  # row 30 = 24 + 6, column 40 = 40 + 0
     buttons[8 + 3].click()
     assert text.value == region_at(result, 24 + 1, 40 + 3).figures().to_html(border=0)
     colour = "rgb({}, {}, {})".format(*result.sr[24, 40])

@@ -2,11 +2,10 @@
 it and says what to do. Properties, over examples that hypothesis draws."""
 
 import dataclasses
-import struct
+import re
 import tempfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,18 +15,17 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
+from test_photos import Repeat
 from torch import Tensor, nn
 
 from prffn.apps.photos import FORMATS, read_photo
-from prffn.apps.quickstart import load_photo, plot_detail, region_at, upscaled
+from prffn.apps.quickstart import Upscaled, load_photo, plot_detail, region_at
 from prffn.apps.upscale import upscale_file
 from prffn.data.degradation import downscale, mod_crop, upscale_bicubic
 from prffn.data.images import image_set, lr_images, read_image
-from prffn.data.pictures import picture
 from prffn.evaluation.metrics import evaluate_bicubic, psnr_y, ssim_y
 from prffn.evaluation.tiling import in_bands, upscale, upscale_tensor, upscale_tiles
 from prffn.reporting.plots import new_figure
-from prffn.study.crops import figures
 from prffn.study.ensure import ensure
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of odd and damaged files
@@ -38,23 +36,21 @@ SIZES = st.one_of(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.sampled_
 """Height and width."""
 
 FILES = {
-    "1": ("png", "tif", "bmp"),
-    "L": ("png", "tif", "bmp", "jpg"),
-    "LA": ("png", "tif"),
-    "P": ("png", "tif"),
-    "P, one colour transparent": ("png",),
-    "P, colours with alpha": ("png",),
-    "L, one gray transparent": ("png",),
-    "RGB": ("png", "tif", "bmp", "jpg", "webp"),
-    "RGB, one colour transparent": ("png",),
-    "RGBA": ("png", "tif", "webp"),
-    "YCbCr": ("jpg",),
+    "1": "png tif bmp",
+    "L": "png tif bmp jpg",
+    "LA": "png tif",
+    "P": "png tif",
+    "P, one colour transparent": "png",
+    "P, colours with alpha": "png",
+    "L, one gray transparent": "png",
+    "RGB": "png tif bmp jpg webp",
+    "RGB, one colour transparent": "png",
+    "RGBA": "png tif webp",
+    "YCbCr": "jpg",
 }
 """What can be read: kinds of images, and the files that hold them."""
 
-REFUSED = {
-    "I": ("tif",), "F": ("tif",), "CMYK": ("jpg", "tif"), "LAB": ("tif",), "YCbCr": ("tif",),
-}  # fmt: skip
+REFUSED = {"I": "tif", "F": "tif", "CMYK": "jpg tif", "LAB": "tif", "YCbCr": "tif"}
 """What cannot: by Pillow's name of the mode."""
 
 
@@ -90,12 +86,13 @@ def drawn_image(mode: str, size: tuple[int, int], seed: int) -> Image.Image:
     return Image.fromarray(values[..., 0] if channels == 1 else values).convert(mode)
 
 
-def drawn_files(kinds: dict[str, tuple[str, ...]]) -> st.SearchStrategy[Drawn]:
-    pairs = [(kind, suffix) for kind, suffixes in kinds.items() for suffix in suffixes]
-    return st.builds(
-        lambda pair, *rest: Drawn(*pair, *rest),
-        st.sampled_from(pairs), SIZES, st.integers(0, 8), st.integers(0, 2**32 - 1),
-    )  # fmt: skip
+def pairs(kinds: dict[str, str]) -> list[tuple[str, str]]:
+    return [(kind, suffix) for kind, suffixes in kinds.items() for suffix in suffixes.split()]
+
+
+def drawn_files(kinds: dict[str, str]) -> st.SearchStrategy[Drawn]:
+    drawn = st.sampled_from(pairs(kinds)), SIZES, st.integers(0, 8), st.integers(0, 2**32 - 1)
+    return st.builds(lambda pair, *rest: Drawn(*pair, *rest), *drawn)
 
 
 @contextmanager
@@ -114,17 +111,6 @@ def shown(path: Path) -> Image.Image:
 
 def noise(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-
-
-class Repeat(nn.Module):
-    """Repeats each pixel: what it makes of an image can be told without a network."""
-
-    def __init__(self, scale: int) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, lr: Tensor) -> Tensor:
-        return lr.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
 
 
 class Brightest(Repeat):
@@ -158,35 +144,7 @@ def test_other_kinds_are_refused_by_name_with_the_way_out(drawn):
                 read(path)
 
 
-def sixteen_bits(channels: int, size: tuple[int, int], seed: int) -> bytes:
-    """A PNG file of 16 bits a channel, which Pillow reads but does not write."""
-    values = np.random.default_rng(seed).integers(0, 2**16, (size[0], size[1] * channels)).astype(">u2")
-    rows = b"".join(b"\0" + row.tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", size[1], size[0], 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-@given(st.sampled_from((1, 2, 3, 4)), SIZES, st.integers(0, 2**32 - 1))
-def test_sixteen_bits_are_no_part_of_an_image_set(channels, size, seed):
-    """Half of their bits would be lost, unseen. A photograph with colour or alpha is upscaled from the upper 8."""
-    with folder() as where:
-        path = where / "image.png"
-        path.write_bytes(sixteen_bits(channels, size, seed))
-        with pytest.raises(ValueError, match=f"{path}.* 16 bits|{path}.* mode I;16"):
-            read_image(path)
-        if channels > 1:
-            photo = read_photo(path)
-            assert (photo.gray, photo.alpha is not None) == (channels == 2, channels % 2 == 0)
-
-
-@given(
-    st.sampled_from([pair for pair in ((k, s) for k, v in FILES.items() for s in v) if pair[1] != "bmp"]),
-    st.integers(0, 2**32 - 1),
-)
+@given(st.sampled_from([pair for pair in pairs(FILES) if pair[1] != "bmp"]), st.integers(0, 2**32 - 1))
 def test_any_changed_bytes_give_an_image_or_an_error_that_names_the_file(pair, seed):
     """Three bytes of the file, the headers more often than the rest."""
     with folder() as where:
@@ -210,17 +168,16 @@ def test_a_folder_of_any_images_is_a_set(drawn, scale):
         paths = [d.save(where / f"{n}.{d.suffix}") for n, d in enumerate(drawn)]
         images = image_set(str(where))
         assert images.image_names == tuple(path.stem for path in paths)
-        for path, image in zip(paths, images.images, strict=True):
-            assert np.array_equal(image, read_image(path))
+        assert all(np.array_equal(image, read_image(path)) for path, image in zip(paths, images.images, strict=True))
         image_set.cache_clear()
         assert image_set(str(where)).checksum == images.checksum
         sizes = [(image.shape[0] // scale, image.shape[1] // scale) for image in images.images]
-        if all(min(size) for size in sizes):
+        small = [str(n) for n, size in enumerate(sizes) if not min(size)]
+        refused = pytest.raises(
+            ValueError, match=f"image {small and small[0]} of .* smaller than one pixel at x{scale}"
+        )
+        with refused if small else nullcontext():
             assert [lr.shape for lr in lr_images(images, scale)] == [(*size, 3) for size in sizes]
-        else:
-            small = next(n for n, size in enumerate(sizes) if not min(size))
-            with pytest.raises(ValueError, match=f"image {small} of {where.name}.* smaller than one pixel at x{scale}"):
-                lr_images(images, scale)
 
 
 # Degradation and metrics
@@ -243,50 +200,42 @@ def test_degradation_of_any_size(size, scale, seed):
     assert np.array_equal(upscale_bicubic(np.full_like(image, image[0, 0]), scale), plain)
 
 
-@given(st.sampled_from([np.float32, np.float64, np.int16, np.uint16, np.bool_]), SIZES, SCALES)
-def test_degradation_of_other_dtypes_is_refused(dtype, size, scale):
-    for change in (downscale, upscale_bicubic):
-        with pytest.raises(TypeError, match=f"uint8.*got {np.dtype(dtype)}"):
-            change(np.ones((*size, 3), dtype), scale)
+@pytest.mark.parametrize("change", [downscale, upscale_bicubic])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "uint16", "bool"])
+def test_degradation_of_other_dtypes_is_refused(change, dtype):
+    with pytest.raises(TypeError, match=f"uint8.*got {dtype}"):
+        change(np.ones((9, 7, 3), dtype), 2)
 
 
-@given(st.one_of(st.floats(), st.integers(max_value=0), st.integers(17), st.text(), st.none(), st.booleans()), SIZES)
-def test_no_scale(scale, size):
+@given(st.one_of(st.floats(), st.integers(max_value=0), st.integers(17), st.text(), st.none(), st.booleans()))
+def test_no_scale(scale):
     for change in (downscale, upscale_bicubic, mod_crop):
-        with pytest.raises(ValueError, match="scale must be a whole number from 1 to 16") as error:
-            change(noise(size), scale)
-        assert repr(scale) in str(error.value)
+        with pytest.raises(ValueError, match=f"scale must be .* got {re.escape(repr(scale))}"):
+            change(noise((5, 7)), scale)
 
 
 @given(SIZES, st.integers(0, 5), st.integers(0, 2**32 - 1))
 def test_metrics_of_any_size(size, shave, seed):
     """Both are the same either way round, best for equal images, and blind to the border; SSIM wants 11 x 11 pixels."""
     a, b = noise(size, seed), noise(size, seed + 1)
-    left = min(size) - 2 * shave
-    if left < 1:
-        with pytest.raises(ValueError, match="nothing is left"):
-            psnr_y(a, b, shave)
-        return
-    assert psnr_y(a, b, shave) == psnr_y(b, a, shave)
-    assert psnr_y(a, a, shave) == np.inf
-    other = a.copy()
-    other[:shave], other[:, :shave] = b[:shave], b[:, :shave]
-    assert psnr_y(a, other, shave) == np.inf
-    if left < 11:
-        with pytest.raises(ValueError, match=f"11 x 11 pixels after shaving, got {size[1] - 2 * shave} x"):
-            ssim_y(a, b, shave)
-        return
-    assert ssim_y(a, b, shave) == pytest.approx(ssim_y(b, a, shave), abs=1e-12)
-    assert -1 <= ssim_y(a, b, shave) < ssim_y(a, a, shave) == pytest.approx(1)
-    assert ssim_y(a, other, shave) == pytest.approx(1)
+    border = a.copy()
+    border[:shave], border[:, :shave] = b[:shave], b[:, :shave]
+    for metric, least, best, message in ((psnr_y, 1, np.inf, "nothing is left"), (ssim_y, 11, 1, "11 x 11|nothing is")):
+        if min(size) - 2 * shave < least:
+            with pytest.raises(ValueError, match=message):
+                metric(a, b, shave)
+        else:
+            assert metric(a, b, shave) == pytest.approx(metric(b, a, shave), abs=1e-12)
+            assert metric(a, b, shave) < metric(a, a, shave)
+            assert metric(a, a, shave) == pytest.approx(best)
+            assert metric(a, border, shave) == pytest.approx(best)
 
 
-@given(st.sampled_from([(9, 9), (9, 9, 1), (9, 9, 4), (0, 9, 3), (1, 9, 9, 3)]), st.integers(0, 2))
-def test_metrics_are_of_rgb(shape, shave):
-    for metric in (psnr_y, ssim_y):
-        with pytest.raises(ValueError, match="expected two RGB images|nothing is left") as error:
-            metric(np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), shave)
-        assert str(shape) in str(error.value)
+@pytest.mark.parametrize("metric", [psnr_y, ssim_y])
+@pytest.mark.parametrize("shape", [(9, 9), (9, 9, 1), (9, 9, 4), (0, 9, 3), (1, 9, 9, 3)])
+def test_metrics_are_of_rgb(metric, shape):
+    with pytest.raises(ValueError, match=rf"(expected two RGB images|nothing is left).*{re.escape(str(shape))}"):
+        metric(np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), 0)
 
 
 @settings(max_examples=15)
@@ -296,20 +245,17 @@ def test_evaluation_names_the_image_that_is_too_small(sizes, scale):
     with folder() as where:
         for n, size in enumerate(sizes):
             Image.fromarray(noise(size, n)).save(where / f"{n}.png")
-        small = [n for n, size in enumerate(sizes) if min(s - s % scale for s in size) < 11 + 2 * scale]
-        if small:
-            with pytest.raises(ValueError, match=f"image ({'|'.join(map(str, small))}) of {where.name}"):
-                evaluate_bicubic(str(where), scale=scale)
-        else:
+        small = [str(n) for n, size in enumerate(sizes) if min(s - s % scale for s in size) < 11 + 2 * scale]
+        refused = pytest.raises(ValueError, match=f"image ({'|'.join(small)}) of {where.name}")
+        with refused if small else nullcontext():
             found = evaluate_bicubic(str(where), scale=scale)
             assert np.isfinite(found.psnr_y + found.ssim_y).all()
 
 
 def test_an_image_that_cannot_be_measured_is_found_before_the_training(tiny, photo_folder, tmp_path):
-    """Not after days of it."""
     Image.fromarray(noise((16, 40))).save(photo_folder / "small.png")
     e = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, patch_size=5))
-    with pytest.raises(ValueError, match="image small of photos: SSIM needs at least 11 x 11 pixels after shaving"):
+    with pytest.raises(ValueError, match="image small of photos: SSIM needs at least 11 x 11 pixels"):
         ensure({"tiny": [e]}, "quick", progress=False)
     assert not list(tmp_path.rglob("*.ckpt"))
 
@@ -334,9 +280,8 @@ def test_tiles_are_the_whole_image_where_the_halo_is_as_wide_as_the_network_look
 
 def test_a_halo_that_is_too_narrow_shows():
     """So that the test above could fail."""
-    image = noise((40, 40))
-    narrow = upscale(Brightest(2, 3), image, scale=2, tile=8, halo=2)
-    assert not np.array_equal(narrow, upscale(Brightest(2, 3), image, scale=2))
+    narrow, whole = (upscale(Brightest(2, 3), noise((40, 40)), scale=2, tile=tile, halo=2) for tile in (8, None))
+    assert not np.array_equal(narrow, whole)
 
 
 @given(SIZES, SCALES, st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]))
@@ -347,33 +292,20 @@ def test_tensors_keep_their_dtype(size, scale, dtype):
     assert torch.equal(sr[:, ::scale, ::scale], lr)
 
 
-NO_TILES = st.one_of(st.integers(max_value=0), st.floats(), st.text(max_size=3), st.booleans())
+NO_NUMBER = st.one_of(st.floats(), st.text(max_size=3), st.booleans())
 
 
-@given(NO_TILES, SIZES)
-def test_no_tile(tile, size):
-    with pytest.raises(ValueError, match="tile must be") as error:
-        upscale(Repeat(2), noise(size), scale=2, tile=tile)
-    assert repr(tile) in str(error.value)
+@given(st.one_of(st.integers(max_value=0), NO_NUMBER), st.one_of(st.integers(max_value=-1), NO_NUMBER, st.none()))
+def test_no_tile_and_no_halo(tile, halo):
+    for name, options in (("tile", {"tile": tile}), ("halo", {"tile": 3, "halo": halo})):
+        with pytest.raises(ValueError, match=f"{name} must be .* got {re.escape(repr(options[name]))}"):
+            upscale(Repeat(2), noise((5, 5)), scale=2, **options)
 
 
-@given(st.one_of(st.integers(max_value=-1), st.floats(), st.text(max_size=3), st.booleans(), st.none()))
-def test_no_halo(halo):
-    with pytest.raises(ValueError, match="halo must be") as error:
-        upscale(Repeat(2), noise((5, 5)), scale=2, tile=3, halo=halo)
-    assert repr(halo) in str(error.value)
-
-
-@given(
-    st.sampled_from([(5, 5), (5, 5, 1), (5, 5, 4), (0, 5, 3), (5, 0, 3), (1, 5, 5, 3)]),
-    st.sampled_from([np.uint8, np.float32, np.uint16]),
-)
-def test_no_image(shape, dtype):
-    with pytest.raises(ValueError, match=r"expected an RGB image \(h, w, 3\)") as error:
-        upscale(Repeat(2), np.zeros(shape, dtype), scale=2)
-    assert str(shape) in str(error.value)
-    with pytest.raises(ValueError, match="got .*float32"):
-        upscale(Repeat(2), np.zeros((5, 5, 3), np.float32), scale=2)
+@pytest.mark.parametrize("shape", [(5, 5), (5, 5, 1), (5, 5, 4), (0, 5, 3), (5, 0, 3), (1, 5, 5, 3), (5, 5, 3)])
+def test_no_image(shape):
+    with pytest.raises(ValueError, match=rf"expected an RGB image .* got {re.escape(str(shape))} float32"):
+        upscale(Repeat(2), np.zeros(shape, np.float32), scale=2)
 
 
 # Files
@@ -401,8 +333,7 @@ def test_any_file_becomes_what_is_promised(drawn, scale, tile, suffix):
             out.load()
             assert size == out.size == (image.width * scale, image.height * scale)
             opaque = alpha is None or (suffix == ".webp" and alpha.min() == 255)  # for which WebP has no alpha
-            promised = ("L" if gray and suffix != ".webp" else "RGB") + ("" if opaque else "A")
-            assert out.mode == promised
+            assert out.mode == ("L" if gray and suffix != ".webp" else "RGB") + ("" if opaque else "A")
             assert out.getexif().get(ExifTags.Base.Orientation, 1) == 1
             found = np.asarray(out.convert("RGBA"))
         if suffix in (".jpg", ".jpeg"):
@@ -413,72 +344,27 @@ def test_any_file_becomes_what_is_promised(drawn, scale, tile, suffix):
         assert (found[..., 3] == (255 if alpha is None else upscale_bicubic(np.ascontiguousarray(alpha), scale))).all()
 
 
-# Figures and the quickstart
-
-BOUNDS = st.integers(-5, 60)
-
-
-@settings(max_examples=150)
-@given(st.tuples(st.integers(4, 60), st.integers(4, 60)), SCALES, st.tuples(*[BOUNDS] * 4), st.booleans())
-def test_a_region_is_measured_or_its_bounds_are_named(size, scale, region, as_text):
-    with folder() as where:
-        path = where / "image.png"
-        Image.fromarray(noise(size)).save(path)
-        given_as = ", ".join(map(str, region)) if as_text else list(region)
-        top, left, height, width = region
-        inside = [(n - n % scale - scale) for n in size]
-        fits = (
-            min(height, width) >= 11
-            and min(top, left) >= scale
-            and top + height <= inside[0]
-            and left + width <= inside[1]
-        )
-        if not fits:
-            with pytest.raises(ValueError, match="region") as error:
-                picture(str(path), given_as, scale)
-            assert str(list(region)) in str(error.value)
-            return
-        found = picture(str(path), given_as, scale)
-        sr = upscale_bicubic(downscale(found.hr, scale), scale)
-        assert found.crop(sr).shape == (height, width, 3)
-        assert np.isfinite([value for part in figures(found, sr).values() for value in part.values()]).all()
-
-
-@given(
-    st.one_of(
-        st.text(max_size=8), st.integers(), st.none(), st.lists(st.integers(), max_size=3), st.floats(),
-        st.lists(st.one_of(st.floats(), st.text(max_size=2), st.none(), st.booleans()), min_size=4, max_size=4),
-    )
-)  # fmt: skip
-def test_no_region(region):
-    with pytest.raises((ValueError, TypeError), match="region") as error:
-        picture("chelsea", region, 3)
-    assert repr(region) in str(error.value)
+# The quickstart
 
 
 @given(st.one_of(st.text(), st.sampled_from(["~no-such-user/x.png", "Set5/", "/", ".", "~", "Urban100/../x", "a\0b"])))
 def test_no_such_photograph(image):
     assume(not Path(image.replace("\0", "")).is_file())  # texts may be paths that the package's own code names
-    for load in (load_photo, lambda image: picture(image, (20, 30, 16, 24), 3)):
-        with pytest.raises((ValueError, OSError), match="unknown image|is not in|File name too long") as error:
-            load(image)
-        assert repr(image) in str(error.value) or image.partition("/")[0] in str(error.value)
-
-
-@pytest.fixture(scope="module")
-def looked_at():
-    return upscaled(noise((43, 61)), Repeat(3))
+    with pytest.raises((ValueError, OSError), match="unknown image|is not in|File name too long") as error:
+        load_photo(image)
+    assert repr(image) in str(error.value) or image.partition("/")[0] in str(error.value)
 
 
 @given(st.integers(-50, 80), st.integers(-50, 80))
-def test_a_pixel_is_shown_or_the_size_of_the_image_is(looked_at, row, column):
+def test_a_pixel_is_shown_or_the_size_of_the_image_is(row, column):
     """42 x 60 pixels are left at x3."""
-    axes = new_figure(ncols=3)[1]
+    sr = noise((42, 60))
+    result, axes = Upscaled(3, sr, sr, sr, sr), new_figure(ncols=3)[1]
     if 0 <= row < 42 and 0 <= column < 60:
-        region = region_at(looked_at, row, column)
-        assert np.array_equal(region.sr[region.anchor], looked_at.sr[row, column])
-        assert len(plot_detail(axes, looked_at, row, column)) == 3
+        region = region_at(result, row, column)
+        assert np.array_equal(region.sr[region.anchor], sr[row, column])
+        assert len(plot_detail(axes, result, row, column)) == 3
     else:
-        for look in (lambda: region_at(looked_at, row, column), lambda: plot_detail(axes, looked_at, row, column)):
+        for look in (lambda *at: region_at(result, *at), lambda *at: plot_detail(axes, result, *at)):
             with pytest.raises(ValueError, match=f"no pixel in row {row}, column {column}: .* 42 rows and 60 columns"):
-                look()
+                look(row, column)

@@ -15,15 +15,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import load
-from PIL import ExifTags, Image, ImageOps
-from torch import Tensor, nn
+from PIL import ExifTags, Image, ImageCms
+from PIL.ExifTags import IFD, Base
+from test_photos import Broken, Repeat
 
 from prffn.__main__ import main
-from prffn.apps.photos import read_photo
 from prffn.apps.png import write_png
-from prffn.apps.upscale import HALO, network, plan, upscale_file
-from prffn.data.degradation import upscale_bicubic
-from prffn.evaluation.tiling import in_bands, upscale, upscale_tiles
+from prffn.apps.upscale import HALO, upscale_file
+from prffn.evaluation.tiling import upscale
 from prffn.files import weights_sha256
 from prffn.models import PRFFN
 from prffn.models.pretrained import save_pretrained
@@ -33,20 +32,10 @@ def prffn(scale: int = 2) -> PRFFN:
     return PRFFN(scale, channels=4, groups=1, blocks=1, generator=torch.Generator().manual_seed(0)).eval()
 
 
-class Repeat(nn.Module):
-    """Repeats each pixel: what it makes of an image can be told without a network."""
-
-    scale = 2
-
-    def forward(self, lr: Tensor) -> Tensor:
-        return lr.repeat_interleave(2, 2).repeat_interleave(2, 3)
-
-
 @pytest.fixture
 def weights(tmp_path) -> Path:
-    model = prffn()
     settings = {"data.scale": 2, "model.channels": 4, "model.groups": 1, "model.blocks": 1}
-    save_pretrained(model, tmp_path / "tiny.safetensors", settings, "0", weights_sha256(model))
+    save_pretrained(prffn(), tmp_path / "tiny.safetensors", settings, "0", weights_sha256(prffn()))
     return tmp_path / "tiny.safetensors"
 
 
@@ -55,20 +44,16 @@ def pixels(photo) -> np.ndarray:
     return photo[100:123, 150:187]  # (23, 37, 3)
 
 
-def save(pixels: np.ndarray, path: Path, **options: object) -> Path:
-    Image.fromarray(pixels).save(path, **options)
+def save(pixels: np.ndarray, path: Path) -> Path:
+    Image.fromarray(pixels).save(path)
     return path
-
-
-def leftovers(folder: Path) -> list[str]:
-    return [file.name for file in folder.rglob("*.part")]
 
 
 # Pixels
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("heights", [(11,), (1, 4, 6), (10, 1)])
+@pytest.mark.parametrize("heights", [(11,), (1, 4, 6)])
 def test_png_holds_the_pixels(channels, heights, monkeypatch):
     """Of noise, of a ramp and of one colour, whose best filters differ; in parts of any height."""
     monkeypatch.setattr("prffn.apps.png._PART", 3 * 7 * channels)
@@ -96,14 +81,6 @@ def test_png_refuses_bands_that_are_not_the_image(bands):
         write_png(io.BytesIO(), [np.zeros(shape, np.uint8) for shape in bands], 4, 5, 3)
 
 
-@pytest.mark.parametrize("tile", [None, 5, 8, 23, 40])
-def test_bands_are_the_image_cut_across(pixels, tile):
-    whole = upscale(prffn(), pixels, scale=2, tile=tile, halo=3)
-    bands = list(in_bands(upscale_tiles(prffn(), pixels, scale=2, tile=tile, halo=3), whole.shape[1]))
-    assert [len(band) for band in bands[:-1]] == [2 * (tile or 0)] * (len(bands) - 1)
-    assert np.array_equal(np.concatenate(bands), whole)
-
-
 def test_a_file_holds_what_the_network_makes(pixels, tmp_path, capsys, weights):
     source = save(pixels, tmp_path / "photo.png")
     assert main(["upscale", str(source), "--weights", str(weights), "--tile", "16", "--device", "cpu"]) == 0
@@ -111,69 +88,9 @@ def test_a_file_holds_what_the_network_makes(pixels, tmp_path, capsys, weights):
     assert "photo_x2.png: 74 x 46" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("suffix", [".tif", ".tiff", ".webp", ".png"])
-def test_lossless_formats_hold_the_same_pixels(pixels, tmp_path, suffix):
-    source = save(pixels, tmp_path / "photo.png")
-    upscale_file(source, tmp_path / f"out{suffix}", prffn(), tile=16, progress=False)
-    assert np.array_equal(load(tmp_path / f"out{suffix}"), upscale(prffn(), pixels, scale=2, tile=16, halo=HALO))
-
-
 def test_jpeg_is_near(pixels, tmp_path):
-    size = upscale_file(save(pixels, tmp_path / "photo.png"), tmp_path / "out.jpg", Repeat(), progress=False)
-    assert size == (74, 46)
+    upscale_file(save(pixels, tmp_path / "photo.png"), tmp_path / "out.jpg", Repeat(), progress=False)
     assert abs(load(tmp_path / "out.jpg").astype(int) - pixels.repeat(2, 0).repeat(2, 1)).mean() < 2
-
-
-# Modes
-
-
-def as_mode(pixels: np.ndarray, mode: str) -> Image.Image:
-    alpha = Image.fromarray(np.linspace(0, 255, pixels[..., 0].size).reshape(pixels.shape[:2]).astype(np.uint8))
-    image = Image.fromarray(pixels)
-    if mode in ("LA", "RGBA"):
-        image = image.convert(mode)
-        image.putalpha(alpha)
-    return image.convert(mode)
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_modes(pixels, tmp_path, mode, suffix):
-    """Gray stays gray and transparency stays; colours and gray are repeated, alpha is bicubic, whatever the tiles."""
-    image = as_mode(pixels, mode)
-    image.save(tmp_path / "in.png")
-    upscale_file(tmp_path / "in.png", tmp_path / f"out{suffix}", Repeat(), tile=7, progress=False)
-    with Image.open(tmp_path / f"out{suffix}") as out:
-        assert out.mode == {"1": "L", "P": "RGB"}.get(mode, mode)
-        expected = image.convert("L" if mode in ("1", "L", "LA") else "RGB")
-        found = np.asarray(out.convert(expected.mode))
-        seen = np.asarray(image.convert("RGBA").getchannel("A")).repeat(2, 0).repeat(2, 1) > 0
-        assert np.array_equal(found[seen], np.asarray(expected).repeat(2, 0).repeat(2, 1)[seen])
-        if mode in ("LA", "RGBA"):
-            alpha = np.asarray(image.getchannel("A"))
-            assert np.array_equal(np.asarray(out.getchannel("A")), upscale_bicubic(alpha, 2))
-
-
-@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
-def test_one_transparent_colour_becomes_alpha(tmp_path, mode):
-    image = Image.new(mode, (9, 6), 1 if mode == "P" else 0)
-    image.paste(0 if mode == "P" else "white", (0, 0, 9, 3))
-    image.save(tmp_path / "in.png", transparency=(255, 255, 255) if mode == "RGB" else 255 if mode == "L" else 0)
-    upscale_file(tmp_path / "in.png", tmp_path / "out.png", Repeat(), progress=False)
-    with Image.open(tmp_path / "out.png") as out:
-        alpha = np.asarray(out.getchannel("A"))
-    assert alpha[0].max() == 0
-    assert alpha[-1].min() == 255
-
-
-@pytest.mark.parametrize(
-    ("mode", "suffix"), [("I", ".tif"), ("CMYK", ".jpg"), ("F", ".tif"), ("LAB", ".tif"), ("CMYK", ".tif")]
-)
-def test_other_modes_are_refused_with_the_way_out(tmp_path, mode, suffix):
-    Image.new(mode, (9, 6)).save(tmp_path / f"in{suffix}")
-    with pytest.raises(ValueError, match=rf"in{suffix} has the mode {mode}.*magick in{suffix} .*-depth 8 in_rgb.png"):
-        upscale_file(tmp_path / f"in{suffix}", tmp_path / "out.png", Repeat())
-    assert not (tmp_path / "out.png").exists()
 
 
 # What belongs to a photograph
@@ -182,61 +99,42 @@ def test_other_modes_are_refused_with_the_way_out(tmp_path, mode, suffix):
 def exif(orientation: int | None = None, endian: str = "<") -> bytes:
     data = Image.Exif()
     data.endian = endian
-    data[ExifTags.Base.Make] = "Camera"
-    data[ExifTags.Base.Artist] = "An artist"
-    data[ExifTags.IFD.Exif] = {ExifTags.Base.ISOSpeedRatings: 400, ExifTags.Base.MakerNote: b"note"}
-    data[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N"}
+    data[Base.Make] = "Camera"
+    data[IFD.Exif] = {Base.ISOSpeedRatings: 400, Base.MakerNote: b"a note of its maker's"}
+    data[IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N"}
     if orientation is not None:
-        data[ExifTags.Base.Orientation] = orientation
+        data[Base.Orientation] = orientation
     return data.tobytes()
-
-
-@pytest.fixture(scope="module")
-def profile() -> bytes:
-    from PIL import ImageCms
-
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 @pytest.mark.parametrize("source", [".jpg", ".png", ".webp", ".tif"])
 @pytest.mark.parametrize("target", [".jpg", ".png", ".webp", ".tif"])
-def test_profile_and_exif_are_kept(pixels, tmp_path, profile, source, target):
-    Image.fromarray(pixels).save(tmp_path / f"in{source}", exif=exif(), icc_profile=profile)
+@pytest.mark.parametrize(("orientation", "endian"), [(None, "<"), (1, ">"), (6, "<"), (7, ">")])
+def test_profile_and_exif_are_kept(pixels, tmp_path, source, target, orientation, endian):
+    """Pixels are upright, and EXIF says so: viewers that heed the orientation and viewers that do not show the same."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(pixels).save(tmp_path / f"in{source}", exif=exif(orientation, endian), icc_profile=profile)
     upscale_file(tmp_path / f"in{source}", tmp_path / f"out{target}", Repeat(), progress=False)
     with Image.open(tmp_path / f"out{target}") as out:
         assert out.info["icc_profile"] == profile
         found = out.getexif()
-        assert found[ExifTags.Base.Artist] == "An artist"
-        assert found.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] == b"note"
-        assert found.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
-        assert out.size == (74, 46)
+        assert (found[Base.Make], found.get(Base.Orientation, 1)) == ("Camera", 1)
+        assert found.get_ifd(IFD.Exif) == {Base.ISOSpeedRatings: 400, Base.MakerNote: b"a note of its maker's"}
+        assert found.get_ifd(IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
+        assert out.size == ((46, 74) if orientation in (6, 7) else (74, 46))
 
 
 @pytest.mark.parametrize("source", [".jpg", ".png", ".webp"])
-def test_exif_is_kept_byte_for_byte(pixels, tmp_path, source):
-    """What a camera's maker writes in its own format, with offsets of its own, survives only so."""
-    Image.fromarray(pixels).save(tmp_path / f"in{source}", exif=exif())
+@pytest.mark.parametrize("orientation", [None, 6])
+def test_exif_is_kept_byte_for_byte(pixels, tmp_path, source, orientation):
+    """But for the orientation: a MakerNote has offsets of its own, which lead astray where it is moved."""
+    Image.fromarray(pixels).save(tmp_path / f"in{source}", exif=exif(orientation))
     upscale_file(tmp_path / f"in{source}", tmp_path / "out.png", Repeat(), progress=False)
     before, after = (
         Image.open(tmp_path / name).info["exif"].removeprefix(b"Exif\0\0") for name in (f"in{source}", "out.png")
     )
-    assert before == after
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("source", [".png", ".tif"])
-@pytest.mark.parametrize("endian", ["<", ">"])
-def test_orientation_and_pixels_agree(pixels, tmp_path, orientation, source, endian):
-    """Viewers that heed the orientation and viewers that do not both show what the first kind shows of the input."""
-    Image.fromarray(pixels).save(tmp_path / f"in{source}", exif=exif(orientation, endian))
-    with Image.open(tmp_path / f"in{source}") as file:
-        shown = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
-    upscale_file(tmp_path / f"in{source}", tmp_path / "out.png", Repeat(), tile=10, progress=False)
-    with Image.open(tmp_path / "out.png") as out:
-        assert np.array_equal(np.asarray(out), shown.repeat(2, 0).repeat(2, 1))
-        assert out.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        assert out.getexif()[ExifTags.Base.Make] == "Camera"
-        assert out.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ISOSpeedRatings] == 400
+    entry = struct.pack("<HHI", Base.Orientation, 3, 1)
+    assert after == before.replace(entry + b"\6", entry + b"\1")
 
 
 def test_exif_that_cannot_be_read_does_not_stop_the_image(pixels, tmp_path, capsys):
@@ -259,55 +157,41 @@ def test_damaged_images_are_named(pixels, tmp_path, suffix, keep):
     assert os.listdir(tmp_path) == [f"in{suffix}"]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
-def test_any_changed_bytes_give_an_image_or_a_clear_error(pixels, tmp_path, suffix):
-    Image.fromarray(pixels).save(tmp_path / f"in{suffix}", exif=exif(6))
-    whole, random = (tmp_path / f"in{suffix}").read_bytes(), np.random.default_rng(0)
-    for _ in range(100):
-        damaged = np.frombuffer(whole, np.uint8).copy()
-        places = random.integers(0, min(len(whole), random.choice((64, 400, len(whole)))), 3)
-        damaged[places] = random.integers(0, 256, 3)
-        (tmp_path / f"in{suffix}").write_bytes(damaged)
-        problem = ""
-        try:
-            assert read_photo(tmp_path / f"in{suffix}").rgb.ndim == 3
-        except ValueError as error:
-            problem = str(error)
-        assert not problem or problem.startswith(f"{tmp_path / f'in{suffix}'} ")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none.png"], "no image or folder none.png"),
-        (["notes.txt"], "notes.txt is not an image that can be read here; its name must end in .png, .jpg"),
-        (["photo.png", "-o", "out.gif"], "out.gif cannot be written; its name must end in .png, .jpg"),
-        (["photo.png", "-o", "photo.png"], "photo.png would become photo.png, which is an input"),
-        (["photo.png", "-o", "photo.png", "--overwrite"], "photo.png would become photo.png, which is an input"),
-        (["photo.png", "link.png", "-o", "out.png"], "--output out.png is one file, for several images"),
-        (["photo.png", "-o", "there.png"], "there.png is there already; --overwrite replaces it"),
-        (["photo.png", "-o", "folder.png"], "folder.png/photo_x2.png is there already"),
-        (["photo.png", "--tile", "0"], "tile must be a whole number, at least 1, got 0"),
-        (["photo.png", "--scale", "3"], "tiny.safetensors holds PRFFN for x2, not x3"),
-        (["photo.png", "--weights", "none.safetensors"], "none.safetensors"),
-        (["photo.png", "--weights", "notes.txt"], "notes.txt"),
-        (["empty"], "no images in empty"),
-        (["photo.png", "--device", "gpu"], "device 'gpu' cannot be used here"),
+        ("none.png", "no image or folder none.png"),
+        ("notes.txt", "notes.txt is not an image that can be read here; its name must end in .png, .jpg"),
+        ("photo.png -o out.gif", "out.gif cannot be written; its name must end in .png, .jpg"),
+        ("photo.png -o photo.png --overwrite", "photo.png would become photo.png, which is an input"),
+        ("photo.png -o hard.png --overwrite", "hard.png is the input itself"),
+        ("photo.png taken_x2.png taken.png --overwrite", "taken.png would become taken_x2.png, which is an input"),
+        ("two -o two --overwrite", "which is an input"),
+        ("two", "a.jpg and two/a.png would both become"),
+        ("photo.png link.png -o out.png", "--output out.png is one file, for several images"),
+        ("photo.png -o there.png", "there.png is there already; --overwrite replaces it"),
+        ("photo.png -o folder.png", "folder.png/photo_x2.png is there already"),
+        ("photo.png --tile 0", "tile must be a whole number, at least 1, got 0"),
+        ("photo.png --scale 3", "tiny.safetensors holds PRFFN for x2, not x3"),
+        ("photo.png --weights none.safetensors", "none.safetensors"),
+        ("photo.png --weights notes.txt", "notes.txt"),
+        ("empty", "no images in empty"),
+        ("photo.png --device gpu", "device 'gpu' cannot be used here"),
     ],
 )
 def test_the_command_names_what_is_wrong(pixels, tmp_path, monkeypatch, capsys, weights, arguments, message):
     """In one line, without a traceback; nothing is written and nothing that is there is changed."""
     monkeypatch.chdir(tmp_path)
-    save(pixels, Path("photo.png"))
+    for folder in ("folder.png", "empty", "two"):
+        Path(folder).mkdir()
+    for name in ("photo.png", "taken.png", "taken_x2.png", "two/a.jpg", "two/a.png"):
+        save(pixels, Path(name))
     Path("link.png").symlink_to("photo.png")
-    Path("notes.txt").write_text("no image")
-    Path("there.png").write_text("precious")
-    Path("folder.png").mkdir()
-    Path("folder.png/photo_x2.png").write_text("precious")
-    Path("empty").mkdir()
+    Path("hard.png").hardlink_to("photo.png")
+    for name in ("notes.txt", "there.png", "folder.png/photo_x2.png"):
+        Path(name).write_text("precious")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert main(["upscale", "--weights", "tiny.safetensors", *arguments]) == 1
+    assert main(["upscale", "--weights", "tiny.safetensors", *arguments.split()]) == 1
     printed = capsys.readouterr().err.strip().splitlines()[-1]
     assert printed.startswith("prffn: ")
     assert message in printed
@@ -315,69 +199,55 @@ def test_the_command_names_what_is_wrong(pixels, tmp_path, monkeypatch, capsys, 
 
 
 @pytest.mark.parametrize(
-    ("suffix", "size", "alpha", "message"),
+    ("suffix", "size", "message"),
     [
-        (".jpg", (5001, 5000), False, r"would have 100 megapixels; .jpg files.*write out.png"),
-        (".webp", (8192, 10), False, r"would be 16384 x 20, and .webp allows 16383 on a side; write out.png"),
-        (".jpg", (10, 10), True, r"JPEG has no transparency.*write out.png or .webp"),
+        (".jpg", (5001, 5000), r"would have 100 megapixels; .jpg files.*write out.png"),
+        (".webp", (8192, 10), r"would be 16384 x 20, and .webp allows 16383 on a side; write out.png"),
     ],
 )
-def test_what_a_format_cannot_hold_is_refused_before_anything_is_computed(tmp_path, suffix, size, alpha, message):
-    Image.new("RGBA" if alpha else "L", size).save(tmp_path / "in.png")
+def test_what_a_format_cannot_hold_is_refused_before_anything_is_computed(tmp_path, suffix, size, message):
+    Image.new("L", size).save(tmp_path / "in.png")
     with pytest.raises(ValueError, match=message):
         upscale_file(tmp_path / "in.png", tmp_path / f"out{suffix}", Repeat())
     assert os.listdir(tmp_path) == ["in.png"]
 
 
-def test_overwrite_replaces(pixels, tmp_path, weights):
-    source = save(pixels, tmp_path / "photo.png")
-    (tmp_path / "photo_x2.png").write_text("old")
-    assert main(["upscale", str(source), "--weights", str(weights), "--overwrite"]) == 0
-    assert load(tmp_path / "photo_x2.png").shape == (46, 74, 3)
-
-
-def test_authors_weights_are_taken(shared_weights):
-    assert network(None, shared_weights / "smsr_x2.pt").scale == 2
-    assert network(4, shared_weights / "carn_m.pth").scale == 4
-
-
-# Folders
-
-
-def test_a_folder(photo_folder, tmp_path, weights, capsys):
-    """One damaged image does not stop the others; a second call goes on where the first one ended."""
-    (photo_folder / "1.png").write_bytes(b"damaged")
-    (photo_folder / "notes.txt").write_text("no image")
-    command = ["upscale", str(photo_folder), "--weights", str(weights)]
-    assert main(command) == 1
-    assert "1.png is damaged" in capsys.readouterr().err
+def test_a_folder(photo_folder, tmp_path, monkeypatch, capsys):
+    """What fails does not stop the others; the next call makes what is missing; x2 pictures do not pass for x4's."""
+    monkeypatch.setattr("prffn.apps.upscale.network", lambda scale, *_, **__: Broken(None, scale or 2))
     out = tmp_path / "photos_x2"
-    assert sorted(os.listdir(out)) == ["0.png", "2.png"]
-    assert np.array_equal(load(out / "2.png"), upscale(prffn(), load(photo_folder / "2.png"), scale=2, tile=256))
+    out.mkdir()
+    Image.new("1", (8000, 7000)).save(photo_folder / "large.png")
+    Image.new("1", (16000, 14000)).save(out / "large.png")  # of more pixels than Pillow opens
+    (photo_folder / "1.png").write_bytes(b"damaged")
+    (out / "1.png").write_bytes(b"old")
+    Image.new("RGB", (1, 1)).save(photo_folder / "one.png")
+    (photo_folder / "notes.txt").write_text("no image")
+    assert main(["upscale", str(photo_folder)]) == 1
+    said = capsys.readouterr()
+    assert "1 of 5 images are there already" in said.out
+    assert "1.png is there already" in said.err
+    assert "one.png: RuntimeError: padding size" in said.err
+    assert (out / "1.png").read_bytes() == b"old"
 
-    Image.fromarray(load(photo_folder / "0.png")).save(photo_folder / "1.png")
+    (out / "1.png").unlink()
+    Image.new("RGB", (9, 7)).save(photo_folder / "one.png")
     before = (out / "0.png").stat().st_mtime_ns
-    assert main(command) == 0
-    assert "2 of 3 images are there already" in capsys.readouterr().out
-    assert sorted(os.listdir(out)) == ["0.png", "1.png", "2.png"]
+    assert main(["upscale", str(photo_folder)]) == 1
+    said = capsys.readouterr()
+    assert "3 of 5 images are there already" in said.out
+    assert "1.png is damaged" in said.err
+    assert sorted(os.listdir(out)) == ["0.png", "2.png", "large.png", "one.png"]
+    assert np.array_equal(load(out / "2.png"), load(photo_folder / "2.png").repeat(2, 0).repeat(2, 1))
     assert (out / "0.png").stat().st_mtime_ns == before
-    assert main([*command, "--overwrite"]) == 0
-    assert (out / "0.png").stat().st_mtime_ns > before
 
-
-def test_no_two_images_become_one_file(photo_folder, tmp_path):
-    Image.fromarray(load(photo_folder / "0.png")).save(photo_folder / "0.jpg")
-    with pytest.raises(ValueError, match=r"0.jpg and .*0.png would both become .*0.png"):
-        plan([photo_folder], None, 3, overwrite=True)
-
-
-def test_no_input_is_overwritten_by_another(photo_folder):
-    first = Image.open(photo_folder / "0.png")
-    first.save(photo_folder / "0_x3.png")
-    with pytest.raises(ValueError, match=r"0.png would become .*0_x3.png, which is an input"):
-        plan([photo_folder / "0.png", photo_folder / "0_x3.png"], None, 3, overwrite=True)
-    with pytest.raises(ValueError, match="which is an input"):
-        plan([photo_folder], photo_folder, 3, overwrite=True)
+    for name in ("1.png", "large.png"):
+        (photo_folder / name).unlink()
+    again = ["upscale", str(photo_folder), "-o", str(out), "--scale", "4"]
+    assert main(again) == 1
+    assert "0.png is there already, of 192 x 144 pixels, which is not x4" in capsys.readouterr().err
+    assert main([*again, "--overwrite"]) == 0
+    assert Image.open(out / "0.png").size == (384, 288)
 
 
 # Stopping, and memory
@@ -393,10 +263,10 @@ def test_a_stopped_call_leaves_nothing(photo, tmp_path, weights, how):
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
     ) as process:
         until = time.monotonic() + 60
-        while not leftovers(tmp_path) and time.monotonic() < until:
+        while not (unfinished := list(tmp_path.rglob("*.part"))) and time.monotonic() < until:
             assert process.poll() is None, process.stderr
             time.sleep(0.02)
-        assert leftovers(tmp_path)  # it was in the middle of writing
+        assert unfinished
         process.send_signal(how)
         _, printed = process.communicate(timeout=30)
     assert process.returncode == 130

@@ -5,7 +5,8 @@ buttons in their own colours: a click on one makes it the anchor.
 """
 
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets as widgets
@@ -16,13 +17,17 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from prffn.apps.quickstart import Curves, Upscaled, plot_curves, plot_region, region_at, train_watched
-from prffn.config import LossConfig, experiment
+from prffn.config import Experiment, experiment
 from prffn.data.degradation import ImageArray
+from prffn.losses.contrast import Contrast
 from prffn.reporting.plots import new_figure
+
+ORANGE = (213, 94, 0)
+"""Of what is marked: the colour of the anchor in figures."""
 
 
 def encoded(image: ImageArray, zoom: int = 1) -> bytes:
-    """A JPEG of an image, each pixel a square of `zoom` pixels."""
+    """Return a JPEG of an image, each pixel a square of `zoom` pixels."""
     buffer = io.BytesIO()
     enlarged = image.repeat(zoom, 0).repeat(zoom, 1)
     Image.fromarray(enlarged).save(buffer, format="JPEG", quality=90, subsampling=0)
@@ -30,18 +35,15 @@ def encoded(image: ImageArray, zoom: int = 1) -> bytes:
 
 
 def drawn(figure: Figure) -> bytes:
-    """A PNG of a figure."""
+    """Return a PNG of a figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     return buffer.getvalue()
 
 
 def compare_slider(result: Upscaled, row: int, column: int, side: int = 160, zoom: int = 3) -> widgets.VBox:
-    """Bicubic on the left of a line, the network on its right; the slider moves the line. A square around a pixel."""
-    top, left = (
-        max(0, min(at - side // 2, size - side)) for at, size in zip((row, column), result.hr.shape, strict=False)
-    )
-    bicubic, sr = (image[top : top + side, left : left + side] for image in (result.bicubic, result.sr))
+    """Show a square around a pixel: bicubic left of a line that a slider moves, the network's image on its right."""
+    bicubic, sr, _ = result.detail(row, column, side).values()
     slider = widgets.IntSlider(value=50, min=0, max=100, description="bicubic %", layout={"width": "480px"})
     picture = widgets.Image(format="jpeg", layout={"width": "480px"})
 
@@ -56,10 +58,10 @@ def compare_slider(result: Upscaled, row: int, column: int, side: int = 160, zoo
     return widgets.VBox([slider, picture])
 
 
-def region_panel(result: Upscaled, row: int, column: int, loss: LossConfig | None = None) -> widgets.VBox:
-    """The image's regions by two sliders, the pixels of one as buttons, what L_contr sees of the one clicked."""
-    loss = LossConfig() if loss is None else loss
-    side = round(loss.region_size**0.5)
+def region_panel(result: Upscaled, row: int, column: int, contrast: Contrast | None = None) -> widgets.VBox:
+    """Show a region that two sliders choose, its pixels as buttons, and what L_contr sees of the one clicked."""
+    contrast = contrast or Contrast()
+    side = math.isqrt(contrast.region_size)
     height, width = result.hr.shape[:2]
     down = widgets.IntSlider(value=row // side, max=height // side - 1, description="region row")
     across = widgets.IntSlider(value=column // side, max=width // side - 1, description="column")
@@ -73,10 +75,10 @@ def region_panel(result: Upscaled, row: int, column: int, loss: LossConfig | Non
     anchor = [row % side, column % side]
 
     def draw(*_: Any) -> None:
-        region = region_at(result, down.value * side + anchor[0], across.value * side + anchor[1], loss)
-        marked = result.sr.copy()
         top, left = down.value * side, across.value * side
-        marked[max(0, top - 2) : top + side + 2, max(0, left - 2) : left + side + 2] = (213, 94, 0)
+        region = region_at(result, top + anchor[0], left + anchor[1], contrast)
+        marked = result.sr.copy()
+        marked[max(0, top - 2) : top + side + 2, max(0, left - 2) : left + side + 2] = ORANGE
         marked[top : top + side, left : left + side] = region.sr
         where.value = encoded(marked)
         for n, button in enumerate(buttons):
@@ -103,52 +105,50 @@ def region_panel(result: Upscaled, row: int, column: int, loss: LossConfig | Non
 
 def train_live(
     settings: Mapping[str, Any], result: Upscaled, *, seeds: int = 1, device: torch.device | str = "cpu", retrain: bool
-) -> dict[str, list[dict[str, float]]]:
-    """Trains a network for each seed; the figure in the cell's output grows with it. Returns the curves by label."""
-    curves: dict[str, list[dict[str, float]]] = {}
-    steps = experiment(settings).training.steps
+) -> Curves:
+    """Train a network for each seed; the figure in the cell's output grows with it. Returns the curves by label."""
+    curves: Curves = {}
     handle = DisplayHandle()
-    handle.display(_curves_figure(curves, result, steps))
+    handle.display(_curves_figure(curves, result, experiment(settings).training.steps))
     for seed in range(seeds):
-        label = f"seed {seed}"
-
-        def watch(points: list[dict[str, float]], label: str = label) -> None:
-            curves[label] = points
-            handle.update(_curves_figure(curves, result, steps))
-
         e = experiment({**settings, "seed": seed})
-        watch(train_watched(e, result, watch, device=device, retrain=retrain).curve)
+        _train(e, f"seed {seed}", curves, result, handle.update, device=device, retrain=retrain)
     return curves
 
 
 def training_panel(settings: Mapping[str, Any], result: Upscaled, device: torch.device | str = "cpu") -> widgets.VBox:
-    """A button that trains the network of these settings at a chosen lambda_c, and adds its curve as it grows."""
+    """Show a button that trains the network of these settings at a chosen lambda_c, and adds its curve as it grows."""
     weight = widgets.Dropdown(options=[0.0, 0.1, 1.0, 10.0], value=0.1, description="lambda_c")
     seed = widgets.BoundedIntText(value=1, min=0, max=1000, description="seed")
     button, picture = widgets.Button(description="train"), widgets.Image(format="png", layout={"width": "720px"})
-    curves: dict[str, list[dict[str, float]]] = {}
-    steps = experiment(settings).training.steps
+    curves: Curves = {}
 
-    def draw() -> None:
-        picture.value = drawn(_curves_figure(curves, result, steps))
+    def show(figure: Figure) -> None:
+        picture.value = drawn(figure)
 
     def press(*_: Any) -> None:
         e = experiment({**settings, "loss.contrast_weight": float(weight.value), "seed": int(seed.value)})
-        label = f"lambda_c = {weight.value:g}, seed {seed.value}"
-
-        def watch(points: list[dict[str, float]]) -> None:
-            curves[label] = points
-            draw()
-
         button.disabled, button.description = True, "training ..."
         try:
-            watch(train_watched(e, result, watch, device=device).curve)
+            _train(e, f"lambda_c = {weight.value:g}, seed {seed.value}", curves, result, show, device=device)
         finally:
             button.disabled, button.description = False, "train"
 
     button.on_click(press)
-    draw()
+    show(_curves_figure(curves, result, experiment(settings).training.steps))
     return widgets.VBox([widgets.HBox([weight, seed, button]), picture])
+
+
+def _train(
+    e: Experiment, label: str, curves: Curves, result: Upscaled, show: Callable[[Figure], None], **options: Any
+) -> None:
+    """Train one network, and show the figure of all curves whenever its own has grown. options: of `train_watched`."""
+
+    def watch(points: list[dict[str, float]]) -> None:
+        curves[label] = points
+        show(_curves_figure(curves, result, e.training.steps))
+
+    watch(train_watched(e, result, watch, **options).curve)
 
 
 def _curves_figure(curves: Curves, result: Upscaled, steps: int) -> Figure:

@@ -1,143 +1,136 @@
-"""Photographs in files: pixels, transparency, and what they say of themselves; read whole, written band by band."""
+"""Photographs in files: their pixels, their transparency and their metadata, read whole and written band by band."""
 
 import struct
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
+from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 from scipy.ndimage import distance_transform_edt
 
-from prffn.apps.png import SIGNATURE, write_png
-from prffn.data.degradation import ImageArray, upscale_bicubic
+from prffn.apps.png import chunks_before_pixels, write_png
+from prffn.data.degradation import ImageArray
 from prffn.data.images import IMAGE_SUFFIXES, TURNS, UNREADABLE, check_png, open_image, raise_if_of_system
 
-WHOLE_PIXELS = 100_000_000
-"""Pixels of the largest SR image in a format other than PNG: 0.4 GB of memory, up to 1.2 GB for WebP (our choice)."""
-
 FORMATS: dict[str, dict[str, Any]] = {
-    ".png": {},
+    ".png": {"format": "PNG"},
     ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     ".tif": {"format": "TIFF"},  # uncompressed: libtiff, which compresses, does not take EXIF data from Pillow
     ".tiff": {"format": "TIFF"},
     ".webp": {"format": "WEBP", "lossless": True, "exact": True},  # exact: the colours under full transparency too
 }
-"""By suffix: what can be written, and how Pillow is told to."""
-
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L")
-
-COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
-"""Of a PNG file: what its numbers mean as colours, beside an ICC profile."""
+"""What can be written: by suffix, the options that Pillow is given."""
 
 DEEP = ("I;16", "I;16B", "I;16L")
 """Pillow's modes of 16 bits of gray."""
 
-INCH = 0.0254
-"""In metres: PNG files give pixels per metre."""
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", *DEEP)
+COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
+"""Chunks of a PNG file that say which colours its numbers mean, besides an ICC profile."""
 
 NOT_KEPT = {"xmp": "XMP data", "photoshop": "IPTC data", "comment": "the comment"}
-"""By Pillow's name: what a file may say of itself and the SR image does not."""
+"""Metadata that the SR image does not keep, by Pillow's name."""
 
 DESCRIPTIVE_TAGS = (
-    "ImageDescription", "Make", "Model", "XResolution", "YResolution", "ResolutionUnit", "Software", "DateTime",
-    "Artist", "Copyright",
+    Base.ImageDescription, Base.Make, Base.Model, Base.XResolution, Base.YResolution, Base.ResolutionUnit,
+    Base.Software, Base.DateTime, Base.Artist, Base.Copyright,
 )  # fmt: skip
-"""Of a TIFF file's tags, those that say what a photograph is; the others say how the file is laid out."""
+"""Tags of a TIFF file that describe the photograph; the others describe how the file is laid out."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph, upright, and what goes with it."""
+    """A photograph, set upright, with its metadata."""
 
     rgb: ImageArray
     """(h, w, 3); three equal channels if the file is gray."""
     alpha: ImageArray | None
     """(h, w), or None where the file has no transparency."""
     gray: bool
-    icc: bytes | None
-    """Colour profile."""
-    exif: bytes | None
-    """EXIF data from their TIFF header on, as they were but for the orientation, which is 1."""
-    dpi: tuple[float, float] | None = None
-    """Pixels per inch across and down. The SR image keeps them, and is printed larger."""
-    colour: tuple[tuple[bytes, bytes], ...] = ()
-    """COLOUR_CHUNKS of a PNG file: name and content of each."""
-    gray_as_rgb: bool = False
+    gray_as_rgb: bool
     """The file is RGB, and its three channels are equal."""
+    icc: bytes | None
+    exif: bytes | None
+    """EXIF data without the prefix "Exif", byte for byte those of the file, but with orientation 1."""
+    dpi: tuple[float, float] | None
+    """Pixels per inch across and down. The SR image keeps them, and is printed larger."""
+    colour: dict[bytes, bytes]
+    """COLOUR_CHUNKS of a PNG file by name."""
 
     @property
     def mode(self) -> str:
-        """Pillow's name of the file's channels, which the SR image has too (but WebP, which has no gray)."""
+        """Pillow's name of the file's channels, which the SR image has too (except in WebP, which has no gray)."""
         return ("L" if self.gray else "RGB") + ("A" if self.alpha is not None else "")
 
 
 def read_photo(path: Path) -> Photo:
-    """Decodes a file: gray, palette or RGB, with or without transparency.
+    """Decode a file: gray, palette or RGB, with or without transparency.
 
     An image that EXIF says is turned is turned here, and its orientation set to 1: viewers that heed it and viewers
     that do not then show the same. The upper 8 of more bits are read, the first of several images, and no XMP data:
-    notes on stderr say so. The colours of pixels that are fully transparent become those of the nearest visible ones,
-    see `spread_colours`.
+    notes on stderr say so. Pixels that are fully transparent take the colour of the nearest visible one.
     Raises OSError, or ValueError naming the file if it is damaged, no image, or of another kind.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no image {path}")
     if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(f"{path} is not an image that can be read here; its name must end in {listed(IMAGE_SUFFIXES)}")
+        known = ", ".join(IMAGE_SUFFIXES)
+        raise ValueError(f"{path} is not an image that can be read here; its name must end in {known}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large photograph is what this is for
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large photographs are welcome
             check_png(path)
             file = open_image(path)
         with file:
-            if file.mode not in MODES:
-                raise _Unusable(
-                    f"has the mode {file.mode}, not gray or RGB; convert it first, for example with "
-                    f"ImageMagick: magick {path.name} -colorspace sRGB -depth 8 {path.stem}_rgb.png"
-                )
-            notes = [f"has {name}, left out" for key, name in NOT_KEPT.items() if file.info.get(key)]
-            if (frames := getattr(file, "n_frames", 1)) > 1 and file.format != "MPO":  # a camera's JPEG with previews
-                notes.append(f"holds {frames} images; the first is upscaled")
-            gray = file.mode in ("1", "L", "LA", *DEEP) or "LA;16" in str(file.tile)  # Pillow calls it RGBA
-            bits = 12 if ";12" in str(file.tile) else 16 if file.mode in DEEP or ";16" in str(file.tile) else 8
-            if bits > 8:
-                notes.append(f"has {bits} bits a channel; the upper 8 are upscaled")
-            file.load()
-            icc = file.info.get("icc_profile") or None
-            exif, orientation = _exif(file)
-            dpi = _dpi(file, orientation)
-            image = _upper_bits(file, bits) if bits > 8 else file
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        if orientation in TURNS:
-            image = image.transpose(TURNS[orientation])
-        pixels = np.asarray(image)
-        colour = tuple(_colour_chunks(path))
-    except _Unusable as error:
-        raise ValueError(f"{path} {error}") from None
+            if file.mode in MODES:
+                return _decoded(file, path)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large to be read at once ({error}); cut it into parts") from error
     except UNREADABLE as error:
         raise_if_of_system(error, path)
         raise ValueError(f"{path} is damaged, or no image ({error}); replace the file") from error
+    raise ValueError(
+        f"{path} has the mode {file.mode}, not gray or RGB; convert it first, for example with ImageMagick: "
+        f"magick {path.name} -colorspace sRGB -depth 8 {path.stem}_rgb.png"
+    )
+
+
+def _decoded(file: Image.Image, path: Path) -> Photo:
+    layout = str(getattr(file, "tile", ""))  # where Pillow names channels and bits as they are in the file
+    gray = file.mode in ("1", "L", "LA", *DEEP) or "LA;16" in layout  # whose mode Pillow calls RGBA
+    bits = 12 if ";12" in layout else 16 if file.mode in DEEP or ";16" in layout else 8
+    notes = [f"has {name}, left out" for key, name in NOT_KEPT.items() if file.info.get(key)]
+    if (frames := getattr(file, "n_frames", 1)) > 1 and file.format != "MPO":  # a camera's JPEG with previews
+        notes.append(f"holds {frames} images; the first is upscaled")
+    notes += [f"has {bits} bits a channel; the upper 8 are upscaled"] if bits > 8 else []
+    turned = getattr(file, "tag_v2", {}).get(Base.Orientation)  # of a TIFF file, which Pillow sets upright as it loads
+    file.load()
+    exif, orientation = _exif(file)
+    dpi = _dpi(file, turned or orientation)
+    image = _upper_bits(file, bits) if bits > 8 else file
+    image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    pixels = np.asarray(image.transpose(TURNS[orientation]) if orientation in TURNS else image)
     rgb, alpha = pixels[..., :3], pixels[..., 3] if pixels.shape[2] == 4 else None
-    if alpha is not None:
-        rgb = spread_colours(rgb, alpha)
-    seen = rgb if alpha is None else rgb[alpha > 0]
-    red, green, blue = (seen[..., channel] for channel in range(3))
-    equal = not gray and bool(seen.size and (red == green).all() and (green == blue).all())
+    red, green, blue = np.moveaxis(rgb if alpha is None else rgb[alpha > 0], -1, 0)
+    equal = not gray and bool(red.size and (red == green).all() and (green == blue).all())
+    rgb = rgb if alpha is None else spread_colours(rgb, alpha)
+    colour = chunks_before_pixels(path, COLOUR_CHUNKS)
     for note in notes:
         print(f"prffn: {path} {note}", file=sys.stderr)
-    return Photo(rgb, alpha, gray, icc, exif, dpi, colour, equal)
+    return Photo(rgb, alpha, gray, equal, file.info.get("icc_profile") or None, exif, dpi, colour)
 
 
 def _upper_bits(file: Image.Image, bits: int) -> Image.Image:
-    """A loaded image of 12 or 16 bits as one of 8, with alpha where one gray value stands for transparency."""
+    """Return a loaded image of 12 or 16 bits as one of 8, with alpha if one gray value stands for transparency."""
     clear = file.info.get("transparency")
     if file.mode not in DEEP:  # of colours Pillow has read the upper 8 bits, but not of the transparent one
         if isinstance(clear, tuple):
@@ -154,7 +147,7 @@ def _upper_bits(file: Image.Image, bits: int) -> Image.Image:
 
 
 def _dpi(file: Image.Image, orientation: int) -> tuple[float, float] | None:
-    """Pixels per inch as the file says them, across and down of the upright image; None where it says none."""
+    """Return the file's pixels per inch, across and down of the upright image; None where it gives none."""
     try:
         across, down = (float(dots) for dots in file.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
@@ -162,26 +155,14 @@ def _dpi(file: Image.Image, orientation: int) -> tuple[float, float] | None:
     made_up = file.format in ("JPEG", "MPO") and not file.info.get("jfif_unit") and across == down == 72  # by Pillow
     if made_up or not all(1 < dots < 2**16 for dots in (across, down)):  # 1: where a TIFF file says none
         return None
-    return (down, across) if orientation >= 5 else (across, down)
-
-
-def _colour_chunks(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """COLOUR_CHUNKS of a PNG file, whose checksums were compared; nothing of another file."""
-    with path.open("rb") as file:
-        if file.read(8) != SIGNATURE:
-            return
-        while (head := file.read(8)) and head[4:] != b"IDAT":
-            content = file.read(struct.unpack(">I", head[:4])[0])
-            file.read(4)
-            if head[4:] in COLOUR_CHUNKS:
-                yield head[4:], content
+    return (down, across) if orientation in (5, 6, 7, 8) else (across, down)
 
 
 def spread_colours(rgb: ImageArray, alpha: ImageArray, reach: int = 32, rows: int = 512) -> ImageArray:
-    """RGB, (h, w, 3), where each pixel of alpha 0 has the colour of the nearest one that can be seen.
+    """Return (h, w, 3) with each pixel of alpha 0 in the colour of the nearest visible one.
 
-    A network mixes neighbours: what lies unseen under a transparent pixel, often black, would darken the visible edge.
-    reach: rows above and below in which the nearest is looked for. rows: taken at a time, so that memory is bounded.
+    A network mixes neighbours: the hidden colour of a transparent pixel, often black, would darken the visible edge.
+    reach: rows above and below that are searched. rows: how many are filled at a time, which bounds the memory.
     """
     if (alpha > 0).all():
         return rgb
@@ -196,118 +177,71 @@ def spread_colours(rgb: ImageArray, alpha: ImageArray, reach: int = 32, rows: in
     return spread
 
 
-class _Unusable(ValueError):
-    """A sound file of a kind that is not upscaled; the message goes on from the file's name."""
-
-
 def _exif(file: Image.Image) -> tuple[bytes | None, int]:
-    """EXIF data with orientation 1, and the orientation that the pixels have. Unreadable data are dropped."""
+    """Return EXIF data with orientation 1, and the orientation of the pixels. Data that cannot be read are dropped."""
     try:
         tags = file.getexif()
-        orientation = tags.get(ExifTags.Base.Orientation, 1)
+        orientation = tags.get(Base.Orientation, 1)
         if raw := file.info.get("exif", b"").removeprefix(b"Exif\0\0"):
-            return (set_upright(raw) if orientation in TURNS else raw), orientation
+            return (_set_upright(raw) if orientation in TURNS else raw), orientation
         kept = Image.Exif()  # of a TIFF file, or of a PNG file that has them as text
-        for name in DESCRIPTIVE_TAGS:
-            if (tag := ExifTags.Base[name]) in tags:
-                kept[tag] = tags[tag]
-        for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            if inner := tags.get_ifd(ifd):
-                kept[ifd] = dict(inner)
+        kept.update({tag: tags[tag] for tag in DESCRIPTIVE_TAGS if tag in tags})
+        kept.update({ifd: dict(inner) for ifd in (IFD.Exif, IFD.GPSInfo) if (inner := tags.get_ifd(ifd))})
         return (kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None), orientation
     except UNREADABLE as error:
         print(f"prffn: EXIF data that cannot be read are left out ({error})", file=sys.stderr)
         return None, 1
 
 
-def set_upright(exif: bytes) -> bytes:
-    """EXIF data from their TIFF header on, with orientation 1 and without the thumbnail, which is turned."""
+def _set_upright(exif: bytes) -> bytes:
+    """Return EXIF data with orientation 1 and without the thumbnail, which is turned.
+
+    They are changed in place: Pillow would encode them again, and so move a MakerNote, whose offsets then point astray.
+    """
     order, changed = ("<" if exif[:2] == b"II" else ">"), bytearray(exif)
     (start,) = struct.unpack_from(order + "I", exif, 4)
     (count,) = struct.unpack_from(order + "H", exif, start)
-    entries = range(start + 2, start + 2 + 12 * count, 12)
-    for entry in entries:
-        if struct.unpack_from(order + "H", exif, entry) == (ExifTags.Base.Orientation,):
+    end = start + 2 + 12 * count
+    for entry in range(start + 2, end, 12):
+        if struct.unpack_from(order + "H", exif, entry) == (Base.Orientation,):
             struct.pack_into(order + "HIHH", changed, entry + 2, 3, 1, 1, 0)  # SHORT, one value: 1
-    struct.pack_into(order + "I", changed, entries.stop, 0)  # no second directory
+    struct.pack_into(order + "I", changed, end, 0)  # no second directory
     return bytes(changed)
-
-
-def sr_bands(photo: Photo, bands: Iterable[ImageArray], scale: int) -> Iterator[ImageArray]:
-    """RGB bands, (n, W, 3), with the channels of the photograph: (n, W, 1 to 4)."""
-    top, reach = 0, 2  # LR rows; bicubic interpolation sees two rows on each side
-    for rgb in bands:
-        band = rgb
-        if photo.gray or photo.gray_as_rgb:
-            band = np.asarray(Image.fromarray(rgb).convert("L"))[..., None]
-        if photo.gray_as_rgb:
-            band = band.repeat(3, axis=2)
-        if photo.alpha is not None:
-            bottom, seen = top + len(rgb) // scale, max(0, top - reach)
-            alpha = upscale_bicubic(photo.alpha[seen : bottom + reach], scale)[(top - seen) * scale :][: len(rgb)]
-            band, top = np.concatenate((band, alpha[..., None]), axis=2), bottom
-        yield band
 
 
 def write_photo(
     file: IO[bytes], suffix: str, photo: Photo, bands: Iterable[ImageArray], width: int, height: int
 ) -> None:
-    """Writes bands, (n, width, channels) uint8 from the top down, with what the photograph says of itself.
+    """Write bands, (n, width, channels) uint8 from the top down, with the photograph's metadata. suffix: of `FORMATS`.
 
-    A PNG file takes each band as it comes; for the others Pillow is given the whole image. suffix: of `FORMATS`. What
-    the format cannot hold is named on stderr.
+    A PNG file takes each band as it comes; for the others Pillow is given the whole image. Metadata that the format
+    cannot hold are named on stderr.
     """
     if suffix == ".png":
-        chunks = dict(photo.colour)
-        if photo.dpi:
-            x, y = (round(dots / INCH) for dots in photo.dpi)
-            chunks[b"pHYs"] = struct.pack(">IIB", x, y, 1)
-        write_png(file, bands, width, height, len(photo.mode), icc=photo.icc, exif=photo.exif, chunks=chunks)
+        write_png(file, bands, width, height, len(photo.mode), _chunks(photo))
         return
-    lost = [] if photo.icc or b"sRGB" in dict(photo.colour) else [name.decode() for name, _ in photo.colour]
+    lost = [] if photo.icc or b"sRGB" in photo.colour else [name.decode() for name in photo.colour]
     lost += ["the resolution"] if photo.dpi and suffix == ".webp" else []
     if lost:
-        print(f"prffn: a {suffix} file cannot hold {listed(lost)} of the image; a .png file can", file=sys.stderr)
+        print(f"prffn: a {suffix} file cannot hold {', '.join(lost)} of the image; a .png file can", file=sys.stderr)
     image, top = Image.new(photo.mode, (width, height)), 0
     for band in bands:
         image.paste(Image.fromarray(band[..., 0] if band.shape[2] == 1 else band), (0, top))
         top += len(band)
-    options = dict(FORMATS[suffix])
-    if photo.icc:
-        options["icc_profile"] = photo.icc
+    exif = photo.exif and b"Exif\0\0" + photo.exif
+    metadata: dict[str, Any] = {"icc_profile": photo.icc, "dpi": photo.dpi, "exif": exif}
+    # Given a file with a number, Pillow writes past Python, and does not notice where a full disk cuts a write short.
+    numberless: Any = SimpleNamespace(write=file.write, flush=file.flush, seek=file.seek, tell=file.tell)
+    image.save(numberless, **FORMATS[suffix], **{name: value for name, value in metadata.items() if value})
+
+
+def _chunks(photo: Photo) -> dict[bytes, bytes]:
+    """Return the photograph's metadata as chunks of a PNG file."""
+    chunks = dict(photo.colour)
     if photo.dpi:
-        options["dpi"] = photo.dpi
-    if photo.exif:
-        options["exif"] = b"Exif\0\0" + photo.exif
-    image.save(_WithoutNumber(file), **options)  # type: ignore[arg-type]
-
-
-class _WithoutNumber:
-    """A file to write to without its number: given that, Pillow writes past Python, and does not notice where a disk
-    that fills up cuts a write short."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.write, self.flush, self.seek, self.tell = file.write, file.flush, file.seek, file.tell
-
-
-def check_format(target: Path, photo: Photo, width: int, height: int) -> None:
-    """Raises ValueError if the format cannot hold the SR image, or would need too much memory for it."""
-    suffix = target.suffix.lower()
-    if suffix == ".png":
-        return
-    way_out = f"write {target.stem}.png, which goes to the file in bands, and convert it"
-    if width * height > WHOLE_PIXELS:
-        raise ValueError(
-            f"{target} would have {width * height / 1e6:.0f} megapixels; {suffix} files, which are encoded as a whole, "
-            f"are written up to {WHOLE_PIXELS / 1e6:.0f}; {way_out}"
-        )
-    longest = {"JPEG": 65_535, "WEBP": 16_383}.get(FORMATS[suffix]["format"], 2**31)
-    if max(width, height) > longest:
-        raise ValueError(f"{target} would be {width} x {height}, and {suffix} allows {longest} on a side; {way_out}")
-    if photo.alpha is not None and FORMATS[suffix]["format"] == "JPEG":
-        raise ValueError(f"{target}: JPEG has no transparency, and the image has; write {target.stem}.png or .webp")
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names in a sentence."""
-    return ", ".join(names)
+        chunks[b"pHYs"] = struct.pack(">IIB", *(round(dots / 0.0254) for dots in photo.dpi), 1)  # per metre
+    if photo.icc is not None:
+        chunks[b"iCCP"] = b"ICC profile\0\0" + zlib.compress(photo.icc)
+    if photo.exif is not None:
+        chunks[b"eXIf"] = photo.exif
+    return chunks

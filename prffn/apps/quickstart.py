@@ -1,9 +1,8 @@
-"""For looking around: a photograph upscaled, what L_contr sees of a pixel, a small network watched as it learns."""
+"""The quickstart: a photograph upscaled, what L_contr sees of a pixel, a small network watched as it learns."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,14 +14,15 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import nn
 
-from prffn.config import Experiment, LossConfig
+from prffn.config import Experiment
 from prffn.data.degradation import ImageArray, downscale, mod_crop, upscale_bicubic
-from prffn.data.images import EMBEDDED_SETS, image_set, read_image
-from prffn.data.pictures import pixels_sha256
+from prffn.data.images import read_image
+from prffn.data.pictures import find_image, pixels_sha256
 from prffn.evaluation.metrics import psnr_y, ssim_y
 from prffn.evaluation.tiling import upscale
-from prffn.files import cache_root, unknown, user_path
+from prffn.files import cache_root
 from prffn.losses import contrast as losses
+from prffn.losses.contrast import Contrast
 from prffn.models.complexity import parameters
 from prffn.models.pretrained import pretrained_path, settings_of_file
 from prffn.reporting.plots import STYLE
@@ -30,11 +30,8 @@ from prffn.study.runs import run_key
 from prffn.training.device import threads_for
 from prffn.training.loop import CURVE_POINTS, VALIDATE_EVERY, Trained, build_model, train
 
-Curves = Mapping[str, list[dict[str, float]]]
+Curves = dict[str, list[dict[str, float]]]
 """Points of training curves by label, as in `Trained.curve`."""
-
-METHODS = {"bicubic": "bicubic", "sr": "PRFFN", "hr": "HR"}
-"""Images of an `Upscaled` as they are called in figures."""
 
 
 @dataclass(frozen=True)
@@ -47,38 +44,43 @@ class Upscaled:
     bicubic: ImageArray
     sr: ImageArray
 
-    def size_around(self, row: int, column: int) -> tuple[int, int]:
-        """Height and width of the HR image. Raises ValueError unless there is a pixel in that row and column."""
+    def check_pixel(self, row: int, column: int) -> None:
+        """Raise ValueError unless the HR image has a pixel in that row and column."""
         height, width = self.hr.shape[:2]
         if not (0 <= row < height and 0 <= column < width):
             raise ValueError(f"no pixel in row {row}, column {column}: the image has {height} rows and {width} columns")
-        return height, width
+
+    def detail(self, row: int, column: int, side: int) -> dict[str, ImageArray]:
+        """Return the same square around a pixel, cut from the HR and both SR images, by the labels of figures.
+
+        Raises ValueError for a pixel outside the image.
+        """
+        self.check_pixel(row, column)
+        place = tuple(
+            slice(start := max(0, min(at - side // 2, size - side)), start + side)
+            for at, size in zip((row, column), self.hr.shape, strict=False)
+        )
+        return {"bicubic": self.bicubic[place], "PRFFN": self.sr[place], "HR": self.hr[place]}
 
     def figures(self) -> pd.DataFrame:
-        """PSNR-Y and SSIM-Y by the kit's protocol, to the two and four decimals that papers print."""
+        """Return PSNR-Y and SSIM-Y by the kit's protocol, to the two and four decimals that papers print."""
         rows = {
-            METHODS[name]: {
+            label: {
                 "PSNR-Y (dB)": f"{psnr_y(image, self.hr, self.scale):.2f}",
                 "SSIM-Y": f"{ssim_y(image, self.hr, self.scale):.4f}",
             }
-            for name, image in (("bicubic", self.bicubic), ("sr", self.sr))
+            for label, image in (("bicubic", self.bicubic), ("PRFFN", self.sr))
         }
         return pd.DataFrame(rows).T
 
 
 def load_photo(image: str) -> ImageArray:
-    """An HR image: by its name one of those inside the scikit-image wheel, or any file by its path."""
-    names = {Path(file).stem: folder for folder, files in EMBEDDED_SETS.items() for file in files}
-    if image in names:
-        found = image_set(names[image])
-        return found.images[found.image_names.index(image)]
-    if not (path := user_path(image)).is_file():
-        raise ValueError(unknown("image", image, names) + ", or the path of a file")
-    return read_image(path)
+    """Return an HR image by the names that `prffn.data.pictures.picture` takes, or by the path of a file."""
+    return read_image(find_image(image)[1])
 
 
 def upscaled(photo: ImageArray, network: nn.Module, device: torch.device | str = "cpu") -> Upscaled:
-    """Downscales a photograph, and upscales it again by bicubic interpolation and by the network. In tiles of 256."""
+    """Downscale a photograph, and upscale it again by bicubic interpolation and by the network, in tiles of 256."""
     scale = int(network.scale)  # type: ignore[arg-type]
     lr = downscale(photo, scale)
     sr = upscale(network, lr, scale=scale, device=device, tile=256)
@@ -86,7 +88,7 @@ def upscaled(photo: ImageArray, network: nn.Module, device: torch.device | str =
 
 
 def about_pretrained(scale: int) -> pd.DataFrame:
-    """What the shipped network of a scale says of itself."""
+    """Return the settings that the shipped network of a scale was trained with, as a table."""
     said = settings_of_file(pretrained_path(scale))
     names = {
         "channels": "model.channels", "groups": "model.groups", "training images": "data.train",
@@ -97,14 +99,9 @@ def about_pretrained(scale: int) -> pd.DataFrame:
 
 
 def plot_detail(axes: Sequence[Axes], result: Upscaled, row: int, column: int, side: int = 72) -> Sequence[Axes]:
-    """The same square of the three images, around a pixel, on three axes. Returns the axes.
-
-    Raises ValueError for a pixel outside the image.
-    """
-    height, width = result.size_around(row, column)
-    top, left = (min(max(0, at - side // 2), max(0, size - side)) for at, size in ((row, height), (column, width)))
-    for ax, (name, label) in zip(axes, METHODS.items(), strict=True):
-        _show(ax, getattr(result, name)[top : top + side, left : left + side], label)
+    """Plot the same square of the bicubic, SR and HR images on three axes, which are returned. Raises as `detail`."""
+    for ax, (label, image) in zip(axes, result.detail(row, column, side).items(), strict=True):
+        _show(ax, image, label)
     return axes
 
 
@@ -114,18 +111,17 @@ class Region:
 
     sr, hr: the region, (h, w, 3) uint8. anchor: the pixel's row and column in it. weights: of each HR pixel as a
     candidate, (h, w): exp(-|x - y|^2 / tau), divided by their sum. At the anchor's own place stands the positive.
+    loss: the anchor's term of L_contr, -log of the positive's weight.
     """
 
     sr: ImageArray
     hr: ImageArray
     anchor: tuple[int, int]
     weights: NDArray[np.float64]
-
     loss: float
-    """The anchor's term of L_contr, -log of the positive's weight."""
 
     def figures(self) -> pd.DataFrame:
-        """The positive's weight, the largest of a negative, and the term of the loss."""
+        """Return the positive's weight, the largest of a negative, and the term of the loss."""
         others = self.weights.copy()
         others[self.anchor] = 0
         rows = {
@@ -137,33 +133,35 @@ class Region:
         return pd.DataFrame({"what L_contr sees": rows})
 
 
-def region_at(result: Upscaled, row: int, column: int, loss: LossConfig | None = None) -> Region:
-    """The region of the SR image's pixel in that row and column, as losses/contrast.py cuts and weighs it.
+def region_at(result: Upscaled, row: int, column: int, contrast: Contrast | None = None) -> Region:
+    """Return the region of the SR image's pixel in that row and column, with the weights that L_contr gives it.
 
-    loss: with its region size and temperature, InfoNCE with squared distances; the default definition if not given.
-    Raises ValueError for a pixel outside the image.
+    contrast: an InfoNCE with HR negatives; the default definition if not given.
+    Raises ValueError for a pixel outside the image, or another definition, which has no such weights.
     """
-    loss = LossConfig() if loss is None else loss
-    result.size_around(row, column)
-    side = math.isqrt(loss.region_size)
+    result.check_pixel(row, column)
+    contrast = contrast or Contrast()
+    if (contrast.form, contrast.negatives) != ("infonce", "hr"):
+        raise ValueError(f"only InfoNCE with HR negatives gives weights, got {contrast.form}, {contrast.negatives}")
+    side = math.isqrt(contrast.region_size)
     top, left = row - row % side, column - column % side
     sr, hr = (image[top : top + side, left : left + side] for image in (result.sr, result.hr))
     anchor = row - top, column - left
-    x, y = (torch.from_numpy(image.reshape(1, -1, 3) / 255) for image in (sr, hr))
-    own = anchor[0] * hr.shape[1] + anchor[1]
-    scores = losses.similarities(x[:, own : own + 1], y, loss.similarity)[0, 0] / loss.temperature
-    weights = scores.softmax(0).numpy().reshape(hr.shape[:2])
-    return Region(sr, hr, anchor, weights, float(scores.logsumexp(0) - scores[own]))
+    candidates = torch.from_numpy(hr.reshape(1, -1, 3) / 255)  # (1, S, 3)
+    itself = torch.from_numpy(sr[anchor] / 255).expand_as(candidates)
+    # -log of each candidate's weight: its term as if it were the positive
+    terms = losses.anchor_losses(itself, candidates, contrast).numpy().reshape(hr.shape[:2])
+    return Region(sr, hr, anchor, np.exp(-terms), float(terms[anchor]))
 
 
-def contrast_map(result: Upscaled, loss: LossConfig | None = None) -> NDArray[np.float64]:
-    """Each SR pixel's term of L_contr, (H, W), in regions cut short by the border too; NaN for one alone in its own."""
+def contrast_map(result: Upscaled, contrast: Contrast | None = None) -> NDArray[np.float64]:
+    """Return each SR pixel's term of L_contr, (H, W); NaN for one that is alone in a region cut short by the border."""
     sr, hr = (torch.from_numpy(image / 255).permute(2, 0, 1)[None] for image in (result.sr, result.hr))
-    return losses.contrast_map(sr, hr, loss or LossConfig())[0].numpy()
+    return losses.contrast_map(sr, hr, contrast or Contrast())[0].numpy()
 
 
 def plot_contrast_map(ax: Axes, terms: NDArray[np.float64]) -> Axes:
-    """The terms of all anchors as an image, on a scale that is linear up to 1 and logarithmic beyond."""
+    """Plot the terms of all anchors as an image, on a scale that is linear up to 1 and logarithmic beyond."""
     shown = ax.imshow(terms, cmap="Greys", norm=SymLogNorm(1, vmin=0))
     _show(ax, None, "each pixel's term of L_contr")
     ax.figure.colorbar(shown, ax=ax, shrink=0.8, ticks=[0, 1, 10, 100], format="%g")
@@ -171,7 +169,7 @@ def plot_contrast_map(ax: Axes, terms: NDArray[np.float64]) -> Axes:
 
 
 def plot_region(axes: Sequence[Axes], region: Region) -> Sequence[Axes]:
-    """On three axes: the SR region with the anchor, the HR region with the positive, the candidates' weights."""
+    """Plot on three axes: the SR region with the anchor, the HR region with the positive, the candidates' weights."""
     _show(axes[0], region.sr, "SR: the anchor")
     _show(axes[1], region.hr, "HR: positive and negatives")
     axes[2].imshow(region.weights, cmap="Greys", vmin=0, vmax=1)
@@ -203,10 +201,10 @@ def train_watched(
     device: torch.device | str = "cpu",
     retrain: bool = False,
 ) -> Trained:
-    """Trains a small network, and shows it to `watch` ten times on the way: step and PSNR-Y on the photograph.
+    """Train a small network, and give `watch` the points so far ten times on the way: step, PSNR-Y on the photograph.
 
     The photograph must be none of the training images. A network that was trained before is taken from the cache, with
-    the figures of this photograph: it is found by the run and by the photograph's pixels.
+    the curve of this photograph.
     """
     points: list[dict[str, float]] = []
     interval = VALIDATE_EVERY * max(1, e.training.steps // CURVE_POINTS)
@@ -228,13 +226,12 @@ def train_watched(
 
 
 def plot_curves(axes: Sequence[Axes], curves: Curves, result: Upscaled, steps: int) -> Sequence[Axes]:
-    """PSNR-Y on the photograph over the steps, beside bicubic, and L_1, on two axes; a curve for each label."""
+    """Plot PSNR-Y on the photograph, beside bicubic, and L_1 over the steps, on two axes; a curve for each label."""
     with plt.style.context(STYLE):
         for label, curve in curves.items():
-            validated = [point for point in curve if "psnr_y" in point]
-            axes[0].plot([p["step"] for p in validated], [p["psnr_y"] for p in validated], "o-", label=label)
-            losses = [point for point in curve if "l1" in point]
-            axes[1].plot([p["step"] for p in losses], [p["l1"] for p in losses], label=label)
+            for ax, name, style in ((axes[0], "psnr_y", "o-"), (axes[1], "l1", "-")):
+                points = [(point["step"], point[name]) for point in curve if name in point]
+                ax.plot(*np.reshape(points, (-1, 2)).T, style, label=label)
         bicubic = psnr_y(result.bicubic, result.hr, result.scale)
         axes[0].axhline(bicubic, color="0.55", linestyle="--", label="bicubic")
         axes[0].set_ylabel("PSNR-Y on the photograph (dB)")
