@@ -174,7 +174,7 @@ def test_a_folder_of_any_images_is_a_set(drawn, scale):
         sizes = [(image.shape[0] // scale, image.shape[1] // scale) for image in images.images]
         small = [str(n) for n, size in enumerate(sizes) if not min(size)]
         refused = pytest.raises(
-            ValueError, match=f"image {small and small[0]} of .* smaller than one pixel at x{scale}"
+            ValueError, match=f"image {''.join(small[:1])} of .* smaller than one pixel at x{scale}"
         )
         with refused if small else nullcontext():
             assert [lr.shape for lr in lr_images(images, scale)] == [(*size, 3) for size in sizes]
@@ -229,13 +229,6 @@ def test_metrics_of_any_size(size, shave, seed):
             assert metric(a, b, shave) < metric(a, a, shave)
             assert metric(a, a, shave) == pytest.approx(best)
             assert metric(a, border, shave) == pytest.approx(best)
-
-
-@pytest.mark.parametrize("metric", [psnr_y, ssim_y])
-@pytest.mark.parametrize("shape", [(9, 9), (9, 9, 1), (9, 9, 4), (0, 9, 3), (1, 9, 9, 3)])
-def test_metrics_are_of_rgb(metric, shape):
-    with pytest.raises(ValueError, match=rf"(expected two RGB images|nothing is left).*{re.escape(str(shape))}"):
-        metric(np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), 0)
 
 
 @settings(max_examples=15)
@@ -302,10 +295,17 @@ def test_no_tile_and_no_halo(tile, halo):
             upscale(Repeat(2), noise((5, 5)), scale=2, **options)
 
 
-@pytest.mark.parametrize("shape", [(5, 5), (5, 5, 1), (5, 5, 4), (0, 5, 3), (5, 0, 3), (1, 5, 5, 3), (5, 5, 3)])
+@pytest.mark.parametrize("shape", [(9, 9), (9, 9, 1), (9, 9, 4), (0, 9, 3), (9, 0, 3), (1, 9, 9, 3)])
 def test_no_image(shape):
-    with pytest.raises(ValueError, match=rf"expected an RGB image .* got {re.escape(str(shape))} float32"):
-        upscale(Repeat(2), np.zeros(shape, np.float32), scale=2)
+    image = np.zeros(shape, np.uint8)
+    for measure in (psnr_y, ssim_y):
+        with pytest.raises(ValueError, match=rf"(expected two RGB images|nothing is left).*{re.escape(str(shape))}"):
+            measure(image, image, 0)
+    for wrong in (image, np.zeros((5, 5, 3), np.float32)):
+        with pytest.raises(
+            ValueError, match=rf"expected an RGB image .* got {re.escape(f'{wrong.shape} {wrong.dtype}')}"
+        ):
+            upscale(Repeat(2), wrong, scale=2)
 
 
 # Files
