@@ -65,25 +65,20 @@ class Drawn:
     seed: int
 
     def save(self, path: Path) -> Path:
+        """Noise of few values, so that a palette holds its colours and one of them can be the transparent one."""
+        mode, _, transparent = self.kind.partition(", ")
+        values = 30 * np.random.default_rng(self.seed).integers(0, 8, (*self.size, 4), dtype=np.uint8)
+        channels = {"L": 0, "LA": slice(2), "RGBA": slice(4)}.get(mode, slice(3))
+        image = Image.fromarray(values[..., channels]).convert(mode)
         options: dict[str, object] = {}
         if self.orientation:
             options["exif"] = Image.Exif()
             options["exif"][ExifTags.Base.Orientation] = self.orientation
-        mode, _, transparent = self.kind.partition(", ")
-        image = drawn_image(mode, self.size, self.seed)
-        if transparent == "colours with alpha":
-            options["transparency"] = bytes(range(0, 250, 10))
-        elif transparent:
-            options["transparency"] = image.getpixel((0, 0))
+        if transparent:
+            many = transparent == "colours with alpha"
+            options["transparency"] = bytes(range(0, 250, 10)) if many else image.getpixel((0, 0))
         image.save(path, **options)
         return path
-
-
-def drawn_image(mode: str, size: tuple[int, int], seed: int) -> Image.Image:
-    """Noise of few values, so that a palette holds its colours and one of them can be the transparent one."""
-    channels = {"LA": 2, "RGB": 3, "RGBA": 4}.get(mode, 1 if mode == "L" else 3)
-    values = 30 * np.random.default_rng(seed).integers(0, 8, (*size, channels), dtype=np.uint8)
-    return Image.fromarray(values[..., 0] if channels == 1 else values).convert(mode)
 
 
 def pairs(kinds: dict[str, str]) -> list[tuple[str, str]]:
