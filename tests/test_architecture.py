@@ -1,6 +1,5 @@
 """The inference of the structure: arithmetic against modules, printed figures met where claimed, the report."""
 
-import json
 import xml.etree.ElementTree as ElementTree
 
 import pandas as pd
@@ -117,11 +116,11 @@ def test_files_and_that_the_committed_report_says_what_the_code_counts(tmp_path,
     )  # fmt: skip
     tables = {"Ablation": architecture.ablation(), "Window": architecture.safb_window()}
     architecture.save_architecture("name", "cpu", tables, text, new_figure()[0], title="Title")
-    written = json.loads((tmp_path / "cpu" / "name.json").read_text())
-    assert [row["counted"] for row in written["tables"]["Ablation"]] == [2_975_163, 3_222_843, 3_167_163, 3_167_163]
-    assert list(pd.read_csv(tmp_path / "cpu" / "name.csv").table) == ["Ablation"] * 4 + ["Window"] * 4
+    written = pd.read_csv(tmp_path / "cpu" / "name.csv")
+    assert list(written["table"]) == ["Ablation"] * 4 + ["Window"] * 4
+    assert list(written["counted"][:4]) == [2_975_163, 3_222_843, 3_167_163, 3_167_163]
     assert text in (tmp_path / "cpu" / "name.md").read_text()
-    assert json.loads((CHECKOUT / "reports" / "cpu" / "architecture.json").read_text())["conclusion"] == text
+    assert text in (CHECKOUT / "reports" / "cpu" / "architecture.md").read_text()
 
 
 def test_the_diagram_is_whole_and_loads_nothing():

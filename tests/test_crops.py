@@ -196,7 +196,7 @@ class TestRecords:
         ensure_crops(small, ["net", "other"], {"net": weights_of(tiny())}, "quick")
         found = ensure_crops(small, ["other", "net"], {}, "quick")
         assert list(found) == [BICUBIC, "net"]
-        assert repr(found).endswith("2 loaded, 0 measured; not at hand: other")
+        assert repr(found).endswith("2 loaded, 0 measured; missing: other")
         assert list(ensure_crops(small, ["other"], {}, "quick")) == [BICUBIC]
         retrained = ensure_crops(small, ["net"], {}, "quick", retrain=True)
         assert repr(retrained).endswith("1 loaded, 1 measured")
@@ -319,11 +319,10 @@ class TestWeights:
 def tiny_losses(tiny, monkeypatch):
     """L_1 and L_1 + L_contr, two seeds each, of a network that trains in a second."""
     from prffn import config
-    from prffn.study.runs import settings_of
 
     budget = {
-        name: getattr(getattr(tiny, name.partition(".")[0]), name.partition(".")[2])
-        for name in settings_of(tiny)
+        name: config.setting(tiny, name)
+        for name in config.fields_of()
         if name.startswith(("data.", "model.", "training."))
     }
     budget["training.steps"] = 2
@@ -353,13 +352,13 @@ class TestTableAndConclusion:
             in text
         )
         assert "Of the whole image: highest PSNR-Y CARN-M, 22.50 dB" in text
-        assert "not decided, no PRFFN of the paper's size is at hand" in text
+        assert "not decided, no PRFFN of the paper's size is there" in text
         text = crop_conclusion([made_up(small, {BICUBIC: 20.0, "CARN-M": 21.5, "PRFFN": 22.0})])
         assert "That PRFFN is nearest to HR: holds on this crop." in text
         text = crop_conclusion([made_up(small, {BICUBIC: 20.0, "CARN-M": 21.5, "PRFFN": 21.4})])
         assert "does not hold on this crop." in text
         text = crop_conclusion([made_up(small, {BICUBIC: 20.0, "PRFFN": 21.4})])
-        assert "not decided, no other network is at hand" in text
+        assert "not decided, there is no other network" in text
 
     def test_losses_by_hand(self, small):
         """Differences 0.2 and 0.1 dB: mean 0.15, t(1) = 12.7062, error 0.05: 0.15 +- 0.6353."""
@@ -384,7 +383,7 @@ class TestTableAndConclusion:
         assert content["table"][1]["crop PSNR"] == 21.5
         assert content["provenance"]["crops"]["scale"] == "x3"
         text = (folder / "fig.md").read_text()
-        assert "Not at hand, and left out: TSAN." in text
+        assert "Weights missing, and left out: TSAN." in text
         assert "| mine x3 | CARN-M | authors' | 1235 | 21.50 | +1.50 | 0.2150 |" in text
         assert pd.read_csv(folder / "fig.csv")["crop PSNR"].to_list() == [20.0, 21.5, 20.5]
         with Image.open(folder / "fig.png") as png:

@@ -20,12 +20,12 @@ from prffn.apps.upscale import upscale_file
 from prffn.config import experiment
 from prffn.data.download import get, unpack
 from prffn.data.images import image_set
-from prffn.files import read_record, save_record, weights_sha256, write_json
+from prffn.files import atomic_write, read_record, save_record, weights_sha256, write_json
 from prffn.losses import fused
 from prffn.models import PRFFN
 from prffn.models.pretrained import save_pretrained
 from prffn.reporting.plots import save_figure
-from prffn.reporting.tables import markdown, write_markdown
+from prffn.reporting.tables import markdown
 from prffn.study.ensure import ensure
 from prffn.training.loop import load_checkpoint, train
 
@@ -57,10 +57,17 @@ def network() -> PRFFN:
 
 
 TABLE = pd.DataFrame({"PSNR": np.linspace(30, 40, 99)})
+
+
+def text(path: Path) -> None:
+    with atomic_write(path, "w") as file:
+        file.write(markdown(TABLE))
+
+
 WRITERS: dict[str, Callable[[Path], Any]] = {
     "record.json": lambda path: save_record(path.parent, "record", {"key": "record", "curve": list(range(999))}),
     "report.json": lambda path: write_json(path, {"table": TABLE.to_dict()}),
-    "report.md": lambda path: write_markdown(path, ["# Report", markdown(TABLE)]),
+    "report.md": text,
     "figure.png": figure,
     "weights.safetensors": lambda path: save_pretrained(model := network(), path, {}, "0", weights_sha256(model)),
     **{f"photo_x2.{suffix}": upscaled for suffix in ("png", "jpg", "tif", "webp")},

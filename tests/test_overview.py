@@ -10,7 +10,7 @@ from conftest import CHECKOUT
 from prffn.__main__ import main
 from prffn.files import REPORTS_VARIABLE, save_record, write_json
 from prffn.reporting.overview import claim_table, overview, reports_of, signed, slug, write_overview
-from prffn.reporting.tables import write_report
+from prffn.reporting.tables import KIND
 from prffn.study.claims import smallest_difference
 
 COMMITTED = CHECKOUT / "reports" / "README.md"
@@ -130,8 +130,8 @@ def test_anchors_are_githubs():
 
 
 def report(folder: Path, name: str, **more: object) -> None:
-    content = {"title": f"Title of {name}", "profile": "quick", "label": "measured", **more}
-    write_report(folder / f"{name}.json", content)
+    content = {"kind": KIND, "title": f"Title of {name}", "profile": "quick", "label": "measured", **more}
+    write_json(folder / f"{name}.json", content)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_a_page_by_hand(folder):
     for line in (
         "- **Claims of the paper: 2.** Verdicts, one for each image set: holds 1, does not hold 1, not decided 1.",
         "- **Questions beyond the paper: 1.** Verdicts, one for each image set: not decided 1.",
-        "- Behind them stand 4 training runs, 4.0 hours in all (without 1 whose records are not at hand); a run that "
+        "- Behind them stand 4 training runs, 4.0 hours in all (without 1 whose records are missing); a run that "
         "several reports need counts once.",
         "| [Title of table1_a](#title-of-table1_a) | 1 | 1 | 0 | 1 | 0.100 dB on s, 0.100 dB on t | 2 | 4 | 5 min |",
         "| [Title of beyond_b](#title-of-beyond_b) | 1 | 0 | 0 | 1 |  | 1 | 1 |  |",
@@ -221,7 +221,7 @@ def test_a_json_file_of_no_kind_is_named_and_left_out(folder, content):
 
 
 def test_a_report_that_lacks_its_title_is_named(folder):
-    write_report(folder / "table1_a.json", {})
+    write_json(folder / "table1_a.json", {"kind": KIND})
     with pytest.raises(ValueError, match=r"table1_a.json lacks the title, profile or label .*: run its notebook again"):
         reports_of("quick")
 

@@ -11,11 +11,11 @@ import torch
 from conftest import CHECKOUT
 
 from prffn.__main__ import main
-from prffn.config import CONTINUED, PROFILES, experiment, fields_of, setting, variants
-from prffn.evaluation import cost as timing
+from prffn.config import CONTINUED, PROFILES, Experiment, experiment, variants
 from prffn.files import cache_root, reports_root, save_record
+from prffn.study import plan
 from prffn.study.notebook import experiments_of
-from prffn.study.plan import TrainingCase, asked_runs, cost, duration, make_plan, makespan, missing_sets
+from prffn.study.plan import asked_runs, cost, duration, make_plan, makespan, measured_step, missing_sets
 from prffn.study.runs import checkpoint_path, run_key, settings_of
 from prffn.training.device import device_name
 from prffn.training.loop import save_checkpoint
@@ -43,15 +43,15 @@ def notebook(path: Path, *cells: str) -> Path:
 
 
 @pytest.fixture
-def measured(monkeypatch) -> list[dict]:
+def measured(monkeypatch) -> list[Experiment]:
     """A run at profile quick takes 1200 s with L_contr and 600 s without, and 500 MB. Gives what was measured."""
-    asked: list[dict] = []
+    asked: list[Experiment] = []
 
-    def found(case, device):
-        asked.append(dict(case.settings))
-        return {"seconds": (1200 if case.settings["loss.contrast_weight"] else 600) / STEPS, "peak_mb": 500.0}
+    def found(e, device):
+        asked.append(e)
+        return {"seconds": (1200 if e.loss.contrast_weight else 600) / STEPS, "peak_mb": 500.0}
 
-    monkeypatch.setattr(timing, "_in_its_own_process", found)
+    monkeypatch.setattr(plan, "measured_step", found)
     return asked
 
 
@@ -173,7 +173,7 @@ class TestCost:
 
 def test_a_step_is_measured_with_the_loop_itself():
     e = cost(experiment({**PROFILES["quick"], "loss.contrast_weight": 0.0}))
-    found = TrainingCase(settings={name: setting(e, name) for name in fields_of()}).measure(CPU)
+    found = measured_step(e, CPU)
     assert 0 < found["seconds"] < 10
     assert found["peak_mb"] > 10
 
@@ -188,11 +188,11 @@ def test_shared_and_recorded_runs_and_checkpoints(tmp_path, measured):
     save_record(reports_root() / "quick" / "runs", run_key(l1), record)
     state = {"identity": repr(s16.canonical()), "step": STEPS // 3, "model": {}}
     save_checkpoint(checkpoint_path(run_key(s16)), state)
-    plan = make_plan(notebooks, "quick", device="cpu", seeds=1)
-    assert list(plan.index) == ["L1, seed 0, one, other", "S, seed 0, one", "S, seed 0, other"]
-    assert list(plan["state"]) == ["recorded", f"at step {STEPS // 3} of {STEPS}", "to train"]
-    assert list(plan["seconds"]) == pytest.approx([600, 1200, 1200])
-    assert list(plan["left"]) == pytest.approx([0, 800, 1200])
+    found = make_plan(notebooks, "quick", device="cpu", seeds=1)
+    assert list(found.index) == ["L1, seed 0, one, other", "S, seed 0, one", "S, seed 0, other"]
+    assert list(found["state"]) == ["recorded", f"at step {STEPS // 3} of {STEPS}", "to train"]
+    assert list(found["seconds"]) == pytest.approx([600, 1200, 1200])
+    assert list(found["left"]) == pytest.approx([0, 800, 1200])
     assert len(measured) == 3
 
 
@@ -216,7 +216,7 @@ def test_the_command_plans_every_notebook_and_records_nothing(profile, measured,
 
 
 def test_a_step_that_fails_is_named_and_is_in_no_sum(monkeypatch, capsys):
-    monkeypatch.setattr(timing, "_in_its_own_process", lambda case, device: {"error": "out of memory"})
+    monkeypatch.setattr(plan, "measured_step", lambda e, device: {"error": "out of memory"})
     assert main(["plan", "table5_region_size", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "no estimate for no L_contr, seed 0, table5_region_size: out of memory" in printed

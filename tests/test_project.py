@@ -77,7 +77,7 @@ def test_the_command_line_names_what_is_wrong(arguments, message, capsys):
 def test_data_list_says_what_is_missing(capsys):
     assert main(["data", "list"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"embedded_train\s+at hand", printed)
+    assert re.search(r"embedded_train\s+there", printed)
     assert re.search(r"Set5\s+missing", printed)
     assert "manga109.org" in printed
 

@@ -87,7 +87,7 @@ def made_up(psnr: dict[str, list[list[float]]], lpips: list[float] | None = None
     made = {"device": "cpu", "device_name": "test", "threads": 1, "platform": "test", "versions": {"torch": "0"},
             "commit": "abc"}  # fmt: skip
     settings = {"data.train": "t", "model.channels": 4, "model.groups": 1, "data.scale": 3, "training.steps": 1,
-                "data.batch_size": 1, "data.patch_size": 8}  # fmt: skip
+                "data.batch_size": 1, "data.patch_size": 8, "loss.contrast_weight": 0.0}  # fmt: skip
 
     def record(values: list[float]) -> dict:
         evaluation = {"set": {"psnr_y": values, "ssim_y": [0.9] * len(values), "lpips": lpips}}
