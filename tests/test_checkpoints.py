@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from prffn.__main__ import main
-from prffn.data.images import image_set, lr_images, to_tensor
+from prffn.data.images import image_set, lr_images
+from prffn.data.patches import to_tensor
 from prffn.evaluation.metrics import evaluate
 from prffn.evaluation.tiling import upscale
 from prffn.files import load_tensors

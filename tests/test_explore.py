@@ -14,7 +14,7 @@ from prffn.apps.panels import compare_slider, region_panel, train_live, training
 from prffn.apps.quickstart import Upscaled, contrast_map, load_photo, region_at, train_watched, upscaled
 from prffn.config import LossConfig, experiment
 from prffn.data.degradation import downscale, upscale_bicubic
-from prffn.data.images import to_tensor
+from prffn.data.patches import to_tensor
 from prffn.evaluation.metrics import psnr_y
 from prffn.evaluation.tiling import upscale
 from prffn.losses import pixel_contrast

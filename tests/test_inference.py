@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prffn.data.images import to_image, to_tensor
+from prffn.data.patches import to_image, to_tensor
 from prffn.evaluation.convolutions import conv_calls, step
 from prffn.evaluation.tiling import MEMORY_FORMAT, upscale, upscale_tensor
 from prffn.models import PRFFN
