@@ -34,10 +34,8 @@ def by_loops(sr: Tensor, hr: Tensor, region_size: int, *, form, negatives, simil
     side, (n, _, height, width), losses = math.isqrt(region_size), sr.shape, []
     for k, i, j in itertools.product(range(n), range(height), range(width)):
         x, y = sr[k, :, i, j].tolist(), hr[k, :, i, j].tolist()
-        rows, columns = (
-            range(m // side * side, min(m // side * side + side, end)) for m, end in ((i, height), (j, width))
-        )
-        others = [place for place in itertools.product(rows, columns) if place != (i, j)]
+        tops, lefts = range(i // side * side, height)[:side], range(j // side * side, width)[:side]
+        others = [place for place in itertools.product(tops, lefts) if place != (i, j)]
         candidates = {"hr": (hr,), "sr": (sr,), "both": (hr, sr)}[negatives]
         pixels = [image[k, :, u, v].tolist() for image in candidates for u, v in others]
         if not pixels:

@@ -1,5 +1,5 @@
-"""The fast implementations of L_contr, in PyTorch and in C, against the reference in float64: values, gradients, memory,
-and all that PyTorch does with a loss."""
+"""The fast implementations of L_contr, in PyTorch and in C, equal the reference in float64, and do what losses do in
+PyTorch."""
 
 import contextlib
 import functools
@@ -40,6 +40,7 @@ CONTENTS = {
     "far": lambda a, b: (0.1 * a, 1 - 0.1 * b),  # every candidate of HR is far from every anchor
     "same": lambda a, b: (b.clone(), b),
 }
+"""From random numbers in [0, 1]: an SR and an HR image."""
 
 
 def images(content: str, *shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -84,30 +85,38 @@ def with_gradients(function, sr: Tensor, hr: Tensor, *args, **kwargs) -> tuple[T
     return loss.detach(), *torch.autograd.grad(loss, (sr, hr))
 
 
-def check(contrast, sr, hr, region_size, *, loss_error=1e-6, gradient_error=1e-5, rounding=2e-6, **definition):
+def check(contrast, sr, hr, region_size, *, slack=0.0, **definition):
     """Against float64 autograd. Loss: relative error. Gradient: error beside its largest value and, for gradients whose
-    terms cancel, `rounding` beside the size of one anchor's terms, 1 / tau or 1 / eps over the number of anchors."""
+    terms cancel, beside the size of one anchor's terms, 1 / tau or 1 / eps over the number of anchors. Half precisions
+    are computed in float32; their gradients are rounded once, and may be too large for float16."""
+    wide = torch.promote_types(sr.dtype, torch.float32)
+    loss_error, gradient_error, rounding = (1e-10, 1e-11, 1e-12) if wide == torch.float64 else (1e-6, 1e-5, 2e-6)
     loss, *gradients = with_gradients(contrast, sr, hr, region_size, **definition)
-    expected, *references = with_gradients(reference, sr.double(), hr.double(), region_size, **definition)
+    expected, *references = with_gradients(reference, sr.double(), hr.to(wide).double(), region_size, **definition)
+    assert loss.dtype == wide
     assert loss.item() == pytest.approx(expected.item(), rel=loss_error, abs=1e-3 * loss_error)
     term = 1 / definition.get("temperature", definition.get("epsilon")) / (sr.numel() / sr.shape[1])
-    for gradient, found in zip(gradients, references, strict=True):
-        assert gradient.dtype == sr.dtype
-        allowed = gradient_error * found.abs().max().item() + rounding * term
-        assert (gradient - found).abs().max().item() <= allowed
+    for image, gradient, found in zip((sr, hr), gradients, references, strict=True):
+        assert gradient.dtype == image.dtype
+        limits = torch.finfo(image.dtype)
+        gradient, found = (g.double()[found.abs() < limits.max] for g in (gradient, found))
+        largest = found.abs().max().item() if found.numel() else 0.0
+        allowed = gradient_error * largest + (rounding + slack) * term
+        if image.dtype != wide:
+            allowed += limits.eps * largest + limits.smallest_normal
+        assert ((gradient - found).abs() <= allowed).all()
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @each(*FORMS)
 def test_equals_the_reference(contrast, definition, negatives):
-    """In float32 to 1e-6 and 1e-5, in float64 exactly; for regions cut short by both borders too."""
+    """Regions are cut short by both borders too."""
     sizes = itertools.cycle(((4, (2, 3, 5, 7)), (16, (1, 3, 9, 10)), (64, (1, 3, 17, 11))))
     for content, (region_size, shape) in zip(CONTENTS, sizes, strict=False):
         check(contrast, *images(content, *shape), region_size, negatives=negatives, **definition)
-    exact = {"loss_error": 1e-10, "gradient_error": 1e-11, "rounding": 1e-12}
     for content in ("random", "8 bit", "saturated"):
         pair = images(content, 1, 3, 10, 13, dtype=torch.float64)
-        check(contrast, *pair, 16, negatives=negatives, **exact, **definition)
+        check(contrast, *pair, 16, negatives=negatives, **definition)
 
 
 @each("ratio", "l1-0.1", "squared-0.001")
@@ -165,20 +174,6 @@ def test_what_is_no_number_is_told(contrast, definition):
         assert not contrast(*pair, 16, negatives=negatives, **definition).isfinite()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@each("ratio", "squared-0.1")
-def test_half_precisions(contrast, dtype, definition):
-    """Computed in float32; the gradient comes back in the image's type, rounded once."""
-    sr, hr = images("random", 1, 3, 9, 8, dtype=dtype)
-    loss, *gradients = with_gradients(contrast, sr, hr, 16, **definition)
-    expected, *references = with_gradients(reference, sr.double(), hr.double(), 16, **definition)
-    assert loss.dtype == reference(sr, hr, 16, **definition).dtype == torch.float32
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    for gradient, found in zip(gradients, references, strict=True):
-        assert gradient.dtype == dtype
-        assert (gradient.double() - found).abs().max() <= torch.finfo(dtype).eps * found.abs().max()
-
-
 @pytest.mark.parametrize("implementation", ["streaming", "compiled", "reference"])
 @each("ratio", "squared-0.1", "cosine-0.1")
 def test_autocast(implementation, definition):
@@ -212,29 +207,20 @@ def test_memory_layouts(contrast, definition):
         assert all(map(torch.equal, with_gradients(contrast, *pair, 16, **definition), expected))
 
 
-@each("ratio", "squared-0.1")
-def test_the_gradient_is_scaled_and_can_be_asked_for_again(contrast, definition):
-    sr, hr = images("random", 1, 3, 8, 8)
-    _, expected, _ = with_gradients(contrast, sr, hr, 16, **definition)
-    sr.requires_grad_()
-    loss = -3 * contrast(sr, hr, 16, **definition)
-    for _ in range(2):
-        (gradient,) = torch.autograd.grad(loss, sr, retain_graph=True)
-        torch.testing.assert_close(gradient, -3 * expected)
-
-
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @each("ratio", "squared-0.1")
 def test_only_the_gradients_that_are_needed(contrast, definition, negatives):
-    """Gradient for SR alone, for HR alone, for none: the same numbers, and no graph where none is asked for."""
+    """Gradient for SR alone, for HR alone, for none: the same numbers, scaled and asked for again, and no graph where
+    none is asked for."""
     sr, hr = images("8 bit", 1, 3, 8, 9)
     loss, of_sr, of_hr = with_gradients(contrast, sr, hr, 16, negatives=negatives, **definition)
-    for first, second, expected in ((True, False, of_sr), (False, True, of_hr)):
-        x, y = sr.clone().requires_grad_(first), hr.clone().requires_grad_(second)
-        value = contrast(x, y, 16, negatives=negatives, **definition)
-        value.backward()
-        torch.testing.assert_close((x if first else y).grad, expected)
-        assert (y if first else x).grad is None
+    for alone, expected in enumerate((of_sr, of_hr)):
+        pair = [sr.clone(), hr.clone()]
+        pair[alone].requires_grad_()
+        value = contrast(*pair, 16, negatives=negatives, **definition)
+        for _ in range(2):
+            (found,) = torch.autograd.grad(-3 * value, pair[alone], retain_graph=True)
+            torch.testing.assert_close(found, -3 * expected)
         assert torch.equal(value.detach(), loss)
     with torch.no_grad(), Operations() as operations:
         value = contrast(sr.clone().requires_grad_(), hr, 16, negatives=negatives, **definition)
@@ -315,8 +301,8 @@ def test_exported(contrast):
 
 
 class Operations(torch.utils._python_dispatch.TorchDispatchMode):
-    """The names and arguments of the kit's own operators; the most bytes that tensors made inside it, and inside those, held at
-    one time, as seen at each operation's return."""
+    """Records the names and arguments of the kit's own operators, and the most bytes that tensors made inside it and
+    inside those held at one time, as seen at each operation's return."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -368,9 +354,8 @@ def test_inside_a_compiled_step(contrast):
     model = convolution()
 
     def step(image: Tensor) -> Tensor:
-        return contrast(model(image), image, 16, **FORMS["ratio"]) + contrast(
-            model(image), image, 16, **FORMS["squared-0.1"]
-        )
+        ratio = contrast(model(image), image, 16, form="ratio")
+        return ratio + contrast(model(image), image, 16, form="infonce")
 
     expected = step(hr)
     (reference,) = torch.autograd.grad(expected, model.weight)
@@ -390,25 +375,21 @@ def compiled_code(monkeypatch, tmp_path):
     return tmp_path / "compiled"
 
 
-def test_without_a_c_compiler_the_error_says_what_to_do(compiled_code, monkeypatch, tmp_path):
-    pair = images("random", 1, 1, 8, 8)
-    for command in ("no-such-compiler -x", "false"):
-        monkeypatch.setenv("CC", command)
-        with pytest.raises(
-            RuntimeError, match=f"(?s)needs a C compiler.*use implementation='streaming'.*{command.split()[0]}"
-        ):
-            using("compiled")(*pair, 16)
-    monkeypatch.delenv("CC")
-    monkeypatch.setattr(fused, "SOURCE", tmp_path / "broken.c")
-    fused.SOURCE.write_text("#error this cannot be compiled\n")
-    with pytest.raises(RuntimeError, match="(?s)use implementation='streaming'.*this cannot be compiled"):
-        using("compiled")(*pair, 16)
+@pytest.mark.parametrize("broken", ["no-such-compiler -x", "false", "source", "cache"])
+def test_without_a_c_compiler_the_error_says_what_to_do(compiled_code, broken, monkeypatch, tmp_path):
+    message = f"needs a C compiler.*use implementation='streaming'.*{broken.split()[0]}"
+    (tmp_path / "broken.c").write_text("#error this cannot be compiled\n")
+    if broken == "source":
+        monkeypatch.setattr(fused, "SOURCE", tmp_path / "broken.c")
+        message = "use implementation='streaming'.*this cannot be compiled"
+    elif broken == "cache":
+        monkeypatch.setenv("PRFFN_CACHE", str(tmp_path / "broken.c"))
+        message = "PRFFN_CACHE names the folder"
+    else:
+        monkeypatch.setenv("CC", broken)
+    with pytest.raises(RuntimeError, match=f"(?s){message}"):
+        using("compiled")(*images("random", 1, 1, 8, 8), 16)
     assert not list(compiled_code.glob("*"))
-    blocked = tmp_path / "a file"
-    blocked.touch()
-    monkeypatch.setenv("PRFFN_CACHE", str(blocked))
-    with pytest.raises(RuntimeError, match="PRFFN_CACHE names the folder"):
-        using("compiled")(*pair, 16)
 
 
 def test_a_compiler_that_does_not_know_this_processor(compiled_code, monkeypatch, tmp_path):
