@@ -19,6 +19,7 @@ import torch
 from prffn.config import experiment
 from prffn.data.download import Archive, get
 from prffn.study import runs
+from prffn.study.ensure import ensure
 
 PHASES = {"download": "data", "caching": "cache/images", "training": "cache/checkpoints", "recording": "reports"}
 """Where each phase has its files."""
@@ -28,7 +29,7 @@ CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod"}
 
 context = multiprocessing.get_context("forkserver")
 # torch._dynamo is what Adam imports
-context.set_forkserver_preload(["prffn.study.runs", "prffn.data.download", "torch._dynamo"])
+context.set_forkserver_preload(["prffn.study.ensure", "prffn.data.download", "torch._dynamo"])
 
 
 def started(folder: Path, archive: Archive, settings: dict[str, Any], moment: tuple[str, int] | None) -> BaseProcess:
@@ -76,5 +77,5 @@ def work(folder: Path, archive: Archive, settings: dict[str, Any], moment: tuple
     torch.optim.Adam.step = stepping  # type: ignore[method-assign]
     sys.addaudithook(audit)
     get("Set5", archives=(archive,), progress=False)
-    runs.ensure({"killed": [experiment(settings)]}, "quick", progress=False)
+    ensure({"killed": [experiment(settings)]}, "quick", progress=False)
     (folder / "events.json").write_text(json.dumps(events))

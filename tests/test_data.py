@@ -12,14 +12,12 @@ from prffn.data.images import (
     EMBEDDED_SETS,
     KNOWN_SETS,
     RECORDED_CHECKSUMS,
-    PatchSampler,
     image_set,
     lr_images,
     read_image,
     set_checksum,
-    to_image,
-    to_tensor,
 )
+from prffn.data.patches import PatchSampler, to_image, to_tensor
 
 
 def test_embedded_sets_are_disjoint_photographs():
@@ -90,7 +88,7 @@ def test_other_images_of_a_recorded_set_are_said_to_be_others(tmp_path, monkeypa
     (tmp_path / "Set5").mkdir()
     for n in range(5):
         Image.fromarray(photo[:50, : 50 + n]).save(tmp_path / "Set5" / f"{n}.png")
-    with pytest.warns(UserWarning, match="Set5 at hand are not those of the recorded study"):
+    with pytest.warns(UserWarning, match="Set5 are not those of the recorded study"):
         assert set_checksum("Set5") != RECORDED_CHECKSUMS["Set5"]
 
 

@@ -20,7 +20,8 @@ from together import all_jobs, experiment_of, killed, stopping, together, traine
 from prffn import files
 from prffn.__main__ import main
 from prffn.config import LossConfig, experiment
-from prffn.data.images import PatchSampler, image_set, lr_images
+from prffn.data.images import image_set, lr_images
+from prffn.data.patches import PatchSampler
 from prffn.reporting.tables import provenance_table
 from prffn.study.ensure import ensure
 from prffn.study.runs import trained_model

@@ -2,7 +2,6 @@
 
 import os
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from archives import SET5, archive_at, png, served, tar_of
@@ -66,7 +65,3 @@ def test_checksums_are_those_recorded_in_public_code(shared_data):
     for archive in ARCHIVES:
         (line,) = [line for line in lines if line.startswith(archive.url + "\t")]
         assert archive.checksum.split(":")[1] in line.split("\t")
-
-
-def test_known_urls_name_a_file():
-    assert [Path(a.file_name).suffix for a in ARCHIVES] == [".zip", ".zip", ".tar", ".tgz"]

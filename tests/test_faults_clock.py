@@ -10,7 +10,7 @@ import torch
 from conftest import tiny_settings
 
 from prffn.config import experiment
-from prffn.study import runs
+from prffn.study.ensure import ensure
 from prffn.training import loop as training
 
 DAY = 86_400.0
@@ -28,7 +28,7 @@ CLOCKS: dict[str, Callable[[int, float], float]] = {
 def test_a_run_with_a_clock_that_is(clock, photo_folder, tmp_path, monkeypatch):
     e = experiment(tiny_settings(photo_folder))
     shown, right = CLOCKS[clock], time.perf_counter
-    undisturbed = runs.ensure({"a": [e]}, "quick", progress=False)["a"][0].record
+    undisturbed = ensure({"a": [e]}, "quick", progress=False)["a"][0].record
     steps, saved = count(), []
     now = [0]
     adam, save = torch.optim.Adam.step, training.save_checkpoint
@@ -53,7 +53,7 @@ def test_a_run_with_a_clock_that_is(clock, photo_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("prffn.study.runs.train", lambda *a, **k: real_train(*a, **k, checkpoint_every=1e-9))
     for name in ("time", "perf_counter", "monotonic"):
         monkeypatch.setattr(time, name, lambda: shown(now[0], right()))
-    first = runs.ensure({"a": [e]}, "quick", retrain=True)
+    first = ensure({"a": [e]}, "quick", retrain=True)
     assert first.trained
     record = first["a"][0].record
     of_time = {"train_seconds", "started", "finished", "peak_memory_mb"}
@@ -64,4 +64,4 @@ def test_a_run_with_a_clock_that_is(clock, photo_folder, tmp_path, monkeypatch):
     assert record["started"] <= record["finished"]
     steps_while_the_clock_runs = {"back by a day": 11, "back by an hour in each step": 0, "standing still": 0}
     assert len(saved) > steps_while_the_clock_runs.get(clock, 10)  # it does not wait for a day to come again
-    assert not runs.ensure({"a": [e]}, "quick").trained
+    assert not ensure({"a": [e]}, "quick").trained

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from oracles import straightforward
 
-from prffn.data.images import to_image, to_tensor
+from prffn.data.patches import to_image, to_tensor
 from prffn.evaluation.tiling import MEMORY_FORMAT, upscale, upscale_tensor
 from prffn.models import PRFFN
 from prffn.models.blocks import MRCAB, RCAB, SAFB, ChannelAttention, RFAFusion

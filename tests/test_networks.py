@@ -9,7 +9,7 @@ from torch import nn
 
 from prffn import paper
 from prffn.data.degradation import upscale_bicubic
-from prffn.data.images import to_image, to_tensor
+from prffn.data.patches import to_image, to_tensor
 from prffn.models import NETWORKS, build
 from prffn.models.blocks import initialise
 from prffn.models.comparison import UNMET, is_met, table8_complexity

@@ -11,7 +11,8 @@ import torchvision
 from torch import Tensor
 
 from prffn import files
-from prffn.data.images import image_set, lr_images, to_tensor
+from prffn.data.images import image_set, lr_images
+from prffn.data.patches import to_tensor
 from prffn.losses import vgg as backbone_module
 from prffn.losses.perceptual import CSD_WEIGHTS, csd_loss, perceptual_loss
 from prffn.losses.vgg import BACKBONES, BackboneUnavailable, backbone_sha256, features

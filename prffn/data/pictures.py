@@ -17,7 +17,7 @@ EMBEDDED = {
     Path(file).stem: file
     for file in (*sum(EMBEDDED_SETS.values(), ()), "camera.png", "coins.png", "motorcycle_right.png", "page.png")
 }
-"""Photographs inside the scikit-image wheel: always at hand."""
+"""Photographs inside the scikit-image wheel, by name; they need no download."""
 
 Region = tuple[int, int, int, int]
 """Top, left, height and width in HR pixels."""
@@ -33,7 +33,7 @@ class Picture:
     hr: ImageArray
     """(H, W, 3) uint8, cropped to a multiple of the scale."""
     checksum: str
-    """Of the pixels before that."""
+    """Of all pixels, before that crop."""
 
     def crop(self, image: ImageArray) -> ImageArray:
         """The region of the HR image or of an SR image, (H, W, 3) -> (height, width, 3)."""
@@ -42,11 +42,11 @@ class Picture:
 
 
 def picture(image: str, region: Sequence[int] | str, scale: int) -> Picture:
-    """The image of that name with its region marked.
+    """Return an image and the region of it to show.
 
     image: one of EMBEDDED, an image of a set such as "Urban100/img_012", or the path of a file. region: top, left,
         height, width in HR pixels, as four numbers or as a text, "120, 300, 64, 64".
-    Raises ValueError for a name or region that cannot be used, FileNotFoundError for a set that is not at hand.
+    Raises ValueError for an unknown name or a region outside the image, FileNotFoundError for a missing set.
     """
     name, path = find_image(image)
     whole = read_image(path)
@@ -55,12 +55,12 @@ def picture(image: str, region: Sequence[int] | str, scale: int) -> Picture:
 
 
 def pixels_sha256(image: ImageArray) -> str:
-    """Checksum of an image's size and pixels, whatever file they came from."""
+    """Return the checksum of an image's size and pixels; it does not depend on the file format."""
     return hashlib.sha256(f"{image.shape}\n".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def find_image(image: str) -> tuple[str, Path]:
-    """What an image is called in records, without a path of the machine, and its file; see `picture`."""
+    """Return an image's name in records, which holds no path, and its file. Raises as `picture` does."""
     if image in EMBEDDED:
         return image, Path(str(resources.files("skimage") / "data" / EMBEDDED[image]))
     path = user_path(image)
@@ -80,13 +80,16 @@ def find_image(image: str) -> tuple[str, Path]:
 
 
 def _plain(stem: str) -> str:
-    """A file's name without what archives spell differently: img_012, img012."""
+    """A file's stem in the one spelling of all archives: img_012 -> img012."""
     return re.sub(r"[^a-z0-9]", "", stem.lower())
 
 
 def check_region(region: Sequence[int] | str, hr: ImageArray, scale: int) -> Region:
-    """The region as a tuple. It must hold SSIM's window of 11 x 11, and lie inside the image without `scale` pixels at
-    each border, which the metrics leave out. Raises ValueError with the values and the bounds."""
+    """Return the region as a tuple, checked.
+
+    It must hold SSIM's window of 11 x 11 pixels, and keep `scale` pixels from each border: the metrics crop those.
+    Raises ValueError with the values and the bounds.
+    """
     try:
         values = [int(n) for n in region.split(",")] if isinstance(region, str) else list(region)
         top, left, height, width = values = [whole_number("each", value) for value in values]

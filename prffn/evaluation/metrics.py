@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
 from prffn.data.degradation import ImageArray, mod_crop, upscale_bicubic
-from prffn.data.images import ImageSet, image_set, lr_images, to_tensor
+from prffn.data.images import ImageSet, image_set, lr_images
+from prffn.data.patches import to_tensor
 from prffn.evaluation.tiling import upscale
 from prffn.files import load_tensors, weights_root, whole_number
 from prffn.models.weights import load_network

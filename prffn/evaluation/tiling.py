@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prffn.data.degradation import ImageArray
-from prffn.data.images import to_image, to_tensor
+from prffn.data.patches import to_image, to_tensor
 from prffn.files import whole_number
 
 MEMORY_FORMAT = torch.channels_last

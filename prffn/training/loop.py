@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from prffn.config import Experiment, TrainingConfig
-from prffn.data.images import PatchSampler, image_set, lr_images
+from prffn.data.images import image_set, lr_images
+from prffn.data.patches import PatchSampler
 from prffn.files import TEXT_PROGRESS_VARIABLE, atomic_write, weights_sha256
 from prffn.losses import fused, implementation_for
 from prffn.models import PRFFN, reduced
