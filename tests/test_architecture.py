@@ -115,7 +115,7 @@ def test_files_and_that_the_committed_report_says_what_the_code_counts(tmp_path,
         architecture.safb_table(), architecture.mrcab_table(),
     )  # fmt: skip
     tables = {"Ablation": architecture.ablation(), "Window": architecture.safb_window()}
-    architecture.save_architecture("name", "cpu", tables, text, new_figure()[0], title="Title")
+    architecture.save_architecture("name", "cpu", tables, text, new_figure()[0], title="Title", answer="A.")
     written = pd.read_csv(tmp_path / "cpu" / "name.csv")
     assert list(written["table"]) == ["Ablation"] * 4 + ["Window"] * 4
     assert list(written["counted"][:4]) == [2_975_163, 3_222_843, 3_167_163, 3_167_163]

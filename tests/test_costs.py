@@ -55,7 +55,7 @@ def test_steps_beside_the_printed_ones():
     assert (ours["time / plain"], ours["memory / plain"]) == (pytest.approx(1.01), pytest.approx(1.005))
     text = table6.answer_costs(table)
     assert "adds +1.0 % to the time of a full-size training step and +0.5 % to its memory" in text
-    assert "it adds +50 % and +50 %, about as the paper prints (+47 %, +83 %)" in text
+    assert "it adds +50 % and +50 % (the paper prints +47 %, +83 %)" in text
     assert "- S = 256: printed: +47 % time" in table6.steps_conclusion(made_up(), table)
 
 

@@ -34,8 +34,8 @@ from prffn.study.crops import (
     from_png,
     of_seed,
     to_png,
-    weights_at_hand,
     weights_of_losses,
+    weights_there,
 )
 from prffn.study.ensure import ensure
 from prffn.study.evaluations import Weights, ensure_evaluations
@@ -272,7 +272,7 @@ class TestRecords:
 class TestWeights:
     def test_files_and_the_shipped_network(self, tmp_path, monkeypatch):
         monkeypatch.setattr(shipped, "WEIGHTS", tmp_path)
-        assert weights_at_hand("quick", 3) == {}
+        assert weights_there("quick", 3) == {}
         model = PRFFN(3, channels=4, groups=1, blocks=1)
         settings = {"data.scale": 3, "data.train": "BSD200", "model.channels": 4, "model.groups": 1, "model.blocks": 1}
         sha256 = weights_sha256(model)
@@ -280,7 +280,7 @@ class TestWeights:
         (tmp_path / "files").mkdir()
         torch.save(build("CARN-M", 3).state_dict(), tmp_path / "files" / "carn_m.pth")
         monkeypatch.setenv("PRFFN_WEIGHTS", str(tmp_path / "files"))
-        found = weights_at_hand("quick", 3)
+        found = weights_there("quick", 3)
         assert set(found) == {"small PRFFN", "CARN-M"}
         assert (found["small PRFFN"].sha256, found["CARN-M"].origin) == (sha256, "file carn_m.pth")
         assert found["small PRFFN"].origin == "shipped, trained on BSD200"
@@ -308,7 +308,7 @@ class TestWeights:
 
     def test_authors_weights_where_they_are_at_hand(self, small, shared_weights, monkeypatch, tmp_path):
         monkeypatch.setattr(shipped, "WEIGHTS", tmp_path)
-        found = weights_at_hand("cpu", 3)
+        found = weights_there("cpu", 3)
         assert {name: weights.origin for name, weights in found.items()} == {"CARN-M": "authors'"}
         crops = ensure_crops(small, ["CARN-M"], found, "cpu")
         psnr = {method: record["figures"]["image"]["psnr_y"] for method, record in crops.items()}

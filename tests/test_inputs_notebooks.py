@@ -61,7 +61,7 @@ def nothing_is_made() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module, name in (
             (notebook, "ensure"), (study, "ensure_timings"), (evaluations, "ensure_evaluations"),
-            (crops, "ensure_crops"), (crops, "weights_at_hand"), (panels, "train_live"), (reporting, "save"),
+            (crops, "ensure_crops"), (crops, "weights_there"), (panels, "train_live"), (reporting, "save"),
             (crop_report, "save_crops"), (architecture, "save_architecture"), (candidates, "baseline_table"),
         ):  # fmt: skip
             patch.setattr(module, name, stop)
@@ -191,8 +191,8 @@ OPTIONS = {
              "--gpus": st.one_of(NO_NUMBER, BELOW_ONE)},
     "overview": {"": WORDS, "--profile": PROFILE},
     "html": {"": WORDS, "--profile": PROFILE},
-    "bench": {"": WORDS.filter(lambda text: text not in ("contrast", "inference")), "--device": DEVICES,
-              "--turns": st.one_of(NO_NUMBER, BELOW_ONE), "--batch": st.one_of(NO_NUMBER, BELOW_ONE)},
+    "bench": {"": WORDS.filter(bool), "--device": DEVICES, "--rounds": st.one_of(NO_NUMBER, BELOW_ONE),
+              "--batch": st.one_of(NO_NUMBER, BELOW_ONE)},
     "data get": {"": WORDS},
     "ship": {"": st.one_of(NO_NUMBER, st.integers().filter(lambda n: n not in (2, 3, 4)).map(str))},
     "upscale": {"": WORDS.map(lambda text: f"none/{text}"), "--scale": st.one_of(NO_NUMBER, st.integers(5).map(str)),
@@ -243,14 +243,13 @@ class Said:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["reports", "--seeds", "0"], "seeds must be a whole number from 1 on"),
+        (["reports", "--seeds", "0"], "seeds must be a whole number, at least 1"),
         (["reports", "--device", "meta"], "device 'meta' cannot be used here"),
-        (["train", "table5_region_size", "--seeds", "0"], "seeds must be a whole number from 1 on"),
+        (["train", "table5_region_size", "--seeds", "0"], "seeds must be a whole number, at least 1"),
         (["train", "--device", "gpu"], "device 'gpu' cannot be used here"),
         (["train", "table5_region_size", "--label", "S = 65"], "unknown label 'S = 65'. Did you mean 'S = 64'?"),
-        (["bench", "--turns", "0"], "--turns must be a whole number from 1 on, got 0"),
-        (["bench", "contrast", "--batch", "-3"], "--batch must be a whole number from 1 on, got -3"),
-        (["bench", "inference", "--size", "0", "160"], "--size must be a whole number from 1 on, got 0"),
+        (["bench", "--rounds", "0"], "--rounds must be a whole number, at least 1, got 0"),
+        (["bench", "--batch", "-3"], "--batch must be a whole number, at least 1, got -3"),
         (["ship", "5"], "scale must be 2, 3 or 4, got 5"),
     ],
 )

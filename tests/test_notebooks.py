@@ -99,7 +99,7 @@ class TestEachNotebook:
                     assert read_record(folder / "runs" / f"{key}.json")["key"] == key
         if "timings" in report:
             assert "loaded, 0 measured" in text
-            assert read_record(folder / "timings" / f"{report['timings']}.json")["turns"] >= 3
+            assert read_record(folder / "timings" / f"{report['timings']}.json")["rounds"] >= 3
         if "crops" in report:
             assert "loaded, 0 measured" in text
             for key in report["crops"]:
@@ -177,7 +177,7 @@ def test_papermill_writes_to_standard_output(tmp_path):
     [
         (["-p", "profil", "quick"], "unknown notebook parameter 'profil'. Did you mean 'profile'?"),
         (["-p", "profile", "quik"], "unknown profile 'quik'. Did you mean 'quick'?"),
-        (["-p", "seeds", "0"], "seeds must be a whole number from 1 on"),
+        (["-p", "seeds", "0"], "seeds must be a whole number, at least 1"),
         (["-p", "device", "gpu"], "device 'gpu' cannot be used here"),
     ],
 )

@@ -191,7 +191,7 @@ def test_a_page_by_hand(folder):
         "| z is better | +0.100 | **does not hold** -0.200 [-0.300, -0.100] |",
         "profile: quick; seeds: 1; smallest difference: 0.100 dB on the crop; scale: x4.",
         "[JSON](fig7_d.json), [records of crops](crops), [records of runs](#records-of-fig7_d)",
-        "| Title of table6_c | measured | [JSON](table6_c.json), [record of timings](timings/t1.json) |",
+        "| Title of table6_c |  | measured | [JSON](table6_c.json), [record of timings](timings/t1.json) |",
         "- [A benchmark](../bench/b.md), [JSON](../bench/b.json)",
         "| y | [k3](runs/k3.json) | [gone](runs/gone.json) |",
     ):

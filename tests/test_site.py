@@ -14,6 +14,7 @@ from nbformat import v4
 from prffn.__main__ import main
 from prffn.files import REPORTS_VARIABLE, write_json
 from prffn.reporting.html import write_site
+from prffn.reporting.tables import KIND
 
 ADDRESSES = re.compile(r'<(\w+)[^<>]*?\b(?:src|href|srcset|data|action)="([^"]*)"')
 """Tags and what they name; a browser loads all but what links name."""
@@ -75,7 +76,8 @@ def quick(tmp_path: Path) -> Path:
     folder = tmp_path / "reports" / "quick"
     evil = "<script>alert(1)</script>"
     claim = {"claim": evil, "set": "s", "difference": 0.1, "verdict": "holds"}
-    write_json(folder / "table1_a.json", {"title": evil, "profile": "quick", "label": evil, "verdicts": [claim]})
+    content = {"kind": KIND, "title": evil, "profile": "quick", "label": evil, "verdicts": [claim]}
+    write_json(folder / "table1_a.json", content)
     text = v4.new_markdown_cell(
         r"$\lambda_c$ and $\nosuch{x}$; [b](table2_b.ipynb), [a](table1_a.ipynb#part), [c](x/y.md)"
     )

@@ -168,6 +168,16 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return table.apply(lambda column: [cell(value, column.name) for value in column])
 
 
+def answer(baseline: pd.DataFrame, fusion: pd.DataFrame, safb: pd.DataFrame) -> str:
+    """What the printed counts fix and what they leave open, in one sentence. In Markdown."""
+    return (
+        f"**The printed parameters fix PRFFN0's layers ({baseline['off (K)'].iloc[0]:+.3f} K off), RFA's fusion in "
+        f"PRFFN1 ({fusion['off (K)'].iloc[0]:+.3f} K off) and one weight shared by MRCAB's branches; they leave SAFB's "
+        f"inner layers open**: {(safb['off (K)'] < 1).sum()} of {len(safb):,} candidates lie within 1 K, and the kit's "
+        f"({safb.loc[KIT_SAFB, 'off (K)']:.3f} K off) is our choice among them."
+    )
+
+
 def conclusion(
     baseline: pd.DataFrame, fusion: pd.DataFrame, window: pd.DataFrame, safb: pd.DataFrame, mrcab: pd.DataFrame
 ) -> str:
@@ -206,7 +216,14 @@ def conclusion(
 
 
 def save_architecture(
-    name: str, profile: str, tables: Mapping[str, pd.DataFrame], conclusion: str, figure: Figure, *, title: str
+    name: str,
+    profile: str,
+    tables: Mapping[str, pd.DataFrame],
+    conclusion: str,
+    figure: Figure,
+    *,
+    title: str,
+    answer: str,
 ) -> str:
     """Write the report of the structure. Returns its path from the reports' root.
 
@@ -218,7 +235,9 @@ def save_architecture(
         name, profile, title=title, label=LABEL, figure=figure,
         table=pd.concat(flat, names=["table"]).droplevel(1),
         provenance=pd.DataFrame({"value": {"counted on": "the kit's own networks, exactly"}}),
+        answer=answer,
         sections=[
+            answer,
             f"What is named `printed` is printed in the paper. All else: {LABEL}.",
             f"![PRFFN, PFFG, MRCAB and SAFB]({diagram})",
             "## Conclusion",

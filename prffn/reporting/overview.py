@@ -246,7 +246,7 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def _claims(report: Report, base: Path) -> str:
-    """A report's section: its claims, what they rest on, and the way to its files."""
+    """A report's section: its answer, its claims, what they rest on, and the way to its files."""
     facts = {
         "profile": report.content["profile"],
         "seeds": report.seeds,
@@ -258,7 +258,8 @@ def _claims(report: Report, base: Path) -> str:
     }
     basis = "; ".join(f"{name}: {value}" for name, value in facts.items() if value)
     table = markdown(claim_table(report.verdicts))
-    return "\n\n".join([f"### {report.title}", table, f"{basis}.", files(report, base)])
+    answer = [report.content["answer"]] if "answer" in report.content else []
+    return "\n\n".join([f"### {report.title}", *answer, table, f"{basis}.", files(report, base)])
 
 
 def files(report: Report, base: Path, page: str = "") -> str:
@@ -286,7 +287,15 @@ def files(report: Report, base: Path, page: str = "") -> str:
 
 
 def _without_claims(reports: Sequence[Report], base: Path) -> pd.DataFrame:
-    rows = [{"what": r.title, "its numbers": r.content["label"], "files": files(r, base)} for r in reports]
+    rows = [
+        {
+            "what": report.title,
+            "answer": report.content.get("answer", ""),
+            "its numbers": report.content["label"],
+            "files": files(report, base),
+        }
+        for report in reports
+    ]
     return pd.DataFrame(rows).set_index("what")
 
 

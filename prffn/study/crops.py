@@ -66,7 +66,7 @@ class Crops(Mapping[str, dict[str, Any]]):
         return text + (f"; missing: {', '.join(self.missing)}" if self.missing else "")
 
 
-def weights_at_hand(profile: str, scale: int) -> dict[str, Weights]:
+def weights_there(profile: str, scale: int) -> dict[str, Weights]:
     """Of METHODS, those whose weights are in the folder PRFFN_WEIGHTS, see `find_weights`; PRFFN as shipped, and as
     Table 8 has trained it where the profile trains it in the paper's size. What is nowhere is left out.
 
