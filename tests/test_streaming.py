@@ -506,9 +506,9 @@ def test_grey_levels(implementation, definition):
 
 def test_a_range_that_is_wrong_by_a_factor_is_told():
     sr, hr = images("random", 1, 3, 8, 8)
-    for factor in (255, -255):
-        with pytest.raises(ValueError, match="far outside .*rgb_range=255"):
-            pixel_contrast(factor * sr, factor * hr)
+    for other in (255 * hr, -255 * hr, 2 * hr - 1):
+        with pytest.raises(ValueError, match=r"far outside .*rgb_range=255 .*, \(x \+ 1\) / 2"):
+            pixel_contrast(sr, other)
     with pytest.warns(UserWarning, match="no value above 1"):
         pixel_contrast(sr, hr, rgb_range=255)
     with pytest.raises(ValueError, match="rgb_range must be"):

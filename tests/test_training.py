@@ -126,6 +126,8 @@ def test_options_change_the_numbers_little(tiny, photo_folder, option):
     other = train(experiment(tiny_settings(photo_folder, **{option: True})), progress=False).curve
     tolerance = 2e-2 if option == "training.bfloat16" else 1e-4
     assert [p["l1"] for p in other] == pytest.approx([p["l1"] for p in plain], rel=tolerance)
+    if option == "training.bfloat16":
+        assert [p["l1"] for p in other] != pytest.approx([p["l1"] for p in plain], rel=1e-6)
 
 
 @pytest.mark.parametrize("network", ["EDSR", "RCAN", "SwinIR-light"])

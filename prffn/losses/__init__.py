@@ -75,6 +75,15 @@ def implementation_for(sr: Tensor, contrast: Contrast) -> Implementation:
     return "compiled" if fused.is_for(sr, contrast) and fused.works() else "streaming"
 
 
+def computed_by(contrast: Contrast, device: torch.device) -> dict[str, str]:
+    """What "auto" is on a device, for records: {"L_contr": "streaming"}, or "compiled" with what it was built with.
+
+    That is the compiler, its options and a checksum of what it knows of the processor.
+    """
+    how = implementation_for(torch.empty(0, device=device), contrast)
+    return {"L_contr": how, **(fused.build() if how == "compiled" else {})}
+
+
 class PixelContrastLoss(nn.Module):
     """L_contr as a module: `PixelContrastLoss(region_size=64)(sr, hr)`. Arguments as in `pixel_contrast`.
 
@@ -122,7 +131,7 @@ _ranges_checked: set[tuple[str, float]] = set()
 
 
 def _check_range(hr: Tensor, rgb_range: float) -> None:
-    """Raises ValueError for HR values far outside [0, rgb_range]; warns of images that hardly leave 0.
+    """Raises ValueError for HR values half a range outside [0, rgb_range]; warns of images that hardly leave 0.
 
     On an accelerator only the first images of a range are looked at: each look would wait for the device.
     """
@@ -135,10 +144,10 @@ def _check_range(hr: Tensor, rgb_range: float) -> None:
         return
     _ranges_checked.add((hr.device.type, rgb_range))
     low, high = (value.item() / rgb_range for value in hr.detach().aminmax())
-    if -float("inf") < low and high < float("inf") and (low < -1.5 or high > 2.5):
+    if -float("inf") < low and high < float("inf") and (low < -0.5 or high > 1.5):
         raise ValueError(
             f"hr holds values from {low * rgb_range:.4g} to {high * rgb_range:.4g}, far outside [0, {rgb_range:g}]: "
-            "give rgb_range=255 for images in grey levels, or bring them to [0, 1]"
+            "give rgb_range=255 for images in grey levels, (x + 1) / 2 of images in [-1, 1]"
         )
     if rgb_range > 1 and 0 < high <= 1 / rgb_range:
         warnings.warn(f"hr holds no value above 1: are these images in [0, 1], not [0, {rgb_range:g}]?", stacklevel=3)

@@ -94,11 +94,10 @@ def contrast_map(sr: Tensor, hr: Tensor, contrast: Contrast) -> Tensor:
     terms = sr.new_full((sr.shape[0], *sr.shape[2:]), math.nan)
     for area in areas(sr.shape[2], sr.shape[3], contrast.region_size):
         rows, columns, (h, w) = area
-        if h * w > 1:
-            of_regions = anchor_losses(cut(sr, area), cut(hr, area), contrast)  # (R, S)
-            count = len(range(*rows.indices(sr.shape[2]))) // h
-            of_regions = of_regions.view(len(sr), count, -1, h, w)  # (N, rows, columns, h, w)
-            terms[:, rows, columns] = of_regions.transpose(2, 3).reshape(terms[:, rows, columns].shape)
+        for top in range(rows.start, rows.stop, h) if h * w > 1 else ():  # a row of regions: all would take gigabytes
+            strip = slice(top, top + h), columns, (h, w)
+            of_regions = anchor_losses(cut(sr, strip), cut(hr, strip), contrast).view(len(sr), -1, h, w)
+            terms[:, top : top + h, columns] = of_regions.transpose(1, 2).flatten(2)
     return terms
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prffn.files import whole_number
 from prffn.losses.vgg import BackboneName, features
 
 Convention = Literal["johnson", "esrgan"]
@@ -77,8 +78,7 @@ def csd_loss(
     _check_shapes(sr, hr)
     if lr.ndim != 4 or lr.shape[1] != 3 or (len(lr) < len(sr) if batch_mean else len(lr) != len(sr)):
         raise ValueError(f"lr must hold the {len(sr)} patches (N, 3, h, w) of sr, got {tuple(lr.shape)}")
-    if isinstance(negatives, bool) or not isinstance(negatives, int) or negatives < 1:
-        raise ValueError(f"negatives must be a whole number from 1 on, got {negatives!r}")
+    negatives = whole_number("negatives", negatives, 1)
     with torch.no_grad():
         first = lr[:negatives].to(torch.promote_types(sr.dtype, torch.float32))
         enlarged = F.interpolate(first, size=sr.shape[2:], mode="bicubic", align_corners=False)

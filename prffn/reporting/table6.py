@@ -102,7 +102,7 @@ def answer_costs(table: pd.DataFrame) -> str:
         f"**At S = 256 L_contr as the kit trains it adds {added(ours['time / plain'], ours['low'], ours['high'])} to "
         f"the time of a full-size training step and {added(ours['memory / plain'])} to its memory**; written out "
         f"straightforwardly it adds {added(plain['time / plain'], plain['low'], plain['high'])} and "
-        f"{added(plain['memory / plain'])}, about as the paper prints ({added(ours['printed time / plain'])}, "
+        f"{added(plain['memory / plain'])} (the paper prints {added(ours['printed time / plain'])}, "
         f"{added(ours['printed memory / plain'])})."
     )
 

@@ -122,10 +122,12 @@ def where_made(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     first = min(record.get("started", record["finished"]) for record in records)[:10]
     last = max(record["finished"] for record in records)[:10]
     processes = distinct(m.get("processes", 1) for m in made)
+    computed = distinct(m["L_contr"] for m in made if "L_contr" in m)
     return {
         "device": distinct(f"{m['device_name']} ({m['device']})" for m in made),
         "threads": distinct(m["threads"] for m in made),
         **({"processes": processes} if processes != "1" else {}),
+        **({"L_contr as trained": computed} if computed else {}),
         "platform": distinct(m["platform"] for m in made),
         "torch": distinct(m["versions"]["torch"] for m in made),
         "commit": distinct(m["commit"] or "none" for m in made),

@@ -140,7 +140,7 @@ def ensure_crops(
     is neither recorded nor there is left out, and named. retrain: make again what is there. A damaged record is
     reported and never used.
     """
-    store = reports_root() / check_profile(profile) / "crops"
+    store, picked = reports_root() / check_profile(profile) / "crops", pick_device(device)
     recorded = _recorded(store, shown)
     records, made, missing = {}, set(), []
     for method in (BICUBIC, *methods):
@@ -148,7 +148,7 @@ def ensure_crops(
         sha256 = BICUBIC if method == BICUBIC else at_hand.sha256 if at_hand else None
         record = recorded.get(method) if sha256 is None else _read(store / f"{crop_key(shown, sha256)}.json")
         if sha256 is not None and (retrain or record is None):
-            new = _make(shown, method, at_hand, pick_device(device))
+            new = _make(shown, method, at_hand, picked)
             if new is not None:
                 save_record(store, new["key"], new)
                 made.add(new["key"])

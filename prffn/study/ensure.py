@@ -38,6 +38,8 @@ def ensure(
         raise ValueError("a run is trained by the workers of a scheduler or by several processes: give one of the two")
     if profile != SHIPPED:
         check_profile(profile)
+    if scheduler is None:
+        pick_device(device)  # one that cannot be used is told, even where all is recorded
     store = reports_root() / profile / "runs"
     not_measured: dict[str, str] = {}
     keys: dict[str, list[str]] = {}
@@ -79,7 +81,7 @@ def _is_missing(
         return False
     record = records[key]
     start = records.get(run_key(e.start)) if record and e.start else None
-    return record is None or (start is not None and record["start_sha256"] != start["weights_sha256"])
+    return record is None or (start is not None and record.get("start_sha256") != start["weights_sha256"])
 
 
 def _in_order(

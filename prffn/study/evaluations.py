@@ -155,7 +155,7 @@ def ensure_evaluations(
     Recorded ones of weights that are missing are there too. What is neither recorded nor there is left out.
     retrain: measure again what is there. A damaged record is reported and never used.
     """
-    store = reports_root() / check_profile(profile) / "evaluations"
+    store, picked = reports_root() / check_profile(profile) / "evaluations", pick_device(device)
     checksums = {name: _checksum(name) for name in image_sets}
     labels = {set_label(name): name for name in image_sets}
     records = {}
@@ -176,7 +176,7 @@ def ensure_evaluations(
                 )
             if found is None or found["weights"] != w.sha256:  # the last one of this name, perhaps not the only one
                 found = _read(store / f"{evaluation_key(w.sha256, checksums[name] or '', scale)}.json")
-            if (retrain or found is None) and (new := _measure(subject, name, w, pick_device(device))):
+            if (retrain or found is None) and (new := _measure(subject, name, w, picked)):
                 save_record(store, new["key"], new)
                 measured.add(new["key"])
                 found = new

@@ -221,9 +221,8 @@ def record_run(
         recorded = None if wanted.retrain else load_record(store, key, e)
         if recorded is not None and not (wanted.need_weights and not has_weights(key, e, recorded)):
             return Outcome(recorded, made_now=False)
-        from_scratch = (
-            from_scratch or recorded is not None
-        )  # a checkpoint that is there has other weights, or is not at its end
+        if recorded is not None and _trained_state(key, e) is not None:
+            from_scratch = True  # a checkpoint at its end has other weights than the recorded ones
         record = _make_record(e, key, store, device, wanted.name, progress, from_scratch, processes, on_step)
         if recorded is None:
             save_record(store, key, record)

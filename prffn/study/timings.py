@@ -10,6 +10,8 @@ import torch
 
 from prffn.config import check_profile
 from prffn.evaluation.cost import Case, ForwardCase, StepCase, in_rounds, peak_memory
+from prffn.losses import computed_by
+from prffn.losses.contrast import Contrast
 from prffn.models.complexity import OUTPUT_720P
 from prffn.study.provenance import provenance
 from prffn.study.store import Store, key_of
@@ -79,6 +81,10 @@ def ensure_timings(
     for kind in [] if retrain else dict.fromkeys([picked.type, *(["cpu"] if device == "auto" else [])]):
         if record := store.load(key_of(identity(kind))):
             return Timings(record, profile, loaded=True)
+    computed: dict[str, str] = {}
+    for case in cases.values():
+        if isinstance(case, StepCase) and case.contrast is not None and case.implementation == "auto":
+            computed |= computed_by(Contrast(**case.contrast), picked)
     started = datetime.now(UTC)
     record = {
         **identity(picked.type),
@@ -86,7 +92,7 @@ def ensure_timings(
         "peak_mb": peak_memory(cases, picked) if memory else {},
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": provenance(picked, torch.get_num_threads()),
+        "provenance": {**provenance(picked, torch.get_num_threads()), **computed},
     }
     return Timings(store.save(record), profile, loaded=False)
 

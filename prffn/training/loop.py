@@ -21,11 +21,11 @@ from prffn.config import Experiment, TrainingConfig
 from prffn.data.images import image_set, lr_images
 from prffn.data.patches import PatchSampler
 from prffn.files import TEXT_PROGRESS_VARIABLE, atomic_write, weights_sha256
-from prffn.losses import fused, implementation_for
+from prffn.losses import computed_by
 from prffn.models import PRFFN, reduced
 from prffn.models.interpolating import start_as_interpolation
 from prffn.models.weights import CHECKPOINT_MAGIC
-from prffn.training.device import peak_memory_mb, reset_peak_memory
+from prffn.training.device import device_name, peak_memory_mb, reset_peak_memory
 from prffn.training.objective import loss_terms, weighted_sum
 from prffn.training.parallel import Processes
 
@@ -239,15 +239,18 @@ def train(
 def conditions(e: Experiment, device: torch.device, processes: int = 1) -> dict[str, Any]:
     """What the bits of a training depend on beside its settings, as it stands in its record's provenance.
 
-    The kind of device, PyTorch's threads, the number of processes, and what computes L_contr: "streaming", or
-    "compiled", with the compiler, its options and a checksum of what it knows of the processor.
+    The device, the instructions that PyTorch uses of the CPU, its version and threads, the number of processes, and
+    what computes L_contr.
     """
-    found: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads(), "processes": processes}
-    if e.loss.contrast_weight:
-        found["L_contr"] = implementation_for(torch.empty(0, device=device), e.loss)
-        if found["L_contr"] == "compiled":
-            found |= fused.build()
-    return found
+    return {
+        "device": device.type,
+        "device_name": device_name(device),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "processes": processes,
+        **(computed_by(e.loss, device) if e.loss.contrast_weight else {}),
+    }
 
 
 def progress_bar(**options: Any) -> Any:
