@@ -25,10 +25,11 @@ from prffn.files import read_record
 from prffn.study import cluster, trainings
 from prffn.study.cluster import RunKillsWorkers, check_address, local_workers
 from prffn.study.ensure import ensure
+from prffn.study.keys import checkpoint_path, run_key
 from prffn.study.notebook import check_parameters, has_parameter
-from prffn.study.runs import checkpoint_path, run_key
 from prffn.study.worker import Fitness, Place, fitness
-from prffn.training.loop import NonFiniteLoss, load_checkpoint
+from prffn.training.checkpoint import load_checkpoint
+from prffn.training.loop import NonFiniteLoss
 from prffn.training.parallel import Processes
 
 distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")

@@ -6,7 +6,7 @@ import pytest
 
 from prffn.config import PROFILES, Experiment, experiment, fields_of, variants
 from prffn.files import unknown
-from prffn.study.runs import run_key
+from prffn.study.keys import run_key
 
 
 def test_the_defaults_are_the_papers():

@@ -8,9 +8,11 @@ from prffn.config import CONTINUED, Experiment, variants
 from prffn.files import save_record
 from prffn.study.continued import continued
 from prffn.study.ensure import ensure
-from prffn.study.runs import OtherWeights, checkpoint_path, run_key, start_weights
+from prffn.study.keys import checkpoint_path, run_key
+from prffn.study.runs import OtherWeights, start_weights
 from prffn.training import loop
-from prffn.training.loop import load_checkpoint, save_checkpoint, train
+from prffn.training.checkpoint import load_checkpoint, save_checkpoint
+from prffn.training.loop import train
 
 VARY = {
     "L_1": {"loss.contrast_weight": 0.0},

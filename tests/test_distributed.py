@@ -27,7 +27,8 @@ from prffn.study.ensure import ensure
 from prffn.study.runs import trained_model
 from prffn.training import loop as training
 from prffn.training import parallel as processes
-from prffn.training.loop import build_model, load_checkpoint, train
+from prffn.training.checkpoint import load_checkpoint
+from prffn.training.loop import build_model, train
 from prffn.training.objective import loss_terms, weighted_sum
 from prffn.training.parallel import VARIABLES, Processes, device_of, started
 

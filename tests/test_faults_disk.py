@@ -27,7 +27,8 @@ from prffn.models.pretrained import save_pretrained
 from prffn.reporting.plots import save_figure
 from prffn.reporting.tables import markdown
 from prffn.study.ensure import ensure
-from prffn.training.loop import load_checkpoint, train
+from prffn.training.checkpoint import load_checkpoint
+from prffn.training.loop import train
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from killed import PHASES, started
 
 from prffn.data.images import KNOWN_SETS
 from prffn.files import atomic_write, read_record
-from prffn.training.loop import load_checkpoint
+from prffn.training.checkpoint import load_checkpoint
 
 STEPS = 12
 

@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from prffn.config import PROFILES, Experiment, experiment, fields_of, setting, variants
 from prffn.study import runs
 from prffn.study.intervals import paired_interval, verdict_greater, verdict_not_smaller
+from prffn.study.keys import run_key, settings_of
 from prffn.study.notebook import check_parameters
-from prffn.study.runs import run_key, settings_of
 from prffn.training.device import pick_device
 from prffn.training.loop import build_model
 

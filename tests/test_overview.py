@@ -9,8 +9,9 @@ from conftest import CHECKOUT
 
 from prffn.__main__ import main
 from prffn.files import REPORTS_VARIABLE, save_record, write_json
-from prffn.reporting.overview import claim_table, overview, reports_of, signed, slug, write_overview
+from prffn.reporting.overview import claim_table, overview, signed, slug, write_overview
 from prffn.reporting.tables import KIND
+from prffn.reporting.written import reports_of
 from prffn.study.claims import smallest_difference
 
 COMMITTED = CHECKOUT / "reports" / "README.md"

@@ -16,7 +16,7 @@ from prffn.data.patches import to_tensor
 from prffn.losses import vgg as backbone_module
 from prffn.losses.perceptual import CSD_WEIGHTS, csd_loss, perceptual_loss
 from prffn.losses.vgg import BACKBONES, BackboneUnavailable, backbone_sha256, features
-from prffn.study.runs import RECORDED_BACKBONES
+from prffn.study.keys import RECORDED_BACKBONES
 
 NAMES = ["vgg19", "vgg16_caffe"]
 WITHOUT_SUM = {"vgg19": "vgg19_features.pth", "vgg16_caffe": "vgg16_features_caffe_fp16.pth"}

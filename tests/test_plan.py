@@ -14,11 +14,11 @@ from prffn.__main__ import main
 from prffn.config import CONTINUED, PROFILES, Experiment, experiment, variants
 from prffn.files import cache_root, reports_root, save_record
 from prffn.study import plan
+from prffn.study.keys import checkpoint_path, run_key, settings_of
 from prffn.study.notebook import experiments_of
 from prffn.study.plan import asked_runs, cost, duration, make_plan, makespan, measured_step, missing_sets
-from prffn.study.runs import checkpoint_path, run_key, settings_of
+from prffn.training.checkpoint import save_checkpoint
 from prffn.training.device import device_name
-from prffn.training.loop import save_checkpoint
 
 NOTEBOOKS = {path.stem: path for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))}
 

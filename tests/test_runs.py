@@ -18,9 +18,11 @@ from prffn.files import DamagedRecord, atomic_write, read_record
 from prffn.losses import fused
 from prffn.study import runs
 from prffn.study.ensure import ensure
+from prffn.study.keys import checkpoint_path, run_key
 from prffn.study.notebook import experiments_of
-from prffn.study.runs import checkpoint_path, load_record, run_key
-from prffn.training.loop import load_checkpoint, save_checkpoint, train
+from prffn.study.runs import load_record
+from prffn.training.checkpoint import load_checkpoint, save_checkpoint
+from prffn.training.loop import train
 
 
 def record_file(tmp_path: Path, e: Experiment) -> Path:
@@ -193,7 +195,7 @@ ensure({{"a": [experiment({settings!r})]}}, "quick", device="cpu", progress=Fals
 
 STOP = """
 from prffn.config import experiment
-from prffn.study.runs import checkpoint_path, run_key
+from prffn.study.keys import checkpoint_path, run_key
 from prffn.training.loop import train
 def stop(step):
     if step == 5:

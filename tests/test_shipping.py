@@ -7,7 +7,7 @@ from conftest import tiny_settings
 from prffn.apps import ship as shipping
 from prffn.models import pretrained
 from prffn.models.pretrained import load_pretrained
-from prffn.study.runs import checkpoint_path, run_key
+from prffn.study.keys import checkpoint_path, run_key
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from prffn.config import PROFILES, LossConfig, TrainingConfig, experiment
 from prffn.evaluation.metrics import evaluate, evaluate_bicubic
 from prffn.files import weights_sha256
 from prffn.models import PRFFN
-from prffn.study.runs import PROTOCOL
-from prffn.training.loop import NonFiniteLoss, learning_rate, load_checkpoint, train
+from prffn.study.keys import PROTOCOL
+from prffn.training.checkpoint import load_checkpoint
+from prffn.training.loop import NonFiniteLoss, learning_rate, train
 from prffn.training.objective import loss_terms, weighted_sum
 
 

@@ -26,7 +26,7 @@ from prffn.losses.contrast import Contrast
 from prffn.models.complexity import parameters
 from prffn.models.pretrained import pretrained_path, settings_of_file
 from prffn.reporting.plots import STYLE
-from prffn.study.runs import run_key
+from prffn.study.keys import run_key
 from prffn.training.device import threads_for
 from prffn.training.loop import CURVE_POINTS, VALIDATE_EVERY, Trained, build_model, train
 

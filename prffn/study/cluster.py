@@ -24,7 +24,8 @@ import torch
 from prffn.data.images import EMBEDDED_SETS, KNOWN_SETS
 from prffn.files import cache_root, digest, user_path, whole_number
 from prffn.losses.vgg import BackboneUnavailable
-from prffn.study.runs import Outcome, Wanted, checkpoint_path, run_key
+from prffn.study.keys import checkpoint_path, run_key
+from prffn.study.runs import Outcome, Wanted
 from prffn.study.worker import GPU, Fitness, Place, fitness, train_run
 from prffn.training.device import pick_device
 from prffn.training.loop import progress_bar

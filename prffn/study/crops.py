@@ -29,8 +29,9 @@ from prffn.models.complexity import parameters
 from prffn.models.pretrained import pretrained, pretrained_path, settings_of_file
 from prffn.study.benchmark import SMALL, trained_row
 from prffn.study.evaluations import Weights, weights_from_files
+from prffn.study.keys import run_key
 from prffn.study.provenance import provenance
-from prffn.study.runs import Runs, load_record, run_key, trained_model
+from prffn.study.runs import Runs, load_record, trained_model
 from prffn.training.device import pick_device
 from prffn.training.loop import progress_bar
 

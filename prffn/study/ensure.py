@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from prffn.config import SHIPPED, Experiment, check_profile
 from prffn.files import reports_root
 from prffn.losses.vgg import BackboneUnavailable
-from prffn.study.runs import Outcome, Record, Run, Runs, Wanted, has_weights, load_record, record_run, run_key
+from prffn.study.keys import run_key
+from prffn.study.runs import Outcome, Record, Run, Runs, Wanted, has_weights, load_record, record_run
 from prffn.training.device import pick_device
 from prffn.training.parallel import Processes
 

@@ -19,10 +19,12 @@ from prffn.config import Experiment, check_profile, experiment, fields_of, setti
 from prffn.data.images import KNOWN_SETS
 from prffn.files import atomic_write, data_root, reports_root
 from prffn.models.complexity import parameters
+from prffn.study.keys import checkpoint_path, run_key
 from prffn.study.notebook import experiments_of
-from prffn.study.runs import checkpoint_path, load_record, run_key
+from prffn.study.runs import load_record
+from prffn.training.checkpoint import load_checkpoint
 from prffn.training.device import device_name, pick_device, threads_for
-from prffn.training.loop import Trained, build_model, load_checkpoint, progress_bar, train
+from prffn.training.loop import Trained, build_model, progress_bar, train
 
 FREE = {
     "seed", "training.steps", "training.learning_rate", "training.schedule", "training.halve_every", "training.betas",

@@ -1,7 +1,6 @@
-"""The run store: an experiment in, its record out. Only what has no valid record is trained.
+"""Runs: an experiment in, its record out.
 
-A record is one JSON file, reports/<profile>/runs/<key>.json. Its key is a hash of the settings that have an effect,
-of the images' checksums and of PROTOCOL; it carries a checksum of its own content.
+A record is one JSON file, reports/<profile>/runs/<key>.json, that carries a checksum of its own content.
 """
 
 import warnings
@@ -10,97 +9,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock
 
-from prffn.config import PROFILES, Experiment, experiment, fields_of, setting
+from prffn.config import PROFILES, Experiment, experiment
 from prffn.data.images import set_checksum, set_label
 from prffn.evaluation.metrics import Evaluation, evaluate, evaluate_bicubic
-from prffn.files import DamagedRecord, cache_root, digest, read_record, save_record, weights_sha256
-from prffn.losses.vgg import BackboneUnavailable, backbone_sha256
+from prffn.files import DamagedRecord, cache_root, read_record, save_record, weights_sha256
 from prffn.models.complexity import multi_adds, parameters
 from prffn.study.joint import announce
+from prffn.study.keys import PROTOCOL, backbone_checksum, checkpoint_path, run_key, settings_of
 from prffn.study.provenance import provenance
+from prffn.training.checkpoint import load_checkpoint
 from prffn.training.device import threads_for
-from prffn.training.loop import build_model, load_checkpoint, train
+from prffn.training.loop import build_model, train
 from prffn.training.parallel import Processes
 
-if TYPE_CHECKING:
-    pass
-
-PROTOCOL = 2
-"""Raised by hand whenever the same experiment would give other numbers; a golden run in the tests notices."""
-
-
 Record = dict[str, Any]
-
-RECORDED_BACKBONES = {"vgg16_caffe": "89f1142ff90b2311bc6ac4c4280781b61d080356f18e5aa1c9a53829b47c4e07"}
-"""Checksums of the backbones that the recorded study used, so that its records are found where their files are not."""
-
-
-def run_key(experiment: Experiment) -> str:
-    """16 hexadecimal digits: equal for experiments that give the same record, on any machine.
-
-    Only settings that differ from the paper's enter it, so that a setting added later leaves the key of older runs as
-    it is; `load_record` compares all settings, so that a changed default cannot pass for the old one.
-    """
-    settings, paper = settings_of(experiment), settings_of(Experiment())
-    e = experiment.data
-    identity = {
-        "protocol": PROTOCOL,
-        "settings": {name: value for name, value in settings.items() if value != paper[name]},
-        "checksums": [set_checksum(name) for name in (e.train, *e.evaluation)],
-    }
-    if backbone := backbone_checksum(experiment):
-        identity["backbone"] = backbone
-    return digest(identity)[:16]
-
-
-def backbone_checksum(experiment: Experiment) -> str | None:
-    """Checksum of the backbone of L_perc and L_CSD: of the one found, else of the recorded one; None if none is used.
-
-    Warns if the one found is not the study's: its records are then of another one, and are not found.
-    """
-    loss = experiment.loss
-    if not (loss.perceptual_weight or loss.csd_weight):
-        return None
-    recorded = RECORDED_BACKBONES.get(loss.backbone)
-    try:
-        found = backbone_sha256(loss.backbone)
-    except BackboneUnavailable:
-        if recorded is None:
-            raise
-        return recorded
-    if recorded is not None and found != recorded:
-        warnings.warn(
-            f"the weights of {loss.backbone} found are not those of the recorded study: runs with them are new. If "
-            "you did not choose others, their file is damaged: get it again",
-            stacklevel=2,
-        )
-    return found
-
-
-def settings_of(experiment: Experiment) -> dict[str, Any]:
-    """All settings that have an effect, by dotted name, as they stand in a record.
-
-    Folders of images go by their own name: a record names no path of the machine it was made on. Raises ValueError for
-    two folders of one name.
-    """
-    e = experiment.canonical()
-    sets = {e.data.train, *e.data.evaluation}
-    if len({set_label(name) for name in sets}) < len(sets):
-        raise ValueError(f"two of the folders {', '.join(sorted(sets))} would have one name in the record; rename one")
-    settings: dict[str, Any] = {}
-    for name, kind in fields_of().items():
-        value = setting(e, name)
-        settings[name] = list(value) if isinstance(value, tuple) else float(value) if kind is float else value
-    settings["data.train"] = set_label(e.data.train)
-    settings["data.evaluation"] = [set_label(name) for name in e.data.evaluation]
-    settings["training.start"] = run_key(e.start) if e.start else ""
-    return settings
 
 
 @dataclass(frozen=True)
@@ -239,11 +167,6 @@ def record_run(
 def _made(record: dict[str, Any]) -> str:
     made = record["provenance"]
     return f"{made['device_name']}, threads: {made['threads']}, torch {made['versions']['torch']}"
-
-
-def checkpoint_path(key: str) -> Path:
-    """Where the checkpoint of a run lies, in the cache."""
-    return cache_root() / "checkpoints" / f"{key}.ckpt"
 
 
 def has_weights(key: str, e: Experiment, record: Mapping[str, Any] | None) -> bool:

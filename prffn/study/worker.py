@@ -15,7 +15,8 @@ import torch
 
 from prffn import files
 from prffn.data.images import image_set
-from prffn.study.runs import Outcome, Wanted, record_run, run_key
+from prffn.study.keys import run_key
+from prffn.study.runs import Outcome, Wanted, record_run
 from prffn.training.device import pick_device
 
 if TYPE_CHECKING:

@@ -1,11 +1,8 @@
 """One training: random patches, Adam, a checkpoint from which a killed run goes on bit for bit (on the CPU)."""
 
-import hashlib
-import io
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 from prffn.config import Experiment, TrainingConfig
 from prffn.data.images import image_set, lr_images
 from prffn.data.patches import PatchSampler
-from prffn.files import TEXT_PROGRESS_VARIABLE, atomic_write, weights_sha256
+from prffn.files import TEXT_PROGRESS_VARIABLE, weights_sha256
 from prffn.losses import computed_by
 from prffn.models import PRFFN, reduced
 from prffn.models.interpolating import start_as_interpolation
-from prffn.models.weights import CHECKPOINT_MAGIC
+from prffn.training.checkpoint import load_checkpoint, save_checkpoint
 from prffn.training.device import device_name, peak_memory_mb, reset_peak_memory
 from prffn.training.objective import loss_terms, weighted_sum
 from prffn.training.parallel import Processes
@@ -275,36 +272,3 @@ def in_parallel(model: nn.Module) -> nn.Module:
     constants = [name for name, _ in model.named_buffers()]  # such as the mean RGB: nothing to be sent at every step
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constants)
     return DistributedDataParallel(model)
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes the state with its SHA-256 in front, atomically."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    payload = buffer.getbuffer()
-    with atomic_write(path) as file:
-        file.write(CHECKPOINT_MAGIC + hashlib.sha256(payload).digest())
-        file.write(payload)
-
-
-def load_checkpoint(path: Path, identity: str | None = None) -> dict[str, Any] | None:
-    """The state in a checkpoint; None, with a warning if it is damaged or of another experiment, if it has no use."""
-    if not path.is_file():
-        return None
-    content = path.read_bytes()
-    head = len(CHECKPOINT_MAGIC)
-    digest, payload = content[head : head + 32], content[head + 32 :]
-    if content[:head] != CHECKPOINT_MAGIC or hashlib.sha256(payload).digest() != digest:
-        warnings.warn(f"checkpoint {path} is damaged and is not used: training starts from scratch", stacklevel=2)
-        return None
-    try:
-        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        state["identity"], state["step"], state["model"]
-    except Exception as error:  # its checksum is right: another program wrote it, or another version
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        warnings.warn(f"checkpoint {path} is not of this kit and is not used ({reason})", stacklevel=2)
-        return None
-    if identity is not None and state["identity"] != identity:
-        warnings.warn(f"checkpoint {path} is of another experiment and is not used", stacklevel=2)
-        return None
-    return state
