@@ -9,9 +9,8 @@ import operator
 import os
 import pickle
 import tempfile
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -171,29 +170,6 @@ def read_record(path: Path) -> dict[str, Any]:
     if digest(content) != recorded or content.get("key") != path.stem:
         raise DamagedRecord(f"{path} was changed after it was written: its checksum does not match")
     return content
-
-
-def read_own_record(path: Path, protocol: int, key_of: Callable[[dict[str, Any]], str]) -> dict[str, Any] | None:
-    """A record of a protocol whose key follows from its content; None where there is none.
-
-    key_of: the key that a record's content gives; KeyError where it is of another kind. What is damaged, of another
-    kind, or not of the key in its name gets a warning that names the file, and is not used.
-    """
-    if not path.is_file():
-        return None
-    try:
-        record = read_record(path)
-        if record["protocol"] != protocol:
-            return None
-        if record["key"] == key_of(record):
-            return record
-        problem = f"{path} is not of the image and weights that it names"
-    except DamagedRecord as error:
-        problem = str(error)
-    except (KeyError, TypeError) as error:
-        problem = f"{path} is a record of another kind ({type(error).__name__}: {error})"
-    warnings.warn(f"{problem}; it is not used", stacklevel=4)
-    return None
 
 
 class DamagedTensors(ValueError):

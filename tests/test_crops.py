@@ -180,7 +180,7 @@ class TestRecords:
     def test_made_once_then_loaded(self, small):
         model = tiny()
         first = ensure_crops(small, ["net"], {"net": weights_of(model)}, "quick")
-        assert repr(first) == "2 crops of mine x3, profile quick: 0 loaded, 2 measured"
+        assert repr(first) == "2 crops of mine x3 of profile quick: 0 loaded, 2 measured"
         sr = upscale(model, downscale(small.hr, 3), scale=3)
         assert np.array_equal(from_png(first["net"]["png"]), small.crop(sr))
         assert first["net"]["figures"] == figures(small, sr)
@@ -189,7 +189,7 @@ class TestRecords:
         assert np.array_equal(bicubic, small.crop(upscale_bicubic(downscale(small.hr, 3), 3)))
 
         again = ensure_crops(small, ["net"], {"net": Weights(weights_sha256(model), "", gone)}, "quick")
-        assert repr(again) == "2 crops of mine x3, profile quick: 2 loaded, 0 measured"
+        assert repr(again) == "2 crops of mine x3 of profile quick: 2 loaded, 0 measured"
         assert again.records == json.loads(json.dumps(first.records))
 
     def test_recorded_crops_are_shown_without_their_weights(self, small):
@@ -204,7 +204,7 @@ class TestRecords:
     def test_other_weights_regions_and_images_have_records_of_their_own(self, small, tmp_path):
         ensure_crops(small, ["net"], {"net": weights_of(tiny())}, "quick")
         other = ensure_crops(small, ["net"], {"net": weights_of(tiny(1))}, "quick")
-        assert len(other.made) == 1
+        assert len(other.new) == 1
         moved = picture(str(tmp_path / "mine.png"), (21, 30, 16, 24), 3)
         assert list(ensure_crops(moved, ["net"], {}, "quick")) == [BICUBIC]
         brighter = np.asarray(Image.open(tmp_path / "mine.png")).copy()
@@ -237,7 +237,7 @@ class TestRecords:
             assert ensure_crops(small, ["net"], {}, "quick").missing == ["net"]
         with pytest.warns(UserWarning, match="it is not used"):
             again = ensure_crops(small, ["net"], weights, "quick")
-        assert again.made == {first["net"]["key"]}
+        assert again.new == {first["net"]["key"]}
         assert again["net"]["figures"] == first["net"]["figures"]
 
     def test_a_record_under_another_key_is_not_used(self, small):
@@ -245,7 +245,7 @@ class TestRecords:
         first = ensure_crops(small, ["net"], {"net": weights_of(tiny())}, "quick")
         content = {**first["net"], "region": [21, 30, 16, 24]}
         record_path(first, "net").write_text(json.dumps({"sha256": digest(content), **content}))
-        with pytest.warns(UserWarning, match="not of the image and weights that it names"):
+        with pytest.warns(UserWarning, match="not of what it names"):
             assert ensure_crops(small, ["net"], {}, "quick").missing == ["net"]
 
     @pytest.mark.parametrize("foreign", [{}, {"protocol": 1, "weights": "w", "checksum": "c"}], ids=str)
@@ -263,7 +263,7 @@ class TestRecords:
         before = crop_key(small, BICUBIC)
         monkeypatch.setattr(module, "PROTOCOL", module.PROTOCOL + 1)
         assert crop_key(small, BICUBIC) != before
-        assert len(ensure_crops(small, [], {}, "quick").made) == 1
+        assert len(ensure_crops(small, [], {}, "quick").new) == 1
 
     def test_png_is_lossless(self, photo):
         assert np.array_equal(from_png(to_png(photo[:37, :53])), photo[:37, :53])
@@ -292,7 +292,7 @@ class TestWeights:
         weights = weights_of_losses(experiments, runs)
         assert list(weights) == ["L_1, seed 0", "L_1, seed 1", "L_1 + L_contr, seed 0", "L_1 + L_contr, seed 1"]
         crops = ensure_crops(small, list(weights), weights, "quick")
-        assert len(crops.made) == 5
+        assert len(crops.new) == 5
         verdicts = compare_losses(crops, {"it helps": ("L_1 + L_contr", "L_1")}, 2)
         gains = [
             crops[of_seed("L_1 + L_contr", n)]["figures"]["crop"]["psnr_y"]
@@ -302,7 +302,7 @@ class TestWeights:
         assert verdicts.loc[("it helps", "the crop"), "difference"] == pytest.approx(np.mean(gains), abs=5e-4)
         for file in (tmp_path / "cache" / "checkpoints").iterdir():
             file.unlink()
-        assert len(ensure_crops(small, list(weights), weights_of_losses(experiments, runs), "quick").made) == 0
+        assert len(ensure_crops(small, list(weights), weights_of_losses(experiments, runs), "quick").new) == 0
         moved = Picture(small.name, 3, (21, 30, 16, 24), small.hr, small.checksum)
         assert ensure_crops(moved, list(weights), weights, "quick").missing == list(weights)
 

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import CHECKOUT
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from torch import nn
 
 from prffn import paper
-from prffn.files import digest, weights_sha256
+from prffn.files import REPORTS_VARIABLE, digest, weights_sha256
 from prffn.models import build
 from prffn.models.comparison import table8_complexity
 from prffn.reporting import table8 as benchmark_report
@@ -270,11 +271,11 @@ def test_other_weights_or_images_are_measured_anew(weights, photo_folder):
     ensure_evaluations(weights, sets, "quick", device="cpu")
     other = build("FSRCNN", 2, generator=torch.Generator().manual_seed(1))
     theirs = {("FSRCNN", 2): Weights(weights_sha256(other), "file other.pt", lambda: other)}
-    assert ensure_evaluations(theirs, sets, "quick", device="cpu").measured
+    assert ensure_evaluations(theirs, sets, "quick", device="cpu").new
     (photo_folder / "2.png").unlink()
     evaluations.image_set.cache_clear()
     assert not ensure_evaluations({}, sets, "quick", device="cpu")  # the records are of three images
-    assert ensure_evaluations(weights, sets, "quick", device="cpu").measured
+    assert ensure_evaluations(weights, sets, "quick", device="cpu").new
 
 
 def test_measuring_afresh_keeps_what_cannot_be_measured(weights, photo_folder, monkeypatch):
@@ -309,7 +310,7 @@ def test_a_record_under_the_key_of_other_weights_is_not_used(weights, photo_fold
     del content["sha256"]
     content["weights"] = "f" * 64
     path.write_text(json.dumps({"sha256": digest(content), **content}))
-    with pytest.warns(UserWarning, match="is not of the image and weights that it names"):
+    with pytest.warns(UserWarning, match="is not of what it names"):
         assert not ensure_evaluations({}, sets, "quick", device="cpu")
 
 
@@ -346,14 +347,11 @@ def test_the_key_is_of_weights_images_scale_and_protocol(monkeypatch):
     assert len(keys | {evaluation_key("w", "i", 2)}) == 5
 
 
-def test_the_recorded_evaluations_are_whole_and_near_print():
+def test_the_recorded_evaluations_are_whole_and_near_print(monkeypatch):
     """Published for CARN-M: 37.53, 33.99, 31.92 dB on Set5; printed for SMSR x2: 38.00 and 32.17."""
-    from conftest import CHECKOUT
-
-    store = CHECKOUT / "reports" / "cpu" / "evaluations"
-    found = {
-        (r["row"], r["scale"], r["image_set"]): np.mean(r["evaluation"]["psnr_y"]) for r in evaluations._recorded(store)
-    }
+    monkeypatch.setenv(REPORTS_VARIABLE, str(CHECKOUT / "reports"))
+    recorded = ensure_evaluations({}, ("Set5", "B100"), "cpu")
+    found = {subject: np.mean(record["evaluation"]["psnr_y"]) for subject, record in recorded.items()}
     assert len(found) == 8
     assert found["SMSR", 2, "Set5"] == pytest.approx(38.00, abs=0.01)
     assert found["SMSR", 2, "B100"] == pytest.approx(32.17, abs=0.01)

@@ -7,10 +7,9 @@ them stands.
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from prffn.data.images import open_image
 from prffn.data.pictures import Picture
 from prffn.evaluation.metrics import psnr_y, ssim_y
 from prffn.evaluation.tiling import upscale
-from prffn.files import digest, read_own_record, reports_root, save_record
+from prffn.files import reports_root
 from prffn.models import build
 from prffn.models.complexity import parameters
 from prffn.models.pretrained import pretrained, pretrained_path, settings_of_file
@@ -32,6 +31,7 @@ from prffn.study.evaluations import Weights, weights_from_files
 from prffn.study.keys import run_key
 from prffn.study.provenance import provenance
 from prffn.study.runs import Runs, load_record, trained_model
+from prffn.study.store import Found, Record, Store, key_of
 from prffn.training.device import pick_device
 from prffn.training.loop import progress_bar
 
@@ -44,27 +44,15 @@ METHODS = ("FSRCNN", "CARN", "CARN-M", "MSRN", "SMSR", "SeaNet", "TSAN", "SwinIR
 """Of Figs. 8 to 10 in the paper's order, and CARN-M, SMSR and a small PRFFN, which those do not show."""
 
 
-class Crops(Mapping[str, dict[str, Any]]):
-    """The records of one picture by method, and how many of them were made now. Prints as one line."""
+class Crops(Found[str]):
+    """The records of one picture by method, which of them were made now, and which methods there are none of."""
 
     def __init__(
-        self, shown: Picture, profile: str, records: dict[str, dict[str, Any]], made: set[str], missing: list[str]
+        self, shown: Picture, profile: str, records: Mapping[str, Record], new: set[str], missing: list[str]
     ) -> None:
-        self.picture, self.profile, self.records, self.made, self.missing = shown, profile, records, made, missing
-
-    def __getitem__(self, method: str) -> dict[str, Any]:
-        return self.records[method]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.records)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __repr__(self) -> str:
-        text = f"{len(self)} crops of {self.picture.name} x{self.picture.scale}, profile {self.profile}: "
-        text += f"{len(self) - len(self.made)} loaded, {len(self.made)} measured"
-        return text + (f"; missing: {', '.join(self.missing)}" if self.missing else "")
+        note = f"; missing: {', '.join(missing)}" if missing else ""
+        super().__init__(f"crops of {shown.name} x{shown.scale}", profile, records, new, note)
+        self.picture, self.missing = shown, missing
 
 
 def weights_there(profile: str, scale: int) -> dict[str, Weights]:
@@ -118,12 +106,13 @@ def of_seed(label: str, seed: int) -> str:
 
 def crop_key(shown: Picture, weights: str) -> str:
     """16 hexadecimal digits: equal for the same image, region, scale, weights and protocol, on any machine."""
-    return _key(shown.checksum, shown.region, shown.scale, weights)
+    asked = {"checksum": shown.checksum, "region": list(shown.region), "scale": shown.scale, "weights": weights}
+    return key_of(_identity({"protocol": PROTOCOL, **asked}))
 
 
-def _key(checksum: str, region: Sequence[int], scale: int, weights: str) -> str:
-    content = {"protocol": PROTOCOL, "image": checksum, "region": list(region), "scale": scale, "weights": weights}
-    return digest(content)[:16]
+def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"protocol": "protocol", "image": "checksum", "region": "region", "scale": "scale", "weights": "weights"}
+    return {name: record[of] for name, of in names.items()}
 
 
 def ensure_crops(
@@ -141,19 +130,20 @@ def ensure_crops(
     is neither recorded nor there is left out, and named. retrain: make again what is there. A damaged record is
     reported and never used.
     """
-    store, picked = reports_root() / check_profile(profile) / "crops", pick_device(device)
-    recorded = _recorded(store, shown)
+    store, picked = Store(check_profile(profile), "crops", _identity, PROTOCOL), pick_device(device)
+    recorded = {  # of several under one name the last one counts
+        record["method"]: record for record in store.all() if record["key"] == crop_key(shown, record["weights"])
+    }
     records, made, missing = {}, set(), []
     for method in (BICUBIC, *methods):
         at_hand = weights.get(method)
         sha256 = BICUBIC if method == BICUBIC else at_hand.sha256 if at_hand else None
-        record = recorded.get(method) if sha256 is None else _read(store / f"{crop_key(shown, sha256)}.json")
+        record = recorded.get(method) if sha256 is None else store.load(crop_key(shown, sha256))
         if sha256 is not None and (retrain or record is None):
             new = _make(shown, method, at_hand, picked)
             if new is not None:
-                save_record(store, new["key"], new)
-                made.add(new["key"])
-                record = new
+                record = store.save(new)
+                made.add(record["key"])
         if record is None:
             missing.append(method)
         else:
@@ -161,21 +151,7 @@ def ensure_crops(
     return Crops(shown, profile, records, made, missing)
 
 
-def _recorded(store: Path, shown: Picture) -> dict[str, dict[str, Any]]:
-    """All valid records of a picture by method: of several under one name the last one counts."""
-    found = [record for path in sorted(store.glob("*.json")) if (record := _read(path))]
-    return {
-        record["method"]: record
-        for record in sorted(found, key=lambda record: record["finished"])
-        if record["key"] == crop_key(shown, record["weights"])
-    }
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    return read_own_record(path, PROTOCOL, lambda r: _key(r["checksum"], r["region"], r["scale"], r["weights"]))
-
-
-def _make(shown: Picture, method: str, weights: Weights | None, device: torch.device) -> dict[str, Any] | None:
+def _make(shown: Picture, method: str, weights: Weights | None, device: torch.device) -> Record | None:
     """A new record; None where the weights are missing after all, as those of a run that was trained elsewhere.
 
     The whole image is upscaled, as channel attention looks at all of it, and then cropped.
@@ -195,7 +171,6 @@ def _make(shown: Picture, method: str, weights: Weights | None, device: torch.de
             bar.update()
     sha256 = weights.sha256 if weights else BICUBIC
     return {
-        "key": crop_key(shown, sha256),
         "protocol": PROTOCOL,
         "image": shown.name,
         "checksum": shown.checksum,

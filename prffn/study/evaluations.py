@@ -6,7 +6,7 @@ and PROTOCOL. Where the weights are missing, the record of what was measured wit
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,19 +19,12 @@ from torch import nn
 from prffn.config import Experiment, check_profile
 from prffn.data.images import image_set, set_checksum, set_label
 from prffn.evaluation.metrics import evaluate
-from prffn.files import (
-    WEIGHTS_VARIABLE,
-    digest,
-    read_own_record,
-    reports_root,
-    save_record,
-    weights_root,
-    weights_sha256,
-)
+from prffn.files import WEIGHTS_VARIABLE, weights_root, weights_sha256
 from prffn.models import NETWORKS
 from prffn.models.weights import load_network
 from prffn.study.provenance import provenance
 from prffn.study.runs import Runs, trained_model
+from prffn.study.store import Found, Record, Store, key_of
 from prffn.training.device import pick_device
 from prffn.training.loop import progress_bar
 
@@ -66,24 +59,11 @@ class Weights:
         return network
 
 
-class Evaluations(Mapping[Subject, dict[str, Any]]):
-    """The records by row, scale and image set, and how many of them were measured now. Prints as one line."""
+class Evaluations(Found[Subject]):
+    """The records by row, scale and image set, and which of them were measured now."""
 
-    def __init__(self, profile: str, records: dict[Subject, dict[str, Any]], measured: set[str]) -> None:
-        self.profile, self.records, self.measured = profile, records, measured
-
-    def __getitem__(self, subject: Subject) -> dict[str, Any]:
-        return self.records[subject]
-
-    def __iter__(self) -> Iterator[Subject]:
-        return iter(self.records)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __repr__(self) -> str:
-        total, measured = len(self), len(self.measured)
-        return f"{total} evaluations of profile {self.profile}: {total - measured} loaded, {measured} measured"
+    def __init__(self, profile: str, records: Mapping[Subject, Record], new: set[str]) -> None:
+        super().__init__("evaluations", profile, records, new)
 
 
 def find_weights(network: str, scale: int) -> Path | None:
@@ -139,7 +119,12 @@ def weights_of_runs(
 
 def evaluation_key(sha256: str, checksum: str, scale: int) -> str:
     """16 hexadecimal digits: equal for the same weights, images, scale and protocol, on any machine."""
-    return digest({"protocol": PROTOCOL, "weights": sha256, "images": checksum, "scale": scale})[:16]
+    return key_of(_identity({"protocol": PROTOCOL, "weights": sha256, "checksum": checksum, "scale": scale}))
+
+
+def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"protocol": "protocol", "weights": "weights", "images": "checksum", "scale": "scale"}
+    return {name: record[of] for name, of in names.items()}
 
 
 def ensure_evaluations(
@@ -155,11 +140,11 @@ def ensure_evaluations(
     Recorded ones of weights that are missing are there too. What is neither recorded nor there is left out.
     retrain: measure again what is there. A damaged record is reported and never used.
     """
-    store, picked = reports_root() / check_profile(profile) / "evaluations", pick_device(device)
+    store, picked = Store(check_profile(profile), "evaluations", _identity, PROTOCOL), pick_device(device)
     checksums = {name: _checksum(name) for name in image_sets}
     labels = {set_label(name): name for name in image_sets}
     records = {}
-    for record in _recorded(store):
+    for record in store.all():  # of several networks under one name the last one counts
         known = checksums.get(labels.get(record["image_set"], ""))
         if record["image_set"] in labels and known in (None, record["checksum"]):
             records[record["row"], record["scale"], record["image_set"]] = record
@@ -175,11 +160,10 @@ def ensure_evaluations(
                     stacklevel=2,
                 )
             if found is None or found["weights"] != w.sha256:  # the last one of this name, perhaps not the only one
-                found = _read(store / f"{evaluation_key(w.sha256, checksums[name] or '', scale)}.json")
+                found = store.load(evaluation_key(w.sha256, checksums[name] or "", scale))
             if (retrain or found is None) and (new := _measure(subject, name, w, picked)):
-                save_record(store, new["key"], new)
-                measured.add(new["key"])
-                found = new
+                found = store.save(new)
+                measured.add(found["key"])
             if found is not None:
                 records[subject] = found
     return Evaluations(profile, dict(sorted(records.items())), measured)
@@ -193,17 +177,7 @@ def _checksum(name: str) -> str | None:
         return None
 
 
-def _recorded(store: Path) -> list[dict[str, Any]]:
-    """All valid records of this protocol, the oldest first: of several networks under one name the last one counts."""
-    found = [record for path in sorted(store.glob("*.json")) if (record := _read(path))]
-    return sorted(found, key=lambda record: record["finished"])
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    return read_own_record(path, PROTOCOL, lambda r: evaluation_key(r["weights"], r["checksum"], r["scale"]))
-
-
-def _measure(subject: Subject, name: str, weights: Weights, device: torch.device) -> dict[str, Any] | None:
+def _measure(subject: Subject, name: str, weights: Weights, device: torch.device) -> Record | None:
     """A new record; None where the images or the weights are missing."""
     try:
         images, model = image_set(name), weights.network()
@@ -216,7 +190,6 @@ def _measure(subject: Subject, name: str, weights: Weights, device: torch.device
     bar.update()
     bar.close()
     return {
-        "key": evaluation_key(weights.sha256, images.checksum, scale),
         "protocol": PROTOCOL,
         "row": row,
         "scale": scale,

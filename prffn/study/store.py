@@ -20,11 +20,13 @@ class Store:
     """The records of one kind at one profile.
 
     identity_of: what a record was asked for, of which its key is the hash; KeyError for a record of another kind.
+    protocol: of the records; those of another one are passed over. None where they have none.
     """
 
     profile: str
     kind: str
     identity_of: Callable[[Record], Any]
+    protocol: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -36,6 +38,8 @@ class Store:
         path = self.folder / f"{key}.json"
         try:
             record = read_record(path)
+            if self.protocol is not None and record["protocol"] != self.protocol:
+                return None
             if key_of(self.identity_of(record)) == key:
                 return record
             problem = f"{path} is not of what it names"
@@ -45,7 +49,7 @@ class Store:
             problem = str(error)
         except (KeyError, TypeError) as error:
             problem = f"{path} is a record of another kind ({type(error).__name__}: {error})"
-        warnings.warn(f"{problem}; it is not used", stacklevel=3)
+        warnings.warn(f"{problem}; it is not used", stacklevel=2)
         return None
 
     def all(self) -> list[Record]:
