@@ -26,6 +26,32 @@ from prffn.files import (
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command. Returns the exit status: 0, or 1 with the error in one line."""
+    options = _parser().parse_args(arguments)
+    try:
+        _check_processes(options)
+        if options.command == "reports":
+            return run_notebooks(options)
+        if options.command == "train":
+            return train_runs(options)
+        if options.command == "plan":
+            return plan_runs(options)
+        if options.command in ("overview", "html"):
+            return write_pages(options.profile, only=options.command)
+        if options.command == "bench":
+            return run_benchmarks(options)
+        if options.command == "ship":
+            return train_shipped(options)
+        if options.command == "upscale":
+            from prffn.apps import upscale as upscaling
+
+            return upscaling.run(options)
+        return list_sets() if options.data_command == "list" else get_sets(options.sets)
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        print(f"prffn: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m prffn", description=sys.modules["prffn"].__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -87,30 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
                          "smaller one needs less memory and more time")  # fmt: skip
     upscale.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     upscale.add_argument("--overwrite", action="store_true", help="replace outputs that are there already")
-
-    options = parser.parse_args(arguments)
-    try:
-        _check_processes(options)
-        if options.command == "reports":
-            return run_notebooks(options)
-        if options.command == "train":
-            return train_runs(options)
-        if options.command == "plan":
-            return plan_runs(options)
-        if options.command in ("overview", "html"):
-            return write_pages(options.profile, only=options.command)
-        if options.command == "bench":
-            return run_benchmarks(options)
-        if options.command == "ship":
-            return train_shipped(options)
-        if options.command == "upscale":
-            from prffn.apps import upscale as upscaling
-
-            return upscaling.run(options)
-        return list_sets() if options.data_command == "list" else get_sets(options.sets)
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"prffn: {error}", file=sys.stderr)
-        return 1
+    return parser
 
 
 def _check_processes(options: argparse.Namespace) -> None:
