@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from prffn.config import PROFILES, Experiment, experiment, fields_of, setting, variants
-from prffn.study import runs
+from prffn.study import keys
 from prffn.study.intervals import paired_interval, verdict_greater, verdict_not_smaller
 from prffn.study.keys import run_key, settings_of
 from prffn.study.notebook import check_parameters
@@ -74,9 +74,9 @@ SETTINGS = st.fixed_dictionaries({}, optional=VALID)
 def without_images():
     """Keys of image sets and backbones that are not at hand."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "set_checksum", lambda name: f"of {name}")
-        patch.setattr(runs, "backbone_sha256", lambda name: f"of {name}")
-        patch.setattr(runs, "RECORDED_BACKBONES", {})
+        patch.setattr(keys, "set_checksum", lambda name: f"of {name}")
+        patch.setattr(keys, "backbone_sha256", lambda name: f"of {name}")
+        patch.setattr(keys, "RECORDED_BACKBONES", {})
         yield
 
 

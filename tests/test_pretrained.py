@@ -61,7 +61,7 @@ def test_any_changed_byte_of_the_weights_is_noticed(weights):
 @pytest.mark.parametrize("length", [0, 5, 60, -1])
 def test_a_cut_file_is_noticed(weights, length):
     weights.write_bytes(weights.read_bytes()[:length])
-    with pytest.raises(DamagedWeights, match="git checkout prffn/weights"):
+    with pytest.raises(DamagedWeights, match="git checkout prffn/models/shipped"):
         load_pretrained(weights)
 
 
