@@ -13,7 +13,7 @@ from prffn.reporting import tables as report
 from prffn.reporting.overview import verdict_cell
 from prffn.reporting.plots import new_figure, plot_gain_grid, plot_gains
 from prffn.reporting.tables import compare, gain_grid, markdown, save
-from prffn.study.claims import claims_greater, claims_not_smaller, conclusion
+from prffn.study.claims import answer, claims_greater, claims_not_smaller, conclusion
 from prffn.study.intervals import paired_interval, verdict_greater, verdict_not_smaller
 from prffn.study.runs import Run, Runs
 
@@ -337,3 +337,13 @@ def test_rows_keep_the_side_of_zero_and_say_where_there_is_no_value():
 def test_each_unit_has_its_decimals():
     verdicts = pd.DataFrame({"difference": [0.1234567, 0.1234567, 0.5], "unit": ["SSIM", None, np.nan]})
     assert report.shown(verdicts)["difference"].tolist() == ["0.1235", "0.123", "0.500"]
+
+
+def test_the_answer_by_hand():
+    """One seed of 31 and 31.2 dB: no interval; 1 seed, not 1 seeds."""
+    runs = made_up({"none": [[31.0]], "with": [[31.2]]})
+    verdicts = claims_greater(runs, {"it helps": ("with", "none"), "it harms": ("none", "with")})
+    assert answer(runs, verdicts) == (
+        "**it helps: not decided on set (+0.200 dB)**, 1 seed, profile quick. "
+        "The other claim, a verdict for each set: not decided 1."
+    )

@@ -10,7 +10,7 @@ from prffn.models.comparison import MULTI_ADDS_BOUND, PARAMETER_BOUND
 from prffn.reporting.table6 import provenance_of
 from prffn.reporting.tables import markdown, provenance_table, side_by_side, where_made, write_report
 from prffn.study.benchmark import PRINTED_SETS, SCALES, notes, scale_table, trained_row
-from prffn.study.claims import LABELS, protocol_of
+from prffn.study.claims import LABELS, seeds_said
 from prffn.study.evaluations import Evaluations
 from prffn.study.runs import Runs
 from prffn.study.timings import Timings
@@ -22,7 +22,7 @@ def benchmark_conclusion(table: pd.DataFrame, timings: Timings, runs: Runs) -> s
     table: from `compare_networks`.
     """
     return "\n".join([
-        f"{protocol_of(runs)}. Run times and trainings: {LABELS[runs.profile]}.",
+        f"Profile {runs.profile}, {seeds_said(runs)}. Run times and trainings: {LABELS[runs.profile]}.",
         "",
         *(f"- {line}" for line in (_counts(table), _times(table), *_checkpoints(table), _best(table), _tsan(table),
                                    _trained(table, runs.profile))),

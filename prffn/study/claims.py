@@ -41,10 +41,10 @@ def seeds_of(rows: Mapping[str, Sized]) -> str:
     return " to ".join(map(str, sorted({min(counts), max(counts)}))) if counts else ""
 
 
-def protocol_of(runs: Runs) -> str:
-    """The profile and the number of seeds: "Profile cpu, 5 seeds"."""
+def seeds_said(runs: Runs) -> str:
+    """How many seeds, in words: "5 seeds", "1 seed", "no seeds"."""
     seeds = seeds_of(runs) or "no"
-    return f"Profile {runs.profile}, {seeds} seed{'s' if seeds != '1' else ''}"
+    return f"{seeds} seed{'s' if seeds != '1' else ''}"
 
 
 def claims_greater(
@@ -122,14 +122,13 @@ def answer(runs: Runs, verdicts: pd.DataFrame) -> str:
     rows = verdicts.reset_index()
     first = rows[rows["claim"] == rows["claim"].iloc[0]]
     found = [f"{row['verdict']} on {row['set']} ({_difference(row)})" for _, row in first.iterrows()]
-    sentence = f"**{first['claim'].iloc[0]}: {', '.join(found)}**, {seeds_of(runs)} seeds, profile {runs.profile}"
+    sentence = f"**{first['claim'].iloc[0]}: {', '.join(found)}**, {seeds_said(runs)}, profile {runs.profile}"
     others = rows[rows["claim"] != rows["claim"].iloc[0]]["verdict"]
     if len(others):
         counts = [f"{verdict} {count}" for verdict, count in others.value_counts().items()]
-        claims = rows["claim"].nunique() - 1
-        sentence += (
-            f". The other {claims} claim{'s' if claims > 1 else ''}, a verdict for each set: {', '.join(counts)}"
-        )
+        count = rows["claim"].nunique() - 1
+        which = f"{count} claims" if count > 1 else "claim"
+        sentence += f". The other {which}, a verdict for each set: {', '.join(counts)}"
     return f"{sentence}."
 
 
@@ -163,7 +162,7 @@ def conclusion(runs: Runs, verdicts: pd.DataFrame) -> str:
     verdicts: from `claims_greater` or `claims_not_smaller`.
     """
     label = LABELS[runs.profile] if runs.all() else "nothing was measured"
-    lines = [f"{protocol_of(runs)}: {label}.", ""]
+    lines = [f"Profile {runs.profile}, {seeds_said(runs)}: {label}.", ""]
     for claim, rows in verdicts.groupby(level="claim", sort=False):
         found = ", ".join(f"{verdict} on {image_set}" for (_, image_set), verdict in rows["verdict"].items())
         lines.append(f"- {claim}: {found}.")
