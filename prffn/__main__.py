@@ -187,10 +187,11 @@ def run_notebooks(options: argparse.Namespace) -> int:
         if scheduler is not None and not options.retrain:
             train_together(notebooks, scheduler, **parameters)
         for name, path in notebooks.items():
-            elsewhere = {"scheduler": scheduler} if scheduler and has_parameter(path, "scheduler") else {}
+            given = {**parameters, "retrain": options.retrain, "scheduler": scheduler}
             began = time.perf_counter()
             print(f"{name}: profile {options.profile}", flush=True)
-            _execute(path, folder / f"{name}.ipynb", {**parameters, "retrain": options.retrain, **elsewhere})
+            known = {parameter: value for parameter, value in given.items() if has_parameter(path, parameter)}
+            _execute(path, folder / f"{name}.ipynb", known)
             report = folder / f"{name}.md"
             written = report if report.is_file() else folder / f"{name}.ipynb"
             print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)

@@ -163,6 +163,23 @@ def test_the_executed_copy_is_replaced_whole(error, left, tmp_path, monkeypatch)
     assert os.listdir(copy.parent) == [copy.name]
 
 
+def test_the_command_gives_each_notebook_the_parameters_that_it_has(monkeypatch):
+    """Some train nothing, and have no seeds, or only count, and have a profile alone."""
+    given = {}
+    monkeypatch.setattr(
+        papermill, "execute_notebook", lambda path, *_, parameters, **__: given.update({Path(path).stem: parameters})
+    )
+    monkeypatch.setattr(command_line, "write_pages", lambda _: 0)
+    assert main(["reports", "--seeds", "2"]) == 0
+    assert set(given) == {path.stem for path in NOTEBOOKS}
+    for path in NOTEBOOKS:
+        (cell,) = [cell for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
+        names: dict[str, object] = {}
+        exec(cell.source, {"__builtins__": {}}, names)
+        asked = {"profile": "quick", "device": "auto", "seeds": 2, "retrain": False, "scheduler": None}
+        assert given[path.stem] == {name: value for name, value in asked.items() if name in names}
+
+
 def test_papermill_writes_to_standard_output(tmp_path):
     """`papermill notebook.ipynb > out.ipynb`: with the defaults, the recorded study."""
     shutil.copytree(CHECKOUT / "reports" / "cpu", tmp_path / "reports" / "cpu")
