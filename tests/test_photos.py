@@ -225,6 +225,18 @@ def test_of_several_images_the_first_is_upscaled_and_what_is_left_out_is_said(tm
     assert (f"in{suffix} has XMP data, left out" in said) == (suffix == ".webp")  # the others' are not written so
 
 
+@pytest.mark.parametrize(
+    ("aspect", "text", "said"),
+    [((2, 1), "", ["has pixels that are not square"]), ((1, 1), "", []), (None, "Ann", ["has texts, left out"])],
+)
+def test_what_a_png_says_of_itself_and_loses_is_said(tmp_path, capsys, aspect, text, said):
+    chunks = [(b"pHYs", struct.pack(">IIB", *aspect, 0))] if aspect else [(b"tEXt", b"Author\0" + text.encode())]
+    (tmp_path / "in.png").write_bytes(sixteen_bits(np.zeros((6, 9, 3), dtype=np.uint16), *chunks))
+    read_photo(tmp_path / "in.png")
+    found = capsys.readouterr().err
+    assert [note for note in ("has pixels that are not square", "has texts, left out") if note in found] == said
+
+
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file here that the system does not let be read")
 def test_what_the_system_cannot_read_is_not_called_damaged(tmp_path):
     (tmp_path / "in.png").symlink_to("/proc/self/mem")

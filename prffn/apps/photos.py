@@ -114,6 +114,10 @@ def _decoded(file: Image.Image, path: Path) -> Photo:
     notes += [f"has {bits} bits a channel; the upper 8 are upscaled"] if bits > 8 else []
     turned = getattr(file, "tag_v2", {}).get(Base.Orientation)  # of a TIFF file, which Pillow sets upright as it loads
     file.load()
+    if set(getattr(file, "text", {})) - {"XML:com.adobe.xmp"}:
+        notes.append("has texts, left out")
+    if len(set(file.info.get("aspect", ()))) > 1:
+        notes.append("has pixels that are not square, which is left out")
     exif, orientation = _exif(file)
     dpi = _dpi(file, turned or orientation)
     image = _upper_bits(file, bits) if bits > 8 else file
