@@ -187,7 +187,7 @@ def run_notebooks(options: argparse.Namespace) -> int:
         if scheduler is not None and not options.retrain:
             train_together(notebooks, scheduler, **parameters)
         for name, path in notebooks.items():
-            given = {**parameters, "retrain": options.retrain, "scheduler": scheduler}
+            given = {**parameters, "retrain": options.retrain, **({"scheduler": scheduler} if scheduler else {})}
             began = time.perf_counter()
             print(f"{name}: profile {options.profile}", flush=True)
             known = {parameter: value for parameter, value in given.items() if has_parameter(path, parameter)}

@@ -176,7 +176,7 @@ def test_the_command_gives_each_notebook_the_parameters_that_it_has(monkeypatch)
         (cell,) = [cell for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
         names: dict[str, object] = {}
         exec(cell.source, {"__builtins__": {}}, names)
-        asked = {"profile": "quick", "device": "auto", "seeds": 2, "retrain": False, "scheduler": None}
+        asked = {"profile": "quick", "device": "auto", "seeds": 2, "retrain": False}
         assert given[path.stem] == {name: value for name, value in asked.items() if name in names}
 
 
