@@ -164,7 +164,7 @@ CONTINUED: dict[str, dict[str, Any]] = {
 """What trainings change of their profile that go on from one with L_1 alone, see continued.py; `paper` has none."""
 
 SHIPPED = "shipped"
-"""The folder of reports/ with the records of the networks that come with the package; no profile, see shipping.py."""
+"""The folder of reports/ with the records of the networks that come with the package; no profile, see apps/ship.py."""
 
 PROFILE_SEEDS = {"paper": 1, "cpu": 5, "quick": 1}
 """Number of seeds of each setting. The paper prints one figure each and no seeds: one is our reading."""

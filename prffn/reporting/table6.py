@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from prffn.reporting.plots import STYLE
 from prffn.reporting.tables import markdown, where_made, write_report
 from prffn.study.claims import LABELS
-from prffn.study.timings import ROUNDS, Timings
+from prffn.study.timings import Timings
 
 EPOCHS = 10
 ITERATIONS = 1000
@@ -157,7 +157,7 @@ def provenance_of(timings: Timings) -> pd.DataFrame:
     """What was timed where and how, read off the record: one column of values."""
     rows = {
         "profile": timings.profile,
-        "cases": f"{len(timings)}, side by side in {ROUNDS[timings.profile]} rounds",
+        "cases": f"{len(timings)}, side by side in {timings.record['rounds']} rounds",
         **where_made([timings.record]),
     }
     return pd.DataFrame({"value": rows})

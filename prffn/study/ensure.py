@@ -8,7 +8,8 @@ from prffn.config import SHIPPED, Experiment, check_profile
 from prffn.files import reports_root
 from prffn.losses.vgg import BackboneUnavailable
 from prffn.study.keys import run_key
-from prffn.study.runs import Outcome, Record, Run, Runs, Wanted, has_weights, load_record, record_run
+from prffn.study.runs import Outcome, Run, Runs, Wanted, has_weights, load_record, record_run
+from prffn.study.store import Record
 from prffn.training.device import pick_device
 from prffn.training.parallel import Processes
 
@@ -132,12 +133,10 @@ def _train(
 
         yield from train_on(scheduler, wanted, store, device=device, progress=progress)
         return
+    picked = pick_device(device)
     for key, run in wanted.items():
         try:
-            picked, from_scratch = pick_device(device), run.retrain
-            yield (
-                key,
-                record_run(key, run, store, picked, from_scratch=from_scratch, progress=progress, processes=processes),
-            )
+            made = record_run(key, run, store, picked, from_scratch=run.retrain, progress=progress, processes=processes)
+            yield key, made
         except BackboneUnavailable as reason:
             yield key, reason

@@ -28,8 +28,6 @@ from prffn.training.device import threads_for
 from prffn.training.loop import build_model, train
 from prffn.training.parallel import Processes
 
-Record = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Run:
@@ -171,14 +169,18 @@ def _made(record: dict[str, Any]) -> str:
 
 def has_weights(key: str, e: Experiment, record: Mapping[str, Any] | None) -> bool:
     """Whether the trained weights of a run are in the cache: those of its record, if it has one."""
-    state = _trained_state(key, e)
-    return state is not None and (record is None or weights_sha256(state["model"]) == record["weights_sha256"])
+    return _trained_state(key, e, record) is not None
 
 
-def _trained_state(key: str, e: Experiment) -> dict[str, Any] | None:
-    """The checkpoint of a run that has been trained to its end; None if there is none in the cache."""
+def _trained_state(key: str, e: Experiment, record: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """The checkpoint of a run that has been trained to its end, with the weights of its record, if one is given.
+
+    None if there is none in the cache.
+    """
     state = load_checkpoint(checkpoint_path(key))
-    return state if state is not None and state["step"] >= e.training.steps else None
+    if state is None or state["step"] < e.training.steps:
+        return None
+    return state if record is None or weights_sha256(state["model"]) == record["weights_sha256"] else None
 
 
 def _make_record(
@@ -252,8 +254,8 @@ def start_weights(e: Experiment, store: Path) -> dict[str, torch.Tensor] | None:
     if e.start is None:
         return None
     key = run_key(e.start)
-    state, record = _trained_state(key, e.start), load_record(store, key, e.start)
-    if state is None or (record is not None and weights_sha256(state["model"]) != record["weights_sha256"]):
+    state = _trained_state(key, e.start, load_record(store, key, e.start))
+    if state is None:
         raise FileNotFoundError(
             f"run {key}, from whose weights this one starts, has no weights in {checkpoint_path(key)}, or others than "
             "it was recorded with: train it first"
