@@ -61,9 +61,16 @@ class ModelConfig(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig(_Settings, Contrast):
-    """L = L_1 + lambda_c L_contr + ...; L_contr is defined by the settings of `Contrast`, such as loss.region_size."""
+    """L = 255 L_1 + lambda_c L_contr + ...; L_contr is defined by the settings of `Contrast`, such as loss.region_size.
+
+    L_1 is in grey levels, 0 to 255 (inferred: the paper's set-up is RCAN's to the digit, and RCAN's code trains on
+    images in that range), all other terms are those of images in [0, 1]. Over 64 candidates L_contr starts at
+    log 64 = 4.2, beside 5 to 8 grey levels of L_1: the printed grid of lambda_c, 0.01 to 10, surrounds the weight at
+    which both are of one size. With L_1 in [0, 1], 0.025, even 0.01 L_contr would outweigh it.
+    """
 
     contrast_weight: float = 0.1                    # lambda_c, printed (Table 3); 0 is L_1 alone
+    contrast_fades: bool = False                    # to 0, linearly over the training (our choice, a question of ours)
     perceptual_weight: float = 0.0                  # of L_perc (Table 2); its weight is not printed
     csd_weight: float = 0.0                         # of L_CSD (Table 2); its weight is not printed
     backbone: BackboneName = "vgg19"                # of both, our choice: that of their published definitions
@@ -76,6 +83,7 @@ class TrainingConfig(_Settings):
     schedule: Literal["halving", "one_cycle"] = "halving"  # our choice: RCAN's
     halve_every: int = 200_000                      # steps, of the halving schedule; our choice: RCAN's
     betas: tuple[float, float] = (0.9, 0.999)       # our choice: RCAN's
+    clip_quantile: float = 1.0                      # of the gradient norms so far; a larger one is clipped to it
     bfloat16: bool = False                          # autocast of the network; the loss stays in float32
     channels_last: bool = False                     # memory format of the network
     initial: Literal["drawn", "interpolating"] = "drawn"  # our choice: RCAN's; the other: models/interpolating.py
@@ -106,6 +114,8 @@ class Experiment(_Settings):
                 csd_weight=loss.csd_weight,
                 backbone=loss.backbone,
             )
+        elif loss.negatives == "none":
+            loss = dataclasses.replace(loss, region_size=LossConfig.region_size)
         elif loss.form == "ratio":
             loss = dataclasses.replace(loss, similarity=LossConfig.similarity, temperature=LossConfig.temperature)
         else:
@@ -135,7 +145,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "training.learning_rate": 2e-3,
         "training.schedule": "one_cycle",
         "training.channels_last": True,
-        "training.initial": "interpolating",
+        "training.clip_quantile": 0.5,
         "loss.backbone": "vgg16_caffe",
     },
     "quick": {
@@ -150,7 +160,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "training.learning_rate": 4e-3,
         "training.schedule": "one_cycle",
         "training.channels_last": True,
-        "training.initial": "interpolating",
+        "training.clip_quantile": 0.5,
         "loss.backbone": "vgg16_caffe",
     },
 }
@@ -285,6 +295,8 @@ def check(e: Experiment) -> None:
         raise ValueError(f"data.evaluation must name at least one image set, each once, got {e.data.evaluation!r}")
     if not e.model.dilation_rates or min(e.model.dilation_rates) < 1:
         raise ValueError(f"model.dilation_rates must be one or more numbers from 1 on, got {e.model.dilation_rates!r}")
+    if not 0 < (quantile := e.training.clip_quantile) <= 1:
+        raise ValueError(f"training.clip_quantile must be above 0 and at most 1 (clips nothing), got {quantile!r}")
     if len(e.training.betas) != 2 or not all(0 <= beta < 1 for beta in e.training.betas):
         raise ValueError(f"training.betas must be two numbers from 0 to below 1, got {e.training.betas!r}")
     if e.training.initial == "interpolating" and e.model.channels < 3:

@@ -141,3 +141,19 @@ def test_the_module_is_the_function(contrast):
     module = PixelContrastLoss(16, **settings, **contrast.keywords)
     assert module(sr, hr) == contrast(sr, hr, 16, **settings)
     assert "region_size=16" in repr(module)
+
+
+def test_controls_by_hand():
+    """Without negatives the squared error over tau, 3 MSE / tau. From elsewhere: of two 2 x 2 images, 0, 0, 0, 0 and
+    1, 1, 1, 1, as SR and HR, each anchor sees its positive at distance 0 and three of the other image at 1:
+    log(1 + 3/e) = 0.74367."""
+    sr, hr = images("random", 2, 3, 9, 8, dtype=torch.float64)
+    loss = PixelContrastLoss(16, negatives="none", temperature=0.01)(sr, hr)
+    assert loss.item() == pytest.approx(3 * (sr - hr).square().mean().item() / 0.01)
+    x = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
+    assert PixelContrastLoss(4, negatives="elsewhere", similarity="l1", temperature=1.0)(x, x).item() == pytest.approx(
+        math.log(1 + 3 / math.e)
+    )
+    for wrong in ({"negatives": "none", "form": "ratio"}, {"negatives": "none", "implementation": "compiled"}):
+        with pytest.raises(ValueError, match="negatives"):
+            PixelContrastLoss(16, **wrong)(sr, hr)

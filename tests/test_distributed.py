@@ -29,7 +29,7 @@ from prffn.training import loop as training
 from prffn.training import parallel as processes
 from prffn.training.checkpoint import load_checkpoint
 from prffn.training.loop import build_model, train
-from prffn.training.objective import loss_terms, weighted_sum
+from prffn.training.objective import loss_terms, weighted
 from prffn.training.parallel import VARIABLES, Processes, device_of, started
 
 SAME_CURVE = 3e-6
@@ -88,7 +88,7 @@ def test_the_loss_of_a_batch_from_its_parts(backbone, monkeypatch, form):
     lr = torch.rand(3, 3, 8, 8, generator=g, dtype=torch.float64)
     whole = hr.lerp(noise, 0.1).requires_grad_()
     expected = loss_terms(whole, hr, lr, config)
-    weighted_sum(expected, config).backward()
+    sum(weighted(expected, config).values()).backward()
 
     parts = [Processes(rank, 2).part(3) for rank in range(2)]
     shares = [(part.stop - part.start) / 3 for part in parts]
@@ -105,7 +105,7 @@ def test_the_loss_of_a_batch_from_its_parts(backbone, monkeypatch, form):
     for part in parts:
         x = whole.detach()[part].clone().requires_grad_()
         terms.append(loss_terms(x, hr[part], lr, config, lambda _: next(means)))
-        weighted_sum(terms[-1], config).backward()
+        sum(weighted(terms[-1], config).values()).backward()
         gradients.append(x.grad)
     for name, value in expected.items():
         mean = sum(share * of[name].item() for share, of in zip(shares, terms, strict=True))

@@ -18,8 +18,8 @@ from prffn.files import weights_sha256
 from prffn.models import PRFFN
 from prffn.study.keys import PROTOCOL
 from prffn.training.checkpoint import load_checkpoint
-from prffn.training.loop import NonFiniteLoss, learning_rate, train
-from prffn.training.objective import loss_terms, weighted_sum
+from prffn.training.loop import Clipping, NonFiniteLoss, learning_rate, train
+from prffn.training.objective import gradient_norms, loss_terms, weighted
 
 
 def test_run_2n_equals_run_n_stop_resume_n(tiny, tmp_path, monkeypatch):
@@ -93,19 +93,38 @@ def test_one_cycle_schedule_by_hand():
 
 
 def test_the_total_loss_by_hand():
-    """L = L_1 + lambda_c L_contr: 0.25 + 0.1 * 2 = 0.45; each term is weighted once."""
-    terms = {"l1": torch.tensor(0.25), "contrast": torch.tensor(2.0)}
-    assert weighted_sum(terms, LossConfig()).item() == pytest.approx(0.45)
+    """L = 255 L_1 + lambda_c L_contr: 255 * 0.02 + 0.1 * 2 = 5.3; where it fades, 0.05 * 2 at half of the training."""
+    terms = {"l1": torch.tensor(0.02), "contrast": torch.tensor(2.0)}
+    assert sum(weighted(terms, LossConfig()).values()).item() == pytest.approx(5.3)
+    assert sum(weighted(terms, LossConfig(contrast_fades=True), done=0.5).values()).item() == pytest.approx(5.2)
 
 
 def test_the_total_of_all_losses_by_hand():
-    """0.25 + 0.1 * 2 + 0.01 * 3 + 0.5 * 0.4 = 0.68."""
+    """255 * 0.02 + 0.1 * 2 + 0.01 * 3 + 0.5 * 0.4 = 5.53."""
     terms = {
         name: torch.tensor(value)
-        for name, value in {"l1": 0.25, "contrast": 2.0, "perceptual": 3.0, "csd": 0.4}.items()
+        for name, value in {"l1": 0.02, "contrast": 2.0, "perceptual": 3.0, "csd": 0.4}.items()
     }
     config = LossConfig(perceptual_weight=0.01, csd_weight=0.5)
-    assert weighted_sum(terms, config).item() == pytest.approx(0.68)
+    assert sum(weighted(terms, config).values()).item() == pytest.approx(5.53)
+
+
+def test_gradient_norms_by_hand():
+    """Of 255 mean|x - y| over 4 values a gradient of 255 / 4 each: squared and summed 4 (255 / 4)^2; of 2 mean x, 1."""
+    x = torch.tensor([[0.1, 0.2], [0.3, 0.4]], requires_grad=True)
+    parts = {"l1": 255 * (x - 0.5).abs().mean(), "contrast": 2 * x.mean()}
+    assert gradient_norms(parts, x).tolist() == pytest.approx([4 * (255 / 4) ** 2, 1.0])
+
+
+def test_the_clip_by_hand():
+    """Norms 3, 5, 1: of the first two the median is 4, of all three 3. 5 is clipped to 4, the others stay."""
+    weight, clipping = torch.nn.Parameter(torch.zeros(1)), Clipping(TrainingConfig(steps=3, clip_quantile=0.5), "cpu")
+    found = []
+    for step, norm in enumerate((3.0, -5.0, 1.0)):
+        weight.grad = torch.tensor([norm])
+        clipping.clip([weight], step)
+        found.append(weight.grad.item())
+    assert found == pytest.approx([3.0, -4.0, 1.0])
 
 
 def test_l1_alone_computes_no_contrast():
@@ -169,7 +188,7 @@ def test_a_run_starts_from_another_runs_weights(tiny, photo_folder):
 
 
 GOLDEN = {
-    2: {"l1": 0.2436150994, "contrast": 129.2396488},
+    3: {"l1": 0.2433511677, "contrast": 129.4415938},
 }
 """Mean terms of the tiny run's twelve steps, by PROTOCOL."""
 

@@ -58,6 +58,9 @@ def pixel_contrast(
     hr = hr.to(sr.dtype)
     if rgb_range != 1:
         sr, hr = sr / rgb_range, hr / rgb_range
+    controls = definition.negatives in ("none", "elsewhere")
+    if controls and implementation not in ("auto", "reference"):
+        raise ValueError(f"implementation {implementation!r} does not know negatives={definition.negatives!r}")
     chosen = implementation_for(sr, definition) if implementation == "auto" else implementation
     if chosen == "reference":
         return reference(sr, hr, definition)
@@ -72,6 +75,8 @@ def pixel_contrast(
 
 def implementation_for(sr: Tensor, contrast: Contrast) -> Implementation:
     """The fastest implementation that works for such images: what "auto" takes, and all trainings of the kit."""
+    if contrast.negatives in ("none", "elsewhere"):
+        return "reference"  # controls, which nobody trains with for their own sake
     return "compiled" if fused.is_for(sr, contrast) and fused.works() else "streaming"
 
 

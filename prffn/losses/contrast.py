@@ -35,7 +35,7 @@ from torch import Tensor
 
 Form = Literal["ratio", "infonce"]
 Similarity = Literal["l1", "squared", "cosine", "dot"]
-Negatives = Literal["hr", "sr", "both"]
+Negatives = Literal["hr", "sr", "both", "none", "elsewhere"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,10 @@ class Contrast:
     epsilon: float = 0.01
     """eps of "ratio", in the unit of the L1 distance of two RGB pixels, 0 to 3."""
     negatives: Negatives = "hr"
-    """The other pixels of the region in HR, in SR, or in both."""
+    """The other pixels of the region in HR, in SR, or in both.
+
+    Two controls of "infonce", our own: "none", of which is left what draws the anchor to its positive, with "squared"
+    the squared error over tau; "elsewhere", the HR pixels of the region half the batch away."""
 
     def __post_init__(self) -> None:
         with suppress(TypeError):
@@ -70,6 +73,8 @@ class Contrast:
         for name, kind in (("form", Form), ("similarity", Similarity), ("negatives", Negatives)):
             if (value := getattr(self, name)) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}")
+        if self.form == "ratio" and self.negatives in ("none", "elsewhere"):
+            raise ValueError(f"form 'ratio' takes negatives hr, sr or both, got {self.negatives!r}")
         for name in ("temperature", "epsilon"):
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number <= sys.float_info.max:
@@ -161,9 +166,14 @@ def _infonce(x: Tensor, y: Tensor, similarity: Similarity, temperature: float, n
     """-log softmax of the positive among the candidates: (R, S, C), (R, S, C) -> (R, S)."""
     to_hr = similarities(x, y, similarity) / temperature  # (R, S, S)
     positive = to_hr.diagonal(dim1=1, dim2=2)  # (R, S)
+    if negatives == "none":
+        return -positive
     if negatives == "hr":
         return torch.logsumexp(to_hr, dim=2) - positive
     itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+    if negatives == "elsewhere":
+        away = similarities(x, y.roll(len(y) // 2, dims=0), similarity) / temperature
+        return torch.logsumexp(torch.where(itself, to_hr, away), dim=2) - positive
     to_sr = (similarities(x, x, similarity) / temperature).masked_fill(itself, -math.inf)
     of_hr = positive.unsqueeze(2) if negatives == "sr" else to_hr
     return torch.logsumexp(torch.cat((of_hr, to_sr), dim=2), dim=2) - positive

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from prffn.models import PRFFN, reduced
 from prffn.models.interpolating import start_as_interpolation
 from prffn.training.checkpoint import load_checkpoint, save_checkpoint
 from prffn.training.device import device_name, peak_memory_mb, reset_peak_memory
-from prffn.training.objective import loss_terms, weighted_sum
+from prffn.training.objective import gradient_norms, loss_terms, weighted
 from prffn.training.parallel import Processes
 
 CURVE_POINTS = 50
@@ -99,6 +99,27 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
+class Clipping:
+    """Clips the gradient to a quantile of the norms of all steps so far, this one's among them.
+
+    The rule of AutoClip (Seetharaman et al., MLSP 2020): it needs no threshold in the units of a loss, so that all
+    losses are treated alike.
+    """
+
+    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+        self.quantile = config.clip_quantile
+        self.norms = torch.empty(config.steps, device=device)
+
+    def clip(self, parameters: Iterable[nn.Parameter], step: int) -> None:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.stack([g.norm() for g in gradients]).norm()
+        self.norms[step] = norm
+        limit = torch.quantile(self.norms[: step + 1], self.quantile)
+        torch._foreach_mul_(
+            gradients, (limit / norm.clamp(min=1e-30)).clamp(max=1.0)
+        )  # no look at the norm: a GPU would wait
+
+
 def train(
     experiment: Experiment,
     *,
@@ -156,6 +177,7 @@ def train(
     model = model.to(device=device, memory_format=memory_format).train()  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas)
 
+    clipped = Clipping(config, device) if config.clip_quantile < 1 else None
     step, seconds, peak, curve, sums = 0, 0.0, 0.0, [], dict[str, float]()
     made: list[dict[str, Any]] = []
     identity = repr(e.canonical()) + (f" from {weights_sha256(start)}" if start else "")
@@ -166,6 +188,8 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         sampler.generator.set_state(state["sampler"])
         step, seconds, peak, curve, sums = (state[k] for k in ("step", "seconds", "peak", "curve", "sums"))
+        if clipped is not None:
+            clipped.norms[:step] = state["norms"]
         made = state.get("made", [{"step": 0, "device": NOT_RECORDED}])  # older checkpoints do not say
     parallel = model if processes.world_size == 1 else in_parallel(model)
     batch_mean = partial(processes.mean, share=share) if processes.world_size > 1 else None
@@ -184,6 +208,7 @@ def train(
             "model": model.state_dict(), "optimizer": optimizer.state_dict(),
             "sampler": sampler.generator.get_state(), "curve": curve, "sums": sums,
             "peak": max(peak, peak_memory_mb(device)), "made": made,
+            **({"norms": clipped.norms[:step].clone()} if clipped is not None else {}),
         })  # fmt: skip
 
     here = conditions(e, device, processes.world_size)
@@ -199,12 +224,18 @@ def train(
                 group["lr"] = learning_rate(config, step)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
                 sr = parallel(lr[part])
-            terms = loss_terms(sr.float(), target, lr, e.loss, batch_mean)
+            sr = sr.float()
+            terms = loss_terms(sr, target, lr, e.loss, batch_mean)
             means = processes.mean(torch.stack(list(terms.values())).detach(), share)
             values = dict(zip(terms, means.tolist(), strict=True))
             check_finite(values, step)
+            parts = weighted(terms, e.loss, step / config.steps)
+            due = (step + 1) % (VALIDATE_EVERY * interval) == 0 or step + 1 == config.steps
+            squares = processes.mean(share * gradient_norms(parts, sr), share) if due and len(parts) > 1 else None
             optimizer.zero_grad(set_to_none=True)
-            (weighted_sum(terms, e.loss) * (share * processes.world_size)).backward()
+            (sum(parts.values()) * (share * processes.world_size)).backward()
+            if clipped is not None:
+                clipped.clip(model.parameters(), step)
             optimizer.step()
 
             step += 1
@@ -214,7 +245,9 @@ def train(
                 count = step - (int(curve[-1]["step"]) if curve else 0)
                 curve.append({"step": step, **{name: total / count for name, total in sums.items()}})
                 sums = {}
-                due = len(curve) % VALIDATE_EVERY == 0 or step == config.steps
+                if squares is not None:
+                    norms = zip(parts, squares.sqrt().tolist(), strict=True)
+                    curve[-1] |= {f"gradient_{name}": norm for name, norm in norms}
                 if validate is not None and due:
                     curve[-1]["psnr_y"] = validate(model)
                 if due:

@@ -1,7 +1,8 @@
-"""The total loss, L = L_1 + lambda_c L_contr and the other terms of Table 2: each by its name, weighted once."""
+"""The total loss, L = 255 L_1 + lambda_c L_contr and the other terms of Table 2: each by its name, weighted once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,11 +10,14 @@ from prffn.config import LossConfig
 from prffn.losses import pixel_contrast
 from prffn.losses.perceptual import csd_loss, perceptual_loss
 
+GREY_LEVELS = 255.0
+"""In the total loss L_1 is in grey levels, see `LossConfig`."""
+
 
 def loss_terms(
     sr: Tensor, hr: Tensor, lr: Tensor, config: LossConfig, batch_mean: Callable[[Tensor], Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """The terms in use, unweighted, by name.
+    """The terms in use, unweighted, by name: each as it is for images in [0, 1].
 
     sr, hr: (N, 3, H, W), RGB in [0, 1]. lr: (N, 3, h, w), of which L_CSD makes its negatives.
     batch_mean: None where sr and hr are a whole batch. Where several processes share a batch, each with a part of it
@@ -32,12 +36,21 @@ def loss_terms(
     return terms
 
 
-def weighted_sum(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
-    """L = L_1 + lambda_c L_contr (printed), and with L_perc and L_CSD, weighted too, where they are in use."""
+def weighted(terms: Mapping[str, Tensor], config: LossConfig, done: float = 0.0) -> dict[str, Tensor]:
+    """The terms with their weights, whose sum is L: L_1 in grey levels, lambda_c L_contr (printed), L_perc and L_CSD.
+
+    done: the part of the training that is behind, from 0 to 1, by which L_contr fades where it does.
+    """
     weights = {
-        "l1": 1.0,
-        "contrast": config.contrast_weight,
+        "l1": GREY_LEVELS,
+        "contrast": config.contrast_weight * (1 - done if config.contrast_fades else 1),
         "perceptual": config.perceptual_weight,
         "csd": config.csd_weight,
     }
-    return sum((weights[name] * term for name, term in list(terms.items())[1:]), weights["l1"] * terms["l1"])
+    return {name: weights[name] * term for name, term in terms.items()}
+
+
+def gradient_norms(weighted_terms: Mapping[str, Tensor], sr: Tensor) -> Tensor:
+    """The norm of each weighted term's gradient in the SR images, squared: what each of them asks of the network."""
+    gradients = (torch.autograd.grad(term, sr, retain_graph=True)[0] for term in weighted_terms.values())
+    return torch.stack([gradient.detach().square().sum() for gradient in gradients])
