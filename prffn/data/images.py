@@ -59,6 +59,7 @@ KNOWN_SETS = {
     "B100": SetSource("B100", 100),
     "Urban100": SetSource("Urban100", 100),
     "Manga109": SetSource("Manga109", 109),
+    "T91": SetSource("T91", 91),  # Yang et al., TIP 2010
     # The training images of BSDS300. Set5's `woman` is a reduced copy of 302003, which is left out.
     "BSD200": SetSource("BSD200", 199, without=("302003",)),
 }
@@ -72,6 +73,7 @@ EMBEDDED_SETS = {
 RECORDED_CHECKSUMS = {
     "Set5": "7193940992efe5a7b57d765d08d4ee0d0fbbb8d3161d52d4e549d267e7b0fd85",
     "B100": "ad8d05a3825339301f4da9263a259bf7d49e509c37fd1cd770497fd64277424b",
+    "T91": "ab53f1ce56fb474c22e338e952da0d8ddea7d83493546d2146fbeebfcd3ba8d5",
     "BSD200": "c7e4b133cc2e08f877c694876934fe98b7fe289ef20734527249a7ec479a2820",
 }
 """Checksums of the recorded study's images: its records are found even if the images are not downloaded."""
