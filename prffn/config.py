@@ -61,13 +61,7 @@ class ModelConfig(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig(_Settings, Contrast):
-    """L = 255 L_1 + lambda_c L_contr + ...; L_contr is defined by the settings of `Contrast`, such as loss.region_size.
-
-    L_1 is in grey levels, 0 to 255 (inferred: the paper's set-up is RCAN's to the digit, and RCAN's code trains on
-    images in that range), all other terms are those of images in [0, 1]. Over 64 candidates L_contr starts at
-    log 64 = 4.2, beside 5 to 8 grey levels of L_1: the printed grid of lambda_c, 0.01 to 10, surrounds the weight at
-    which both are of one size. With L_1 in [0, 1], 0.025, even 0.01 L_contr would outweigh it.
-    """
+    """L = L_1 + lambda_c L_contr + ...; L_contr is defined by the settings of `Contrast`, such as loss.region_size."""
 
     contrast_weight: float = 0.1                    # lambda_c, printed (Table 3); 0 is L_1 alone
     contrast_fades: bool = False                    # to 0, linearly over the training (our choice, a question of ours)
@@ -114,12 +108,11 @@ class Experiment(_Settings):
                 csd_weight=loss.csd_weight,
                 backbone=loss.backbone,
             )
-        elif loss.negatives == "none":
-            loss = dataclasses.replace(loss, region_size=LossConfig.region_size)
         elif loss.form == "ratio":
             loss = dataclasses.replace(loss, similarity=LossConfig.similarity, temperature=LossConfig.temperature)
         else:
-            loss = dataclasses.replace(loss, epsilon=LossConfig.epsilon)
+            size = loss.region_size if loss.negatives != "none" else LossConfig.region_size
+            loss = dataclasses.replace(loss, region_size=size, epsilon=LossConfig.epsilon)
         if not (loss.perceptual_weight or loss.csd_weight):
             loss = dataclasses.replace(loss, backbone=LossConfig.backbone)
         if model.network != "PRFFN":
@@ -145,7 +138,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "training.learning_rate": 2e-3,
         "training.schedule": "one_cycle",
         "training.channels_last": True,
-        "training.clip_quantile": 0.5,
+        "training.initial": "interpolating",
         "loss.backbone": "vgg16_caffe",
     },
     "quick": {
@@ -160,18 +153,12 @@ PROFILES: dict[str, dict[str, Any]] = {
         "training.learning_rate": 4e-3,
         "training.schedule": "one_cycle",
         "training.channels_last": True,
-        "training.clip_quantile": 0.5,
+        "training.initial": "interpolating",
         "loss.backbone": "vgg16_caffe",
     },
 }
 """A budget each: what it changes of the paper's settings. `quick` needs no download and trains in minutes; `cpu` is
 the recorded study on real benchmark images; `paper` is the paper's own protocol, for a GPU."""
-
-CONTINUED: dict[str, dict[str, Any]] = {
-    "cpu": {"training.steps": 400, "training.learning_rate": 5e-4},
-    "quick": {"training.steps": 60, "training.learning_rate": 1e-3},
-}
-"""What trainings change of their profile that go on from one with L_1 alone, see continued.py; `paper` has none."""
 
 SHIPPED = "shipped"
 """The folder of reports/ with the records of the networks that come with the package; no profile, see apps/ship.py."""

@@ -19,11 +19,12 @@ import pytest
 from conftest import CHECKOUT, tiny_settings
 
 import prffn.__main__ as command_line
-from prffn import config, files
-from prffn.config import Experiment, experiment
+from prffn import files
+from prffn.config import PROFILES, Experiment, experiment
 from prffn.files import read_record
 from prffn.study import cluster, trainings
 from prffn.study.cluster import RunKillsWorkers, check_address, local_workers
+from prffn.study.continued import CONTINUED
 from prffn.study.ensure import ensure
 from prffn.study.keys import checkpoint_path, run_key
 from prffn.study.notebook import check_parameters, has_parameter
@@ -454,11 +455,10 @@ def test_only_notebooks_that_have_it_get_the_scheduler(tmp_path, monkeypatch):
 
 def test_the_command_line_writes_the_same_report(address, tmp_path, monkeypatch):
     """Table 5 at profile quick, with few steps: by a scheduler's workers, and serially, from one notebook."""
-    changes = "from prffn import config"
-    for budget, steps in {"PROFILES": 8, "CONTINUED": 4}.items():
-        of_quick = getattr(config, budget)["quick"]
-        monkeypatch.setitem(of_quick, "training.steps", steps)  # as the command reads the notebook
-        changes += f"\nconfig.{budget}['quick']['training.steps'] = {steps}"  # as its kernel runs it
+    changes = "from prffn.config import PROFILES\nfrom prffn.study.continued import CONTINUED"
+    for name, budget, steps in (("PROFILES", PROFILES, 8), ("CONTINUED", CONTINUED, 4)):
+        monkeypatch.setitem(budget["quick"], "training.steps", steps)  # as the command reads the notebook
+        changes += f"\n{name}['quick']['training.steps'] = {steps}"  # as its kernel runs it
     name = "table5_region_size"
     path = CHECKOUT / "notebooks" / f"{name}.ipynb"
     notebook = in_few_steps(path, tmp_path / "notebooks" / path.name, changes)
@@ -490,8 +490,8 @@ def test_the_command_line_writes_the_same_report(address, tmp_path, monkeypatch)
 
 def test_all_notebooks_runs_are_those_of_a_serial_run(address, tmp_path, monkeypatch, capsys):
     """What every notebook trains at profile quick, in a step or two: by a scheduler's workers, and serially."""
-    for budget, steps in {"PROFILES": 2, "CONTINUED": 1}.items():
-        monkeypatch.setitem(getattr(config, budget)["quick"], "training.steps", steps)
+    for budget, steps in ((PROFILES, 2), (CONTINUED, 1)):
+        monkeypatch.setitem(budget["quick"], "training.steps", steps)
     records, told = {}, {}
     for how, arguments in {"serial": [], "dask": ["--scheduler", address]}.items():
         monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / how / "reports"))

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from prffn.config import CONTINUED, Experiment, variants
+from prffn.config import Experiment, variants
 from prffn.files import save_record
-from prffn.study.continued import continued
+from prffn.study.continued import CONTINUED, continued
 from prffn.study.ensure import ensure
 from prffn.study.keys import checkpoint_path, run_key
 from prffn.study.runs import OtherWeights, start_weights

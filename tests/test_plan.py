@@ -11,9 +11,10 @@ import torch
 from conftest import CHECKOUT
 
 from prffn.__main__ import main
-from prffn.config import CONTINUED, PROFILES, Experiment, experiment, variants
+from prffn.config import PROFILES, Experiment, experiment, variants
 from prffn.files import cache_root, reports_root, save_record
 from prffn.study import plan
+from prffn.study.continued import CONTINUED
 from prffn.study.keys import checkpoint_path, run_key, settings_of
 from prffn.study.notebook import experiments_of
 from prffn.study.plan import asked_runs, cost, duration, make_plan, makespan, measured_step, missing_sets

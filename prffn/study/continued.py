@@ -9,14 +9,21 @@ both answers side by side. Profile `paper` trains every run from its first step,
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from prffn.config import CONTINUED, Experiment, LossConfig, check_profile
+from prffn.config import Experiment, LossConfig, check_profile
+
+CONTINUED: dict[str, dict[str, Any]] = {
+    "cpu": {"training.steps": 400, "training.learning_rate": 5e-4},
+    "quick": {"training.steps": 60, "training.learning_rate": 1e-3},
+}
+"""What the trainings that go on change of their profile; `paper` has none."""
 
 
 def continued(experiments: Mapping[str, Sequence[Experiment]], profile: str) -> dict[str, list[Experiment]]:
     """These experiments, as trainings that go on from one with L_1 alone of the same network, images and seed.
 
-    experiments: from `variants`. Steps and learning rate of what is added: config.CONTINUED; a profile that is not in
+    experiments: from `variants`. Steps and learning rate of what is added: CONTINUED; a profile that is not in
     it gets its experiments back. The trainings that they start from come last, as "<label>, start", with the label of
     the first that starts there.
     """
