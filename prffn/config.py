@@ -80,6 +80,7 @@ class TrainingConfig(_Settings):
     clip_quantile: float = 1.0                      # of the gradient norms so far; a larger one is clipped to it
     bfloat16: bool = False                          # autocast of the network; the loss stays in float32
     channels_last: bool = False                     # memory format of the network
+    compiled: bool = False                          # torch.compile of the network
     initial: Literal["drawn", "interpolating"] = "drawn"  # our choice: RCAN's; the other: models/interpolating.py
 
 

@@ -30,7 +30,7 @@ from prffn.study.keys import checkpoint_path, run_key
 from prffn.study.notebook import check_parameters, has_parameter
 from prffn.study.worker import Fitness, Place, fitness
 from prffn.training.checkpoint import load_checkpoint
-from prffn.training.loop import NonFiniteLoss
+from prffn.training.curve import NonFiniteLoss
 from prffn.training.parallel import Processes
 
 distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")

@@ -64,6 +64,7 @@ VALID = {
     "training.clip_quantile": st.floats(0, 1, exclude_min=True),
     "training.bfloat16": st.booleans(),
     "training.channels_last": st.booleans(),
+    "training.compiled": st.booleans(),
     "training.initial": st.sampled_from(("drawn", "interpolating")),
     "seed": st.integers(0, 2**32 - 1),
 }

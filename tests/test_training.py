@@ -5,21 +5,26 @@ Killed trainings, and damaged checkpoints: test_faults_killed.py, test_faults_da
 
 import dataclasses
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_settings
 from PIL import Image
+from torch._dynamo.utils import counters
 
 from prffn.config import PROFILES, LossConfig, TrainingConfig, experiment
+from prffn.data.patches import batches
 from prffn.evaluation.metrics import evaluate, evaluate_bicubic
 from prffn.files import weights_sha256
 from prffn.models import PRFFN
 from prffn.study.keys import PROTOCOL
 from prffn.training.checkpoint import load_checkpoint
-from prffn.training.loop import Clipping, NonFiniteLoss, learning_rate, train
+from prffn.training.curve import NonFiniteLoss
+from prffn.training.loop import train
 from prffn.training.objective import gradient_norms, loss_terms, weighted
+from prffn.training.schedule import Clipping, learning_rate
 
 
 def test_run_2n_equals_run_n_stop_resume_n(tiny, tmp_path, monkeypatch):
@@ -139,15 +144,57 @@ def test_a_loss_that_is_not_finite_stops_the_run(photo_folder):
         train(diverging, progress=False)
 
 
-@pytest.mark.parametrize("option", ["training.bfloat16", "training.channels_last"])
-def test_options_change_the_numbers_little(tiny, photo_folder, option):
-    """Same curve to bfloat16's three digits; another memory format only changes the order of sums."""
+@pytest.mark.parametrize("bad_step", [3, 11])
+def test_a_bad_loss_of_a_gpu_is_named_later_and_saved_never(tiny, tmp_path, monkeypatch, bad_step):
+    """Losses are read every 10 steps and at the end, as on a GPU every 50: those between are saved only once read."""
+    monkeypatch.setattr("prffn.training.loop.CURVE_POINTS", 1)
+    monkeypatch.setattr("prffn.training.loop.read_every", lambda device: 10)
+    steps = iter(range(100))
+
+    def poisoned(*arguments):
+        terms = loss_terms(*arguments)
+        return {**terms, "contrast": terms["contrast"] * float("nan")} if next(steps) == bad_step else terms
+
+    monkeypatch.setattr("prffn.training.loop.loss_terms", poisoned)
+    with pytest.raises(NonFiniteLoss, match=f"loss term 'contrast' is nan at step {bad_step};"):
+        train(tiny, checkpoint=tmp_path / "run.ckpt", checkpoint_every=0, progress=False)
+    saved = load_checkpoint(tmp_path / "run.ckpt")
+    assert (saved and saved["step"]) == (None if bad_step == 3 else 10)
+    assert next(steps) == (10 if bad_step == 3 else 12)
+
+
+def test_a_gpus_way_gives_the_same_bits(tiny, monkeypatch):
+    """Batches drawn ahead by a thread, losses read every five steps: only the waiting differs."""
+    plain = train(tiny, progress=False)
+    monkeypatch.setattr("prffn.training.loop.read_every", lambda device: 5)
+    monkeypatch.setattr("prffn.training.loop.batches", partial(batches, ahead=3))
+    monkeypatch.setattr("prffn.training.loop.CURVE_POINTS", 1)
+    other = train(tiny, progress=False)
+    assert weights_sha256(other.model) == weights_sha256(plain.model)
+    assert other.curve[-1]["l1"] == pytest.approx(sum(point["l1"] for point in plain.curve) / 12, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("option", "tolerance"), [("bfloat16", 2e-2), ("channels_last", 1e-4), ("compiled", 1e-4)], ids=lambda value: value
+)
+def test_options_take_effect_and_change_the_numbers_little(tiny, photo_folder, monkeypatch, option, tolerance):
+    """Same curve to bfloat16's three digits; another memory format or a compiler only change the order of sums."""
+    seen = []
+
+    def noting(sr, *others):
+        seen.append(sr)
+        return loss_terms(sr, *others)
+
     plain = train(tiny, progress=False).curve
-    other = train(experiment(tiny_settings(photo_folder, **{option: True})), progress=False).curve
-    tolerance = 2e-2 if option == "training.bfloat16" else 1e-4
+    monkeypatch.setattr("prffn.training.loop.loss_terms", noting)
+    monkeypatch.setattr("torch.compile", partial(torch.compile, backend="aot_eager"))  # without the C++ compiler
+    counters.clear()
+    other = train(experiment(tiny_settings(photo_folder, **{f"training.{option}": True})), progress=False).curve
     assert [p["l1"] for p in other] == pytest.approx([p["l1"] for p in plain], rel=tolerance)
-    if option == "training.bfloat16":
-        assert [p["l1"] for p in other] != pytest.approx([p["l1"] for p in plain], rel=1e-6)
+    rounded = other[0]["l1"] != pytest.approx(plain[0]["l1"], rel=1e-5)
+    strided = seen[0].is_contiguous(memory_format=torch.channels_last)
+    compiled = bool(counters["stats"]["unique_graphs"])
+    assert (rounded, strided, compiled) == tuple(option == name for name in ("bfloat16", "channels_last", "compiled"))
 
 
 @pytest.mark.parametrize("network", ["EDSR", "RCAN", "SwinIR-light"])

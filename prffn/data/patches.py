@@ -1,12 +1,17 @@
 """Random pairs of LR and HR patches, and images as tensors."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prffn.data.degradation import ImageArray, mod_crop
+
+AHEAD = 4
+"""Batches drawn ahead for a GPU (our choice)."""
 
 
 class PatchSampler:
@@ -40,6 +45,11 @@ class PatchSampler:
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Return the next batch: LR (N, 3, p, p) and HR (N, 3, p * scale, p * scale), float32 in [0, 1]."""
+        lr, hr = self.draw()
+        return to_tensor(lr), to_tensor(hr)
+
+    def draw(self) -> tuple[ImageArray, ImageArray]:
+        """Return the next batch as images: LR (N, p, p, 3) and HR (N, p * scale, p * scale, 3), uint8."""
         p, s = self.patch_size, self.scale
         lr = np.empty((self.batch_size, p, p, 3), np.uint8)
         hr = np.empty((self.batch_size, p * s, p * s, 3), np.uint8)
@@ -51,7 +61,45 @@ class PatchSampler:
             symmetry = int(turn * 8)  # of the square's eight
             lr[n] = _turned(lr_image[top : top + p, left : left + p], symmetry)
             hr[n] = _turned(hr_image[top * s : (top + p) * s, left * s : (left + p) * s], symmetry)
-        return to_tensor(lr), to_tensor(hr)
+        return lr, hr
+
+
+def batches(
+    sampler: PatchSampler,
+    device: torch.device,
+    memory_format: torch.memory_format,
+    part: slice,
+    ahead: int | None = None,
+) -> Generator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield batches on a device: LR, the `part` of HR, as in `batch`, and the generator's state after drawing them.
+
+    ahead: how many are drawn beforehand, by a thread, so that the device need not wait for the CPU; they are the same
+    batches. None: as many as help there, none on the CPU. Close the iterator to end the thread.
+    """
+
+    def draw() -> tuple[Tensor, Tensor, Tensor]:
+        lr, hr = map(torch.from_numpy, sampler.draw())
+        hr = hr[part]
+        if device.type == "cuda":
+            lr, hr = lr.pin_memory(), hr.pin_memory()  # copied to the GPU while it works
+        return lr, hr, sampler.generator.get_state()
+
+    def on_device(image: Tensor) -> Tensor:
+        floats = image.to(device, non_blocking=True).float().div_(255)
+        return floats.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
+
+    if ahead is None:
+        ahead = 0 if device.type == "cpu" else AHEAD
+    with ThreadPoolExecutor(1) as thread:
+        coming: deque[Future[tuple[Tensor, Tensor, Tensor]]] = deque(thread.submit(draw) for _ in range(ahead))
+        try:
+            while True:
+                if ahead:
+                    coming.append(thread.submit(draw))
+                lr, hr, state = coming.popleft().result() if ahead else draw()
+                yield on_device(lr), on_device(hr), state
+        finally:
+            thread.shutdown(cancel_futures=True)
 
 
 def _turned(patch: ImageArray, symmetry: int) -> ImageArray:

@@ -11,7 +11,7 @@ from prffn.study.ensure import ensure
 from prffn.study.joint import dismiss, follow
 from prffn.study.notebook import experiments_of
 from prffn.study.runs import Runs
-from prffn.training.loop import NonFiniteLoss
+from prffn.training.curve import NonFiniteLoss
 from prffn.training.parallel import started
 
 

@@ -1,9 +1,9 @@
 """One training: random patches, Adam, a checkpoint from which a killed run goes on bit for bit (on the CPU)."""
 
-import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,17 +14,19 @@ import tqdm.auto
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from prffn.config import Experiment, TrainingConfig
+from prffn.config import Experiment
 from prffn.data.images import image_set, lr_images
-from prffn.data.patches import PatchSampler
+from prffn.data.patches import PatchSampler, batches
 from prffn.files import TEXT_PROGRESS_VARIABLE, weights_sha256
 from prffn.losses import computed_by
 from prffn.models import PRFFN, reduced
 from prffn.models.interpolating import start_as_interpolation
 from prffn.training.checkpoint import load_checkpoint, save_checkpoint
+from prffn.training.curve import Losses, read_every
 from prffn.training.device import device_name, peak_memory_mb, reset_peak_memory
 from prffn.training.objective import gradient_norms, loss_terms, weighted
 from prffn.training.parallel import Processes
+from prffn.training.schedule import Clipping, learning_rate
 
 CURVE_POINTS = 50
 """How many points the recorded curve has; each is a mean over the steps since the one before."""
@@ -33,10 +35,6 @@ NOT_RECORDED = "not recorded"
 
 VALIDATE_EVERY = 5
 """A run is validated at every fifth point of the curve, and at its end."""
-
-
-class NonFiniteLoss(FloatingPointError):
-    """A loss term is not a finite number: training has stopped before the step was taken."""
 
 
 @dataclass
@@ -87,37 +85,117 @@ def take_over(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     model.load_state_dict({**state, **fitting})
 
 
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Learning rate of step 0, 1, ...: halved every `halve_every` steps (our choice: RCAN's), or, for short runs
-    (our choice), one cycle: a linear warm-up over a tenth of the steps, then half a cosine down to zero."""
-    if config.schedule == "halving":
-        return config.learning_rate * 0.5 ** (step // config.halve_every)
-    warm_up = max(1, config.steps // 10)
-    if step < warm_up:
-        return config.learning_rate * (step + 1) / warm_up
-    done = (step - warm_up) / max(1, config.steps - warm_up)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+def patches_of(e: Experiment) -> PatchSampler:
+    """The random patches of an experiment; the same seed gives the same."""
+    hr = image_set(e.data.train)
+    return PatchSampler(
+        hr.images,
+        lr_images(hr, e.data.scale),
+        scale=e.data.scale,
+        patch_size=e.data.patch_size,
+        batch_size=e.data.batch_size,
+        generator=torch.Generator().manual_seed(2**32 + e.seed),  # apart from the stream of the weights
+        names=hr.image_names,
+    )
 
 
-class Clipping:
-    """Clips the gradient to a quantile of the norms of all steps so far, this one's among them.
+class Training:
+    """A training under way: the network on its device, its optimizer and patches, and what it has seen so far."""
 
-    The rule of AutoClip (Seetharaman et al., MLSP 2020): it needs no threshold in the units of a loss, so that all
-    losses are treated alike.
-    """
+    def __init__(self, e: Experiment, processes: Processes, start: Mapping[str, Tensor] | None) -> None:
+        config, device = e.training, processes.device
+        self.e, self.processes = e, processes
+        self.part = processes.part(e.data.batch_size)
+        self.share = (self.part.stop - self.part.start) / e.data.batch_size
+        model = build_model(e)
+        if start is not None:
+            take_over(model, start)
+        self.sampler = patches_of(e)
+        self.drawn = self.sampler.generator.get_state()
+        self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.model = model.to(device=device, memory_format=self.memory_format).train()  # type: ignore[call-overload]
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas)
+        self.clipping = Clipping(config, device)
+        self.step, self.seconds, self.peak = 0, 0.0, 0.0
+        self.losses = Losses()
+        self.curve: list[dict[str, float]] = []
+        self.made: list[dict[str, Any]] = []
+        self.interval = max(1, config.steps // CURVE_POINTS)
 
-    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
-        self.quantile = config.clip_quantile
-        self.norms = torch.empty(config.steps, device=device)
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Takes over the state of a checkpoint."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sampler.generator.set_state(state["sampler"])
+        self.drawn = state["sampler"]
+        self.clipping.load(state.get("norms"))
+        self.step, self.seconds, self.peak, self.curve = (state[k] for k in ("step", "seconds", "peak", "curve"))
+        self.losses.sums = state["sums"]
+        self.made = state.get("made", [{"step": 0, "device": NOT_RECORDED}])  # older checkpoints do not say
 
-    def clip(self, parameters: Iterable[nn.Parameter], step: int) -> None:
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = torch.stack([g.norm() for g in gradients]).norm()
-        self.norms[step] = norm
-        limit = torch.quantile(self.norms[: step + 1], self.quantile)
-        torch._foreach_mul_(
-            gradients, (limit / norm.clamp(min=1e-30)).clamp(max=1.0)
-        )  # no look at the norm: a GPU would wait
+    def state(self) -> dict[str, Any]:
+        """All that the training resumes from."""
+        norms = self.clipping.so_far(self.step)
+        return {
+            "step": self.step, "steps": self.e.training.steps, "seconds": self.seconds,
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "sampler": self.drawn, "curve": self.curve, "sums": self.losses.sums,
+            "peak": max(self.peak, peak_memory_mb(self.processes.device)), "made": self.made,
+            **({} if norms is None else {"norms": norms}),
+        }  # fmt: skip
+
+    def run(self) -> Generator[bool]:
+        """Takes the steps that are left. Yields after each whether it ended a part of the curve."""
+        config, device = self.e.training, self.processes.device
+        here = conditions(self.e, device, self.processes.world_size)
+        if self.step < config.steps and (not self.made or {**self.made[-1], "step": 0} != {"step": 0, **here}):
+            self.made = [*self.made, {"step": self.step, **here}]
+        network: Any = torch.compile(self.model) if config.compiled else self.model
+        network = network if self.processes.world_size == 1 else in_parallel(network)
+        source = batches(self.sampler, device, self.memory_format, self.part)
+        with closing(source):
+            while self.step < config.steps:
+                lr, hr, self.drawn = next(source)
+                yield self._take(network, lr, hr)
+
+    def _take(self, network: nn.Module, lr: Tensor, hr: Tensor) -> bool:
+        """One step, from a batch: lr whole, hr this process's part of it. Returns whether it ended a part of the curve.
+
+        The losses are read where a part ends, and every READ_EVERY steps between: a GPU need not wait at others.
+        """
+        e, processes = self.e, self.processes
+        ends = (self.step + 1) % self.interval == 0 or self.step + 1 == e.training.steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(e.training, self.step)
+        with torch.autocast(processes.device.type, dtype=torch.bfloat16, enabled=e.training.bfloat16):
+            sr = network(lr[self.part])
+        sr = sr.float()
+        batch_mean = partial(processes.mean, share=self.share) if processes.world_size > 1 else None
+        terms = loss_terms(sr, hr, lr, e.loss, batch_mean)
+        self.losses.add(list(terms), processes.mean(torch.stack(list(terms.values())).detach(), self.share))
+        if ends or len(self.losses.unread) >= read_every(processes.device):
+            self.losses.read(self.step)
+        parts = weighted(terms, e.loss, self.step / e.training.steps)
+        squares = None
+        if ends and self.validates(self.step + 1) and len(parts) > 1:
+            squares = processes.mean(self.share * gradient_norms(parts, sr), self.share)
+        self.optimizer.zero_grad(set_to_none=True)
+        (sum(parts.values()) * (self.share * processes.world_size)).backward()
+        self.clipping.clip(self.model.parameters(), self.step)
+        self.optimizer.step()
+
+        self.step += 1
+        if ends:
+            count = self.step - (int(self.curve[-1]["step"]) if self.curve else 0)
+            self.curve.append({"step": self.step, **self.losses.means(count)})
+            if squares is not None:
+                norms = zip(parts, squares.sqrt().tolist(), strict=True)
+                self.curve[-1] |= {f"gradient_{name}": norm for name, norm in norms}
+        return ends
+
+    def validates(self, step: int) -> bool:
+        """Whether the network is validated after so many steps."""
+        return step % (VALIDATE_EVERY * self.interval) == 0 or step == self.e.training.steps
 
 
 def train(
@@ -149,121 +227,54 @@ def train(
     Raises NonFiniteLoss naming the step and the term, on all processes if one has met it; ValueError or
     FileNotFoundError if the images cannot be used, ValueError for a batch of fewer samples than processes.
     """
-    e, config = experiment, experiment.training
     processes = processes or Processes(device=torch.device(device))
     device = processes.device
-    if others := processes.rank > 0:
-        checkpoint, validate, progress = None, None, False
-    part = processes.part(e.data.batch_size)
-    share = (part.stop - part.start) / e.data.batch_size
-    reset_peak_memory(device)
-
-    model = build_model(e)
-    if bool(e.start) != (start is not None) and not others:
+    if processes.rank > 0:
+        checkpoint, validate, progress, start = None, None, False, None
+    elif bool(experiment.start) != (start is not None):
         raise ValueError("`start` must hold the weights of experiment.start, and be None where there is none")
-    if start is not None and not others:
-        take_over(model, start)
-    hr = image_set(e.data.train)
-    sampler = PatchSampler(
-        hr.images,
-        lr_images(hr, e.data.scale),
-        scale=e.data.scale,
-        patch_size=e.data.patch_size,
-        batch_size=e.data.batch_size,
-        generator=torch.Generator().manual_seed(2**32 + e.seed),  # apart from the stream of the weights
-        names=hr.image_names,
-    )
-    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    model = model.to(device=device, memory_format=memory_format).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas)
-
-    clipped = Clipping(config, device) if config.clip_quantile < 1 else None
-    step, seconds, peak, curve, sums = 0, 0.0, 0.0, [], dict[str, float]()
-    made: list[dict[str, Any]] = []
-    identity = repr(e.canonical()) + (f" from {weights_sha256(start)}" if start else "")
+    reset_peak_memory(device)
+    training = Training(experiment, processes, start)
+    identity = repr(experiment.canonical()) + (f" from {weights_sha256(start)}" if start else "")
     state = load_checkpoint(checkpoint, identity) if checkpoint else None
     state = processes.broadcast(state)  # the others may be on machines that do not see the file
     if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        sampler.generator.set_state(state["sampler"])
-        step, seconds, peak, curve, sums = (state[k] for k in ("step", "seconds", "peak", "curve", "sums"))
-        if clipped is not None:
-            clipped.norms[:step] = state["norms"]
-        made = state.get("made", [{"step": 0, "device": NOT_RECORDED}])  # older checkpoints do not say
-    parallel = model if processes.world_size == 1 else in_parallel(model)
-    batch_mean = partial(processes.mean, share=share) if processes.world_size > 1 else None
+        training.load(state)
     last_tick, unsaved = time.perf_counter(), 0.0
 
     def tick() -> None:
         """Counts the seconds since the last call; none where the clock was set back meanwhile."""
-        nonlocal last_tick, seconds, unsaved
+        nonlocal last_tick, unsaved
         now = time.perf_counter()
-        seconds, unsaved, last_tick = seconds + max(0.0, now - last_tick), unsaved + max(0.0, now - last_tick), now
+        passed, last_tick = max(0.0, now - last_tick), now
+        training.seconds, unsaved = training.seconds + passed, unsaved + passed
 
     def save() -> None:
         assert checkpoint is not None
-        save_checkpoint(checkpoint, {
-            "identity": identity, "step": step, "steps": config.steps, "seconds": seconds,
-            "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-            "sampler": sampler.generator.get_state(), "curve": curve, "sums": sums,
-            "peak": max(peak, peak_memory_mb(device)), "made": made,
-            **({"norms": clipped.norms[:step].clone()} if clipped is not None else {}),
-        })  # fmt: skip
+        save_checkpoint(checkpoint, {"identity": identity, **training.state()})
 
-    here = conditions(e, device, processes.world_size)
-    if step < config.steps and (not made or {**made[-1], "step": 0} != {"step": 0, **here}):
-        made = [*made, {"step": step, **here}]
-    interval = max(1, config.steps // CURVE_POINTS)
-    bar = progress_bar(total=config.steps, initial=step, desc=label, unit="step", disable=not progress, leave=False)
-    with bar:  # an error's message begins on a line of its own
-        while step < config.steps:
-            lr, hr_batch = sampler.batch()
-            lr, target = (batch.to(device, memory_format=memory_format) for batch in (lr, hr_batch[part]))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, step)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
-                sr = parallel(lr[part])
-            sr = sr.float()
-            terms = loss_terms(sr, target, lr, e.loss, batch_mean)
-            means = processes.mean(torch.stack(list(terms.values())).detach(), share)
-            values = dict(zip(terms, means.tolist(), strict=True))
-            check_finite(values, step)
-            parts = weighted(terms, e.loss, step / config.steps)
-            due = (step + 1) % (VALIDATE_EVERY * interval) == 0 or step + 1 == config.steps
-            squares = processes.mean(share * gradient_norms(parts, sr), share) if due and len(parts) > 1 else None
-            optimizer.zero_grad(set_to_none=True)
-            (sum(parts.values()) * (share * processes.world_size)).backward()
-            if clipped is not None:
-                clipped.clip(model.parameters(), step)
-            optimizer.step()
-
-            step += 1
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value
-            if step % interval == 0 or step == config.steps:
-                count = step - (int(curve[-1]["step"]) if curve else 0)
-                curve.append({"step": step, **{name: total / count for name, total in sums.items()}})
-                sums = {}
-                if squares is not None:
-                    norms = zip(parts, squares.sqrt().tolist(), strict=True)
-                    curve[-1] |= {f"gradient_{name}": norm for name, norm in norms}
-                if validate is not None and due:
-                    curve[-1]["psnr_y"] = validate(model)
-                if due:
+    steps = experiment.training.steps
+    bar = progress_bar(total=steps, initial=training.step, desc=label, unit="step", disable=not progress, leave=False)
+    with bar, closing(training.run()) as run:  # an error's message begins on a line of its own
+        for ends in run:
+            if ends:
+                if training.validates(training.step):
+                    if validate is not None:
+                        training.curve[-1]["psnr_y"] = validate(training.model)
                     processes.wait()  # for rank 0, which validates
-                bar.set_postfix_str(f"L1 {curve[-1]['l1']:.4f}", refresh=False)
+                bar.set_postfix_str(f"L1 {training.curve[-1]['l1']:.4f}", refresh=False)
             bar.update()
             tick()
-            if checkpoint and unsaved >= checkpoint_every:
+            if checkpoint and unsaved >= checkpoint_every and not training.losses.unread:
                 save()
                 unsaved = 0.0
             if on_step is not None:
-                on_step(step)
+                on_step(training.step)
     if checkpoint:
         save()
     tick()
-    return Trained(model.eval(), curve, seconds, max(peak, peak_memory_mb(device)), made)
+    peak = max(training.peak, peak_memory_mb(device))
+    return Trained(training.model.eval(), training.curve, training.seconds, peak, training.made)
 
 
 def conditions(e: Experiment, device: torch.device, processes: int = 1) -> dict[str, Any]:
@@ -288,16 +299,6 @@ def progress_bar(**options: Any) -> Any:
     if os.environ.get(TEXT_PROGRESS_VARIABLE):
         return tqdm.tqdm(mininterval=1, **options)
     return tqdm.auto.tqdm(**options)
-
-
-def check_finite(values: dict[str, float], step: int) -> None:
-    """Raises NonFiniteLoss if a term of this step is infinite or not a number."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise NonFiniteLoss(
-                f"loss term {name!r} is {value} at step {step}; try a smaller training.learning_rate, or a larger "
-                "loss.temperature or loss.epsilon"
-            )
 
 
 def in_parallel(model: nn.Module) -> nn.Module:
