@@ -9,6 +9,7 @@ from prffn.files import reports_root
 from prffn.losses.vgg import BackboneUnavailable
 from prffn.study.keys import run_key
 from prffn.study.runs import Outcome, Run, Runs, Wanted, has_weights, load_record, record_run
+from prffn.study.side_by_side import room_for, train_side_by_side
 from prffn.study.store import Record
 from prffn.training.device import pick_device
 from prffn.training.parallel import Processes
@@ -26,6 +27,7 @@ def ensure(
     progress: bool = True,
     processes: Processes | None = None,
     scheduler: "str | Client | None" = None,
+    workers: int | None = 1,
 ) -> Runs:
     """The runs of all experiments: recorded ones are loaded, the others trained, measured and recorded.
 
@@ -34,7 +36,9 @@ def ensure(
     trained again. Two processes that need the same run train it once; a killed run resumes from its checkpoint.
     retrain: train all of them again. processes: those that train each run together, of which this one is rank 0 and the
     others `follow`, see joint.py. scheduler: of dask, its address or a client of it: its workers train the runs, side
-    by side, on their own `device` (cluster.py). None: this process does, one after the other.
+    by side, on their own `device` (cluster.py). workers: without a scheduler, how many runs are trained side by side,
+    in processes of their own (side_by_side.py); 1: in this one, in turn; None: as many as have cores.
+    A script that asks for several begins with `if __name__ == "__main__":`, since each process imports it.
     """
     if scheduler is not None and processes is not None:
         raise ValueError("a run is trained by the workers of a scheduler or by several processes: give one of the two")
@@ -59,7 +63,7 @@ def ensure(
     trained: set[str] = set()
     while missing := [key for key in asked if _is_missing(key, asked[key], records, not_measured)]:
         wanted = _in_order(asked, missing, records, store, retrain and not trained)
-        for key, outcome in _train(wanted, store, device, progress, scheduler, processes):
+        for key, outcome in _train(wanted, store, device, progress, scheduler, processes, workers):
             if isinstance(outcome, BackboneUnavailable):
                 not_measured |= {label: str(outcome) for label, group in keys.items() if key in group}
             elif key in asked:
@@ -126,6 +130,7 @@ def _train(
     progress: bool,
     scheduler: "str | Client | None",
     processes: Processes | None,
+    workers: int | None,
 ) -> Iterable[tuple[str, Outcome | BackboneUnavailable]]:
     """Yields the key of each run with what has become of it, once that is known."""
     if scheduler is not None:
@@ -134,6 +139,11 @@ def _train(
         yield from train_on(scheduler, wanted, store, device=device, progress=progress)
         return
     picked = pick_device(device)
+    if processes is None and workers != 1:
+        count = room_for(wanted, picked) if workers is None else min(workers, len(wanted))
+        if count > 1:
+            yield from train_side_by_side(wanted, store, picked, count, progress)
+            return
     for key, run in wanted.items():
         try:
             made = record_run(key, run, store, picked, from_scratch=run.retrain, progress=progress, processes=processes)
