@@ -2,22 +2,16 @@
 
 import argparse
 import contextlib
-import json
 import os
 import sys
-import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 from prffn.config import PROFILES
 from prffn.files import (
     RECORDED,
     TEXT_PROGRESS_VARIABLE,
-    atomic_write,
     checkout,
     data_root,
-    reports_root,
     unknown,
     user_path,
     whole_number,
@@ -175,51 +169,16 @@ def run_benchmarks(options: argparse.Namespace) -> int:
 
 def run_notebooks(options: argparse.Namespace) -> int:
     """Runs notebooks headlessly; the executed copies go beside the reports."""
-    from prffn.study import trainings
-    from prffn.study.notebook import check_parameters, parameters_of
+    from prffn.apps import headless
 
     notebooks = find_notebooks(options.notebooks)
     parameters = {"profile": options.profile, "device": options.device}
     if options.seeds is not None:
         parameters["seeds"] = options.seeds
-    check_parameters(**parameters)  # here too: papermill writes the executed notebook, stopped or not
-    folder = reports_root() / options.profile
     os.environ[TEXT_PROGRESS_VARIABLE] = "1"  # the notebooks' kernels inherit it: their bars reach this terminal
     with _scheduler(options) as scheduler:
-        folder.mkdir(parents=True, exist_ok=True)
-        if scheduler is not None and not options.retrain:
-            trainings.train(notebooks, **parameters, scheduler=scheduler)
-        for name, path in notebooks.items():
-            given = {**parameters, "retrain": options.retrain, **({"scheduler": scheduler} if scheduler else {})}
-            began = time.perf_counter()
-            print(f"{name}: profile {options.profile}", flush=True)
-            known = parameters_of(path)
-            own = {parameter: value for parameter, value in given.items() if parameter in known}
-            _execute(path, folder / f"{name}.ipynb", own)
-            report = folder / f"{name}.md"
-            written = report if report.is_file() else folder / f"{name}.ipynb"
-            print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)
+        headless.run(notebooks, parameters, retrain=options.retrain, scheduler=scheduler)
     return write_pages(options.profile)
-
-
-def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
-    """Runs a notebook. Its executed copy takes its place when it is whole. Raises ValueError for a cell that stops."""
-    import papermill
-
-    with tempfile.TemporaryDirectory() as folder:
-        made, stopped = Path(folder, path.name), None
-        try:
-            papermill.execute_notebook(
-                str(path), str(made), kernel_name="python3", parameters=parameters, progress_bar=False,
-                stderr_file=sys.stderr,
-            )  # fmt: skip
-        except papermill.PapermillExecutionError as error:  # the copy shows where
-            stopped = error
-        if made.is_file():
-            with atomic_write(executed, "w") as file:  # papermill notes where it has written
-                file.write(made.read_text(encoding="utf-8").replace(json.dumps(str(made)), json.dumps(str(executed))))
-    if stopped is not None:
-        raise ValueError(f"{path.stem} stopped: {stopped.ename}: {stopped.evalue}") from stopped
 
 
 def _scheduler(options: argparse.Namespace) -> contextlib.AbstractContextManager[str | None]:

@@ -190,7 +190,7 @@ def test_wrong_numbers_of_seeds(value):
 def test_wrong_profiles(value):
     assume(value not in list(PROFILES))
     for check in (lambda: variants(value, {"a": {}}), lambda: check_parameters(profile=value)):
-        with pytest.raises(ValueError, match="unknown profile.*Choose one of: cpu, paper, quick") as error:
+        with pytest.raises(ValueError, match="unknown profile.*Choose one of: cpu, gpu, paper, quick") as error:
             check()
         assert repr(value) in str(error.value)
 

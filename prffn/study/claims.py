@@ -27,6 +27,7 @@ def digits_of(metric: str) -> int:
 
 LABELS = {
     "paper": "measured here at the paper's protocol",
+    "gpu": "measured here in fewer steps than the paper's (profile gpu), not a reproduction",
     "cpu": "measured here at a smaller protocol (profile cpu), not a reproduction",
     "quick": "measured here at a far smaller protocol (profile quick), not a reproduction",
 }

@@ -139,7 +139,7 @@ def _train(
         yield from train_on(scheduler, wanted, store, device=device, progress=progress)
         return
     picked = pick_device(device)
-    if processes is None and workers != 1:
+    if workers != 1 and (processes is None or processes.world_size == 1):
         count = room_for(wanted, picked) if workers is None else min(workers, len(wanted))
         if count > 1:
             yield from train_side_by_side(wanted, store, picked, count, progress)

@@ -81,7 +81,7 @@ class Study:
 
     def ensure(self, experiments: Mapping[str, Sequence[Experiment]]) -> Runs:
         """The runs, recorded or trained now, see `ensure`; prints how many were which."""
-        runs = ensure(experiments, self.profile, **self.how)
+        runs = ensure(experiments, self.profile, workers=None, **self.how)
         print(runs)
         return runs
 

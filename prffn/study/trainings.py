@@ -25,8 +25,9 @@ def train(
 ) -> None:
     """Trains and records the missing runs of these notebooks, and prints how many there are, and why some are not.
 
-    scheduler: its workers train, all runs at once: one table alone may leave workers idle. Without one this process
-    does; of several that torchrun has started rank 0 does, and the others take part.
+    scheduler: its workers train, all runs at once: one table alone may leave workers idle. Without one this machine
+    does, side by side where it has the cores; of several processes that torchrun has started rank 0 trains one run
+    after the other, and the others take part.
     labels: as in `labelled`. Raises ValueError or OSError, on every process, for what keeps a run from being trained.
     """
     with contextlib.nullcontext() if scheduler else started(device) as processes:
@@ -36,7 +37,7 @@ def train(
         try:
             asked = labelled(notebooks, labels, profile, seeds)
             where = str(processes.device) if processes else device
-            runs = ensure(asked, profile, device=where, scheduler=scheduler, processes=processes)
+            runs = ensure(asked, profile, device=where, scheduler=scheduler, processes=processes, workers=None)
         except (NonFiniteLoss, RunKillsWorkers) as error:
             raise ValueError("; ".join([str(error), *getattr(error, "__notes__", [])])) from error
         if processes:

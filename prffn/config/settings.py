@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from prffn.files import unknown, whole_number
+from prffn.files import unknown
 from prffn.losses.contrast import Contrast
 from prffn.losses.vgg import BackboneName
 from prffn.models.prffn import Variant
@@ -126,52 +126,6 @@ class Experiment(_Settings):
         return dataclasses.replace(self, loss=loss, model=model, training=training, start=start)
 
 
-PROFILES: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "cpu": {
-        "data.train": "BSD200",
-        "data.evaluation": ("Set5", "B100"),
-        "data.patch_size": 24,
-        "data.batch_size": 8,
-        "model.channels": 16,
-        "model.groups": 2,
-        "training.steps": 1500,
-        "training.learning_rate": 2e-3,
-        "training.schedule": "one_cycle",
-        "training.channels_last": True,
-        "training.initial": "interpolating",
-        "loss.backbone": "vgg16_caffe",
-    },
-    "quick": {
-        "data.train": "embedded_train",
-        "data.evaluation": ("embedded_val",),
-        "data.lpips": False,
-        "data.patch_size": 16,
-        "data.batch_size": 4,
-        "model.channels": 12,
-        "model.groups": 1,
-        "training.steps": 150,
-        "training.learning_rate": 4e-3,
-        "training.schedule": "one_cycle",
-        "training.channels_last": True,
-        "training.initial": "interpolating",
-        "loss.backbone": "vgg16_caffe",
-    },
-}
-"""A budget each: what it changes of the paper's settings. `quick` needs no download and trains in minutes; `cpu` is
-the recorded study on real benchmark images; `paper` is the paper's own protocol, for a GPU."""
-
-SHIPPED = "shipped"
-"""The folder of reports/ with the records of the networks that come with the package; no profile, see apps/ship.py."""
-
-PROFILE_SEEDS = {"paper": 1, "cpu": 5, "quick": 1}
-"""Number of seeds of each setting. The paper prints one figure each and no seeds: one is our reading."""
-
-
-MOST_SEEDS = 1000
-"""More is a slip of the keyboard, which would fill the memory with experiments (our choice)."""
-
-
 def fields_of(config: Any = Experiment) -> dict[str, type]:
     """All settings of an experiment by their dotted names, such as 'loss.region_size'; `start` is none of them."""
     names: dict[str, type] = {}
@@ -189,19 +143,6 @@ def setting(e: Experiment, name: str) -> Any:
     """The value of a setting by its dotted name."""
     part, _, inner = name.partition(".")
     return getattr(getattr(e, part), inner) if inner else getattr(e, part)
-
-
-def check_profile(profile: object) -> str:
-    """Returns the profile's name. Raises ValueError if there is none of that name."""
-    if not isinstance(profile, str) or profile not in PROFILES:
-        raise ValueError(unknown("profile", profile, PROFILES))
-    return profile
-
-
-def check_seeds(seeds: object) -> None:
-    """Raises ValueError unless it is a number of seeds, or None for the profile's own."""
-    if seeds is not None and whole_number("seeds", seeds, 1) > MOST_SEEDS:
-        raise ValueError(f"seeds must be {MOST_SEEDS} at most, or None for the profile's own number, got {seeds!r}")
 
 
 def experiment(settings: Mapping[str, Any]) -> Experiment:
@@ -225,34 +166,6 @@ def experiment(settings: Mapping[str, Any]) -> Experiment:
     for part, values in nested.items():
         parts[part] = types[part](**values)  # type: ignore[operator]
     return Experiment(**parts)
-
-
-def variants(
-    profile: str,
-    vary: Mapping[str, Mapping[str, Any]],
-    *,
-    seeds: int | None = None,
-    instead: tuple[str, ...] = (),
-) -> dict[str, list[Experiment]]:
-    """The experiments of a table: one list for each label of `vary`, with one experiment for each seed.
-
-    seeds: how many, 0 to seeds - 1; None for the profile's own number. instead: settings of the profile that this
-    table is about, and gives a value in every row. Raises ValueError for an unknown profile or setting, and for a
-    setting that the profile sets and the table varies: they would contradict each other.
-    """
-    budget = {name: value for name, value in PROFILES[check_profile(profile)].items() if name not in instead}
-    check_seeds(seeds)
-    count = PROFILE_SEEDS[profile] if seeds is None else seeds
-    table: dict[str, list[Experiment]] = {}
-    for label, changes in vary.items():
-        if missing := [name for name in instead if name not in changes]:
-            raise ValueError(f"{label!r} gives no value of {missing[0]}, which this table sets instead of the profile")
-        for name in changes:
-            if name in budget or name == "seed":
-                owner = "the number of seeds" if name == "seed" else f"profile {profile!r}"
-                raise ValueError(f"{name} of {label!r} is set by {owner}: a table cannot vary it as well")
-        table[label] = [experiment({**budget, **changes, "seed": seed}) for seed in range(count)]
-    return table
 
 
 POSITIVE = (

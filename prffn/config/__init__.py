@@ -1,0 +1,41 @@
+"""An experiment in plain dataclasses, and the profiles: what a table varies, and at which budget."""
+
+from prffn.config.settings import (
+    DataConfig,
+    Experiment,
+    LossConfig,
+    ModelConfig,
+    Network,
+    TrainingConfig,
+    experiment,
+    fields_of,
+    setting,
+)
+from prffn.config.profiles import (
+    MOST_SEEDS,
+    PROFILE_SEEDS,
+    PROFILES,
+    SHIPPED,
+    check_profile,
+    check_seeds,
+    variants,
+)
+
+__all__ = [
+    "MOST_SEEDS",
+    "PROFILES",
+    "PROFILE_SEEDS",
+    "SHIPPED",
+    "DataConfig",
+    "Experiment",
+    "LossConfig",
+    "ModelConfig",
+    "Network",
+    "TrainingConfig",
+    "check_profile",
+    "check_seeds",
+    "experiment",
+    "fields_of",
+    "setting",
+    "variants",
+]
