@@ -153,16 +153,21 @@ def peak_memory(cases: Mapping[str, Case], device: torch.device) -> dict[str, fl
     return found
 
 
-def main(description: str) -> None:
-    """Prints the peak of memory of one case, in a process of its own."""
-    asked = json.loads(description)
-    device = torch.device(asked["device"])
-    call = CASES[asked["kind"]](**asked["case"]).call(device)
+def extra_memory_mb(case: Case, device: torch.device) -> float:
+    """Peak memory of two calls of a case, in MB above what this process has: of a CPU at least that much, since memory
+    that was freed before may be used again."""
+    call = case.call(device)
     reset_peak_memory(device)
     before = peak_memory_mb(device)
     for _ in range(2):
         call()
-    print(max(0.0, peak_memory_mb(device) - before))
+    return max(0.0, peak_memory_mb(device) - before)
+
+
+def main(description: str) -> None:
+    """Prints the peak of memory of one case, in a process of its own."""
+    asked = json.loads(description)
+    print(extra_memory_mb(CASES[asked["kind"]](**asked["case"]), torch.device(asked["device"])))
 
 
 if __name__ == "__main__":
