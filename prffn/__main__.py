@@ -1,4 +1,4 @@
-"""Command line: `python -m prffn reports`, `train`, `plan`, `overview`, `html`, `bench`, `check`, `data`, `upscale` ..."""
+"""Command line: `python -m prffn reports`, `train`, `plan`, `overview`, `html`, `bench`, `check`, `data` and others."""
 
 import argparse
 import contextlib

@@ -4,10 +4,12 @@ In a round each case is called once, one after the other, so that a machine that
 paired ratios, and their spread. A process has its own peak of memory.
 """
 
+import ctypes
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -153,12 +155,18 @@ def peak_memory(cases: Mapping[str, Case], device: torch.device) -> dict[str, fl
     return found
 
 
-def extra_memory_mb(case: Case, device: torch.device) -> float:
-    """Peak memory of two calls of a case, in MB above what this process has: of a CPU at least that much, since memory
-    that was freed before may be used again."""
-    call = case.call(device)
+def begin_memory(device: torch.device) -> float:
+    """Begins a measurement for `peak_memory_mb`. Returns the MB in use now, without what the process has freed."""
+    with suppress(OSError, AttributeError):  # the C library of Linux keeps freed memory for later
+        ctypes.CDLL(None).malloc_trim(0)
     reset_peak_memory(device)
-    before = peak_memory_mb(device)
+    return peak_memory_mb(device)
+
+
+def extra_memory_mb(case: Case, device: torch.device) -> float:
+    """Peak memory of two calls of a case, in MB above what this process has."""
+    call = case.call(device)
+    before = begin_memory(device)
     for _ in range(2):
         call()
     return max(0.0, peak_memory_mb(device) - before)

@@ -9,8 +9,9 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
@@ -42,6 +43,8 @@ def run(asked: str) -> int:
     Raises ValueError for a device that cannot be used.
     """
     device, began = pick_device(asked), time.perf_counter()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what waits, waits for the current one
     lines = []
     for line in _lines(device, began):
         print(line, flush=True)
@@ -72,7 +75,9 @@ def machine_checks(device: torch.device) -> Iterator[Check]:
 
 def _versions() -> str:
     found = {"prffn": version("prffn"), "commit": _commit(), "Python": platform.python_version()}
-    found |= {name: version(name) for name in ("torch", "torchvision", "numpy")}
+    for name in ("torch", "torchvision", "numpy"):
+        with suppress(PackageNotFoundError):  # torchvision is not needed for all
+            found[name] = version(name)
     if torch.version.cuda and torch.cuda.is_available():
         nccl = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else "none"
         found |= {"CUDA": torch.version.cuda, "cuDNN": str(torch.backends.cudnn.version()), "nccl": nccl}

@@ -113,6 +113,8 @@ def _cost(size: int, device: torch.device, sizes: Sizes) -> str:
     used = implementation_for(torch.empty(0, device=device), Contrast(size))
     found = f"{used} {_milliseconds(own)}, {extra_memory_mb(cases['auto'], device):.0f} MB; reference "
     if isinstance(slow, str):
+        if not missing and "out of memory" not in slow:
+            raise Wrong(slow)
         return f"{found}{slow}; patches: {sizes.patches}"
     memory = extra_memory_mb(cases["reference"], device)
     return f"{found}{_milliseconds(slow)}, {memory:.0f} MB, {ratio(slow, own)} the time; patches: {sizes.patches}"

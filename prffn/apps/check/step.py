@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from prffn.apps.check.lines import PHOTOGRAPHS, Check, Sizes, Skipped, Wrong, ratio, wait_for
-from prffn.config import Experiment, experiment, fields_of
+from prffn.config import Experiment, experiment
+from prffn.data.patches import AHEAD
+from prffn.evaluation.cost import begin_memory
 from prffn.models.complexity import parameters
-from prffn.training.device import peak_memory_mb, reset_peak_memory, threads_for
-from prffn.training.loop import build_model, train
+from prffn.training.device import peak_memory_mb, threads_for
+from prffn.training.loop import build_model, patches_of, train
 from prffn.training.objective import loss_terms, weighted
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -49,15 +51,13 @@ def step_checks(device: torch.device, sizes: Sizes) -> Iterator[Check]:
 
 def _step(kind: dict[str, Any], device: torch.device, sizes: Sizes) -> str:
     """Time and memory of a step, and of the loop beside it. Raises Wrong if output or gradient are not float32's."""
-    if missing := kind.keys() - fields_of().keys():
-        raise Skipped(f"no such setting: {', '.join(missing)}")
     network = {**PHOTOGRAPHS, **sizes.network}
     e, plain = experiment({**network, **kind}), experiment(network)
-    if getattr(e.training, "compiled", False) and not _can_compile(device):
+    if e.training.compiled and not _can_compile(device):
         raise Skipped("no C++ compiler here, which torch.compile needs for the CPU")
     bound = BFLOAT16_PRECISION if e.training.bfloat16 else PRECISION
     with threads_for(parameters(build_model(e))):
-        reset_peak_memory(device)
+        before = begin_memory(device)
         bare = BareStep(e, device)
         errors = _off(bare, plain)
         for name, error in errors.items():
@@ -65,7 +65,7 @@ def _step(kind: dict[str, Any], device: torch.device, sizes: Sizes) -> str:
                 raise Wrong(f"{name} off by {error:.2g} from float32 on the CPU, more than {bound:g}")
         bare.step()
         wait_for(device)
-        memory = peak_memory_mb(device)
+        memory = peak_memory_mb(device) - before
         loop, alone = beside_loop(bare, sizes.block)
     off = ", ".join(f"{name} off by {error:.1g}" for name, error in errors.items())
     return (
@@ -85,9 +85,9 @@ class BareStep:
         self.e, self.device = e, device
         layout = torch.channels_last if e.training.channels_last else torch.contiguous_format
         model = build_model(e).to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
-        self.lr, self.hr = (image.to(device, memory_format=layout) for image in _batch(e))
+        self.lr, self.hr = (image.to(device, memory_format=layout) for image in patches_of(e).batch())
         self.model: nn.Module = model
-        self.network: Any = torch.compile(model) if getattr(e.training, "compiled", False) else model
+        self.network: Any = torch.compile(model) if e.training.compiled else model
         self.optimizer = torch.optim.Adam(model.parameters(), lr=e.training.learning_rate, betas=e.training.betas)
 
     def gradients(self) -> Tensor:
@@ -104,15 +104,6 @@ class BareStep:
         """A training step."""
         self.gradients()
         self.optimizer.step()
-
-
-def _batch(e: Experiment) -> tuple[Tensor, Tensor]:
-    """LR and HR patches in [0, 1], each HR patch a rough texture of which LR holds the means."""
-    shape = (e.data.batch_size, 3, e.data.patch_size, e.data.patch_size)
-    generator = torch.Generator().manual_seed(1)
-    lr = torch.rand(shape, generator=generator)
-    hr = lr.repeat_interleave(e.data.scale, dim=2).repeat_interleave(e.data.scale, dim=3)
-    return lr, (hr + 0.1 * torch.randn(hr.shape, generator=generator)).clamp(0, 1)
 
 
 def _off(bare: BareStep, plain: Experiment) -> dict[str, float]:
@@ -132,7 +123,7 @@ def _off(bare: BareStep, plain: Experiment) -> dict[str, float]:
 def _truth(e: Experiment) -> tuple[Tensor, Tensor]:
     """The first patch's SR image and the gradient of all weights, on the CPU: one patch after the other, whose mean the
     batch's loss is, for a laptop's memory."""
-    lr, hr = _batch(e)
+    lr, hr = patches_of(e).batch()
     model, images = build_model(e), []
     for n in range(len(lr)):
         patch = slice(n, n + 1)
@@ -154,30 +145,33 @@ class _Enough(Exception):
 def beside_loop(bare: BareStep, block: int) -> tuple[list[float], list[float]]:
     """Seconds of a step in the training loop and of the bare step, in blocks of steps that alternate.
 
-    The loop is that of a long training, of which the first block does not count, and which then is left.
+    The loop is that of a long training, which then is left. Its first block does not count, nor, of each, the steps
+    whose batches were drawn ahead while the bare steps were made.
     """
     loop: list[float] = []
     alone: list[float] = []
-    began = first = time.perf_counter()
+    began = first = 0.0
 
     def on_step(step: int) -> None:
         nonlocal began, first
-        if step % block:
+        block_number, place = divmod(step, AHEAD + block)
+        if place not in (0, AHEAD):
             return
         wait_for(bare.device)
-        if step > block:
+        if place == AHEAD:
+            began = time.perf_counter()
+        elif block_number == 1:
+            first = time.perf_counter()
+        else:
             loop.append((time.perf_counter() - began) / block)
             began = time.perf_counter()
             for _ in range(block):
                 bare.step()
             wait_for(bare.device)
             alone.append((time.perf_counter() - began) / block)
-        else:
-            first = time.perf_counter()
-        late = time.perf_counter() - first > ENOUGH
-        if len(loop) >= BLOCKS[1] or (late and len(loop) >= BLOCKS[0]):
-            raise _Enough
-        began = time.perf_counter()
+            late = time.perf_counter() - first > ENOUGH
+            if len(loop) >= BLOCKS[1] or (late and len(loop) >= BLOCKS[0]):
+                raise _Enough
 
     with suppress(_Enough):
         train(bare.e, device=bare.device, progress=False, on_step=on_step)
