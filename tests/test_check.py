@@ -151,6 +151,19 @@ def test_a_device_that_cannot_be_used(capsys):
     assert "device 'abacus' cannot be used here" in capsys.readouterr().err
 
 
+def test_a_gradient_that_is_not_a_number_is_off(monkeypatch):
+    """One entry of HR's gradient, of a value that is right."""
+
+    def broken(sr: Tensor, hr: Tensor, contrast: Any, implementation: Implementation) -> Tensor:
+        hr = hr.clone()
+        hr.register_hook(lambda gradient: gradient.index_fill(3, torch.tensor([0]), float("nan")))
+        return pixel_contrast(sr, hr, contrast, implementation=implementation)
+
+    monkeypatch.setattr(loss, "pixel_contrast", broken)
+    line = performed(next(iter(loss.value_checks(CPU, Sizes(regions=(16,), large=())))), CPU)
+    assert (line.state, "gradient off by nan" in line.found) == ("failed", True)
+
+
 # Lines and figures
 
 

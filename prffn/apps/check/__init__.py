@@ -43,7 +43,7 @@ def run(asked: str) -> int:
     Raises ValueError for a device that cannot be used.
     """
     device, began = pick_device(asked), time.perf_counter()
-    if device.type == "cuda":
+    if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # what waits, waits for the current one
     lines = []
     for line in _lines(device, began):
