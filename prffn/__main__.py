@@ -1,4 +1,4 @@
-"""Command line: `python -m prffn reports`, `train`, `overview`, `html`, `plan`, `bench`, `data`, `ship`, `upscale`."""
+"""Command line: `python -m prffn reports`, `train`, `plan`, `overview`, `html`, `bench`, `check`, `data` and others."""
 
 import argparse
 import contextlib
@@ -33,6 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
             return write_pages(options.profile, only=options.command)
         if options.command == "bench":
             return run_benchmarks(options)
+        if options.command == "check":
+            from prffn.apps import check
+
+            return check.run(options.device)
         if options.command == "ship":
             return train_shipped(options)
         if options.command == "upscale":
@@ -87,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     bench.add_argument("--rounds", type=int, default=5, help="how often each case is timed")
     bench.add_argument("--batch", type=int, default=16, help="patches of 48 x 48; fewer where memory is short")
+
+    check = commands.add_parser("check", help="prove every path of a device in at most 8 minutes: reports/check/")
+    check.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
 
     data = commands.add_parser("data", help="list the image sets, or download them")
     data_commands = data.add_subparsers(dest="data_command", required=True)

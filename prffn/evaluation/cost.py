@@ -4,10 +4,12 @@ In a round each case is called once, one after the other, so that a machine that
 paired ratios, and their spread. A process has its own peak of memory.
 """
 
+import ctypes
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -153,16 +155,27 @@ def peak_memory(cases: Mapping[str, Case], device: torch.device) -> dict[str, fl
     return found
 
 
+def begin_memory(device: torch.device) -> float:
+    """Begins a measurement for `peak_memory_mb`. Returns the MB in use now, without what the process has freed."""
+    with suppress(OSError, AttributeError):  # the C library of Linux keeps freed memory for later
+        ctypes.CDLL(None).malloc_trim(0)
+    reset_peak_memory(device)
+    return peak_memory_mb(device)
+
+
+def extra_memory_mb(case: Case, device: torch.device) -> float:
+    """Peak memory of two calls of a case, in MB above what this process has."""
+    call = case.call(device)
+    before = begin_memory(device)
+    for _ in range(2):
+        call()
+    return max(0.0, peak_memory_mb(device) - before)
+
+
 def main(description: str) -> None:
     """Prints the peak of memory of one case, in a process of its own."""
     asked = json.loads(description)
-    device = torch.device(asked["device"])
-    call = CASES[asked["kind"]](**asked["case"]).call(device)
-    reset_peak_memory(device)
-    before = peak_memory_mb(device)
-    for _ in range(2):
-        call()
-    print(max(0.0, peak_memory_mb(device) - before))
+    print(extra_memory_mb(CASES[asked["kind"]](**asked["case"]), torch.device(asked["device"])))
 
 
 if __name__ == "__main__":

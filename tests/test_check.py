@@ -1,0 +1,212 @@
+"""`python -m prffn check`: a line for each path of a device, and a page of them; what is wrong is found, and stops
+nothing."""
+
+import dataclasses
+import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from conftest import CHECKOUT
+from torch import Tensor
+
+from prffn import files
+from prffn.__main__ import main
+from prffn.apps import check
+from prffn.apps.check import loss, programs, step
+from prffn.apps.check.lines import SMALL, Check, Sizes, Skipped, Wrong, apart, performed, ratio
+from prffn.losses import Implementation, pixel_contrast
+
+CPU = torch.device("cpu")
+
+PRINTED = re.compile(r"(passed|failed|skipped) +(.+?): (.+?): (.+)  \[\d+\.\d s\]")
+
+
+def rows(page: Path) -> list[tuple[str, ...]]:
+    """Part, check, result and what was found, of each row of a page."""
+    table = [line for line in page.read_text().splitlines() if line.startswith("| ")][2:]
+    return [tuple(line.strip("| ").split(" | ")[:4]) for line in table]
+
+
+# The command as people run it, once
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The folder of reports and cache, and what the command printed."""
+    folder = tmp_path_factory.mktemp("check")
+    own = {files.REPORTS_VARIABLE: str(folder / "reports"), files.CACHE_VARIABLE: str(folder / "cache")}
+    command = [sys.executable, "-m", "prffn", "check", "--device", "cpu"]
+    return folder, subprocess.run(command, cwd=CHECKOUT, env={**os.environ, **own}, capture_output=True, text=True)
+
+
+def test_all_pass_on_a_cpu(done):
+    folder, process = done
+    assert process.returncode == 0, process.stdout + process.stderr
+    found = rows(folder / "reports" / "check" / "cpu.md")
+    assert len(found) > 20
+    for part, name, result, reason in found:
+        assert result == "passed" or "compiler" in reason, (part, name, reason)  # of C or C++, which may be missing
+
+
+def test_every_path_has_a_line(done):
+    found = {(part, name) for part, name, *_ in rows(done[0] / "reports" / "check" / "cpu.md")}
+    assert {("machine", "versions"), ("machine", "device")} <= found
+    implementations = [how for how in get_args(Implementation) if how != "auto"]
+    assert {("value and gradient", f"{form}, {how}") for form in loss.FORMS for how in implementations} <= found
+    assert {("time and memory of the loss", f"S = {size}") for size in (16, 64, 256, 1024, 4096)} <= found
+    assert {("training step", kind) for kind in step.KINDS} <= found
+    parts = {part for part, _ in found}
+    assert {"kill and resume", "one run by several processes", "notebook through papermill"} <= parts
+
+
+def test_what_is_printed_is_the_page(done):
+    """Line by line; then how many, which is the page's heading too, and where the page is."""
+    folder, process = done
+    *lines, last = process.stdout.splitlines()
+    printed = [PRINTED.fullmatch(line).groups() for line in lines]
+    page = folder / "reports" / "check" / "cpu.md"
+    assert [(part, name, state, found) for state, part, name, found in printed] == rows(page)
+    counts, _, where = last.partition(": ")
+    assert where == str(page)
+    assert page.read_text().startswith(f"# Checks on cpu: {counts}\n")
+
+
+def test_it_leaves_the_page_alone(done):
+    """No record, report or checkpoint of what it has trained stands among the user's."""
+    folder, _ = done
+    assert [path for path in (folder / "reports").rglob("*") if path.is_file()] == [
+        folder / "reports" / "check" / "cpu.md"
+    ]
+    assert not (folder / "cache" / "checkpoints").exists()
+
+
+def test_what_was_found_is_said(done):
+    found = {name: text for _, name, _, text in rows(done[0] / "reports" / "check" / "cpu.md")}
+    assert "bit for bit" in found["after 10 of 20 steps"]
+    assert found["torchrun"].startswith("2 processes (gloo): ")
+    assert found[programs.NOTEBOOK].startswith("5 runs of 20 steps and the report 'Table 5")
+    assert re.search(r"reference [\d.]+ ms, \d+ MB, .*\d times \([\d.]+ to [\d.]+\) the time", found["S = 64"])
+    assert re.search(r"steps a second in the loop, [\d.]+ alone: .*\d times", found["bfloat16"])
+
+
+# What is wrong
+
+
+@pytest.fixture
+def values_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all checks those of the loss's value and gradient, with small regions."""
+    monkeypatch.setattr(check, "PARTS", (loss.value_checks,))
+    monkeypatch.setattr(check, "sizes_for", lambda _: Sizes(regions=(16,), large=()))
+
+
+def test_a_broken_loss_fails(values_only, monkeypatch, tmp_path, capsys):
+    """The right value and another gradient, from one of the implementations: its lines fail, and all others pass."""
+
+    def broken(sr: Tensor, hr: Tensor, contrast: Any, implementation: Implementation) -> Tensor:
+        value = pixel_contrast(sr, hr, contrast, implementation=implementation)
+        return value + 0.1 * (sr - sr.detach()).mean() if implementation == "streaming" else value
+
+    monkeypatch.setattr(loss, "pixel_contrast", broken)
+    assert main(["check", "--device", "cpu"]) == 1
+    found = rows(tmp_path / "reports" / "check" / "cpu.md")
+    assert len(found) == len(loss.FORMS) * (len(get_args(Implementation)) - 1)
+    for _, name, result, reason in found:
+        assert (result == "failed") == name.endswith("streaming"), (name, reason)
+        if result == "failed":
+            assert re.match(r"negatives \w+, S = \d+: gradient off by .+, more than 1e-05", reason)
+    assert f"{len(loss.FORMS)} failed" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_a_number_fails(values_only, monkeypatch, tmp_path):
+    monkeypatch.setattr(loss, "pixel_contrast", lambda sr, hr, *_, **__: (sr - hr).sum() * float("nan"))
+    assert main(["check", "--device", "cpu"]) == 1
+    assert {result for _, _, result, _ in rows(tmp_path / "reports" / "check" / "cpu.md")} == {"failed"}
+
+
+def test_a_broken_step_fails(monkeypatch):
+    """A network that is not the same in bfloat16: its output is found to differ."""
+    right = step.build_model
+    monkeypatch.setattr(step, "build_model", lambda e: right(dataclasses.replace(e, seed=int(e.training.bfloat16))))
+    lines = [performed(each, CPU) for each in itertools.islice(step.step_checks(CPU, SMALL), 2)]
+    assert [line.state for line in lines] == ["passed", "failed"]
+    assert re.match(r"output off by .* from float32 on the CPU, more than 0.04", lines[1].found)
+
+
+def test_no_check_begins_when_the_time_is_over(values_only, monkeypatch, tmp_path):
+    monkeypatch.setattr(check, "SECONDS", -1)
+    assert main(["check", "--device", "cpu"]) == 0
+    assert {tuple(row[2:]) for row in rows(tmp_path / "reports" / "check" / "cpu.md")} == {
+        ("skipped", "the -1 s for all checks are over")
+    }
+
+
+def test_a_device_that_cannot_be_used(capsys):
+    assert main(["check", "--device", "abacus"]) == 1
+    assert "device 'abacus' cannot be used here" in capsys.readouterr().err
+
+
+def test_a_gradient_that_is_not_a_number_is_off(monkeypatch):
+    """One entry of HR's gradient, of a value that is right."""
+
+    def broken(sr: Tensor, hr: Tensor, contrast: Any, implementation: Implementation) -> Tensor:
+        hr = hr.clone()
+        hr.register_hook(lambda gradient: gradient.index_fill(3, torch.tensor([0]), float("nan")))
+        return pixel_contrast(sr, hr, contrast, implementation=implementation)
+
+    monkeypatch.setattr(loss, "pixel_contrast", broken)
+    checks = loss.value_checks(CPU, Sizes(regions=(16,), large=()))
+    line = performed(next(each for each in checks if each.name.endswith("streaming")), CPU)
+    assert (line.state, "gradient off by nan" in line.found) == ("failed", True)
+
+
+# Lines and figures
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "found"),
+    [
+        (Skipped("no GPU"), "skipped", "no GPU"),
+        (Wrong("2 is not 3"), "failed", "2 is not 3"),
+        (RuntimeError("first\n  second\n\nadvice"), "failed", "RuntimeError: first second"),
+    ],
+)
+def test_each_end_of_a_check(error, state, found):
+    def function() -> str:
+        raise error
+
+    line = performed(Check("part", "name", function), CPU)
+    assert (line.state, line.found) == (state, found)
+
+
+def test_a_difference_below_the_spread_is_none():
+    """Ratios 2, 2.5 and 3, all above 1; and 0.5, 1 and 1.5, on both sides of it."""
+    assert ratio([2.0, 5.0, 3.0], [1.0, 2.0, 1.0]) == "2.50 times (2.00 to 3.00)"
+    assert ratio([1.0, 2.0, 3.0], [2.0, 2.0, 2.0]) == "no difference, 1.00 times (0.50 to 1.50)"
+
+
+def test_apart_by_hand():
+    """The way is 5, from (0, 0) to (3, 4); the other network ends 1 beside its end."""
+    first, expected, found = ({"w": torch.tensor(w)} for w in ([0.0, 0.0], [3.0, 4.0], [3.0, 3.0]))
+    assert apart(found, expected, first) == pytest.approx(0.2)
+
+
+def test_a_group_of_one():
+    """What a machine with one GPU does with nccl, here with gloo."""
+    assert programs._group_of_one(CPU).startswith("gradient off by ")
+
+
+def test_a_command_that_takes_too_long_is_stopped(monkeypatch):
+    monkeypatch.setattr(programs, "PATIENCE", 0.2)
+    with pytest.raises(Wrong, match="stopped after 0 s: -c"):
+        programs._run([sys.executable, "-c", "import time; time.sleep(60)"])
+
+
+def test_a_command_that_fails_says_why():
+    with pytest.raises(Wrong, match="exit status 1: ZeroDivisionError: division by zero"):
+        programs._succeed(programs._run([sys.executable, "-c", "1 / 0"]))
