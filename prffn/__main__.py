@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="a dry run: the runs of a profile, and what they take on this device")
     plan.add_argument("--gpus", type=int, default=1, help="on how many such devices the runs are trained")
+    plan.add_argument("--step-seconds", type=float, help="of a device that is not here; measured if not given")
 
     for command in (reports, train, plan):
         command.add_argument("notebooks", nargs="*", help="names such as table5_region_size, or the path of another "
@@ -224,9 +225,12 @@ def plan_runs(options: argparse.Namespace) -> int:
 
     if options.gpus < 1:
         raise ValueError(f"--gpus must be a whole number, at least 1, got {options.gpus}")
+    if options.step_seconds is not None and not 0 < options.step_seconds < float("inf"):
+        raise ValueError(f"--step-seconds must be a positive number, got {options.step_seconds}")
     notebooks = find_notebooks(options.notebooks)
     os.environ[TEXT_PROGRESS_VARIABLE] = "1"
-    print(plan.run(notebooks, options.profile, device=options.device, seeds=options.seeds, gpus=options.gpus))
+    given = {"device": options.device, "seeds": options.seeds, "step_seconds": options.step_seconds}
+    print(plan.run(notebooks, options.profile, gpus=options.gpus, **given))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import nbformat
@@ -92,10 +93,10 @@ class TestExperimentsOfANotebook:
         assert {label: [run_key(e) for e in group] for label, group in found.items()} == report.get("runs", {})
         assert not reports_root().exists()
 
-    @pytest.mark.parametrize("profile", ["paper", "cpu", "quick"])
+    @pytest.mark.parametrize("profile", ["paper", "gpu", "cpu", "quick"])
     def test_are_listed_at_every_profile_without_images(self, profile):
         found = {name: experiments_of(path, profile=profile, seeds=1) for name, path in NOTEBOOKS.items()}
-        starts = [] if profile == "paper" else ["no L_contr, start"]
+        starts = ["no L_contr, start"] if profile in CONTINUED else []
         assert list(found["table5_region_size"]) == ["no L_contr", "S = 16", "S = 64", "S = 256", *starts]
         for group in (group for labels in found.values() for group in labels.values()):
             assert [e.seed for e in group] == [0]
@@ -196,7 +197,7 @@ def test_missing_images_are_named(measured):
     assert missing_sets([e]) == ["BSD200", "Set5"]
 
 
-@pytest.mark.parametrize("profile", ["paper", "cpu", "quick"])
+@pytest.mark.parametrize("profile", ["paper", "gpu", "cpu", "quick"])
 def test_the_command_plans_every_notebook_and_records_nothing(profile, measured, capsys):
     assert main(["plan", "--profile", profile, "--device", "cpu", "--gpus", "4"]) == 0
     printed = capsys.readouterr().out
@@ -226,6 +227,7 @@ def test_a_notebook_that_trains_nothing(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["table55"], "unknown notebook"), (["--gpus", "0"], "--gpus"), (["--seeds", "0"], "seeds"),
+     (["--step-seconds", "0"], "--step-seconds"),
      (["--device", "gpu"], "device 'gpu'")],
 )  # fmt: skip
 def test_wrong_arguments_are_named(arguments, message, capsys, measured):
@@ -242,3 +244,13 @@ def test_wrong_arguments_are_named(arguments, message, capsys, measured):
 )  # fmt: skip
 def test_times_as_people_say_them(seconds, text):
     assert duration(seconds) == text
+
+
+def test_profile_gpu_is_a_day_on_one_device_and_an_afternoon_on_eight(capsys):
+    """At 0.06 s a step, as the README says: 30,000 steps a run, so half an hour."""
+    assert main(["plan", "--profile", "gpu", "--step-seconds", "0.06", "--gpus", "8"]) == 0
+    said = capsys.readouterr().out
+    found = re.search(r"(\d+) distinct runs .*? (\d+\.\d) h on one device at 0.06 s a step", said)
+    assert float(found[2]) == pytest.approx(int(found[1]) / 2, abs=0.1)
+    assert float(found[2]) <= 24
+    assert float(re.search(r"8 of them: (\d\.\d) h", said)[1]) <= 4

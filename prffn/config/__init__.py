@@ -1,5 +1,14 @@
 """An experiment in plain dataclasses, and the profiles: what a table varies, and at which budget."""
 
+from prffn.config.profiles import (
+    MOST_SEEDS,
+    PROFILE_SEEDS,
+    PROFILES,
+    SHIPPED,
+    check_profile,
+    check_seeds,
+    variants,
+)
 from prffn.config.settings import (
     DataConfig,
     Experiment,
@@ -10,15 +19,6 @@ from prffn.config.settings import (
     experiment,
     fields_of,
     setting,
-)
-from prffn.config.profiles import (
-    MOST_SEEDS,
-    PROFILE_SEEDS,
-    PROFILES,
-    SHIPPED,
-    check_profile,
-    check_seeds,
-    variants,
 )
 
 __all__ = [

@@ -38,10 +38,11 @@ PHOTOGRAPHS = {"data.train": "embedded_train", "data.evaluation": ("embedded_val
 STEPS = 3
 """How many are measured, after one that does not count."""
 
+MEASURED = "measured here over a few steps; on a CPU with 2 patches, scaled up to the batch"
+
 ASSUMED = (
-    "Estimates: steps times the time of one, measured here over a few steps; on a CPU with 2 patches, scaled up to the "
-    "batch. Evaluations, checkpoints and downloads are not counted, nor what Tables 6 and 8 measure. Several devices: "
-    "all like this one, one run on each, the longest chain of waiting runs first."
+    "Estimates: steps times the time of one, {how}. Evaluations, checkpoints and downloads are not counted, nor what "
+    "Tables 6 and 8 measure. Several devices: all alike, one run on each, the longest chain of waiting runs first."
 )
 
 
@@ -96,15 +97,16 @@ def asked_runs(notebooks: Mapping[str, Path], profile: str, seeds: int | None) -
     return asked
 
 
-def make_plan(asked: Asked, profile: str, device: torch.device) -> pd.DataFrame:
+def make_plan(asked: Asked, profile: str, device: torch.device, step_seconds: float | None = None) -> pd.DataFrame:
     """One row for each run, by "<label>, seed <n>, <notebooks>".
 
     Columns: state ("recorded", "at step 40 of 150", "to train"), key, "starts from" (a key), steps, "s/step", seconds
     (of all steps), left (seconds of the steps to be made), memory (MB), error (of the measurement, times are then NaN).
+    step_seconds: what a step takes, whatever the run; None: measured here.
     """
     costs = list(dict.fromkeys(cost(e) for e in asked))
-    bar = progress_bar(iterable=costs, desc="measuring", unit="cost", leave=False)
-    measured = {e: measured_step(e, device) for e in bar}
+    bar = progress_bar(iterable=costs, desc="measuring", unit="cost", leave=False, disable=step_seconds is not None)
+    measured = {e: {"seconds": step_seconds} if step_seconds else measured_step(e, device) for e in bar}
     rows = {}
     for e, who in asked.items():
         found = measured[cost(e)]
@@ -161,8 +163,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
-def summary(plan: pd.DataFrame, profile: str, device: torch.device, gpus: int) -> str:
-    """The plan as text: each run, then the total and the makespan on one and on `gpus` devices like this one."""
+def summary(plan: pd.DataFrame, profile: str, where: str, gpus: int) -> str:
+    """The plan as text: each run, then the total and the makespan on one and on `gpus` devices. where: the device."""
     shown = plan[["state", "steps", "s/step"]].copy()
     shown["takes"], shown["left"] = plan["seconds"].map(duration), plan["left"].map(duration)
     shown["memory (MB)"] = plan["memory"].map("{:.0f}".format)
@@ -171,13 +173,13 @@ def summary(plan: pd.DataFrame, profile: str, device: torch.device, gpus: int) -
     after = {name: names[first] for name, first in plan["starts from"].items() if first in names}
     lines = [
         f"{len(plan)} distinct runs of profile {profile}: {(plan['state'] == 'recorded').sum()} recorded; "
-        f"{duration(plan['seconds'].sum())} on one {device_name(device)}, {duration(sum(left.values()))} of it still "
+        f"{duration(plan['seconds'].sum())} on one {where}, {duration(sum(left.values()))} of it still "
         "to be trained",
         *(f"{n} of them: {duration(makespan(left, n, after))}" for n in sorted({1, gpus})),
-        f"most memory of a run: {plan['memory'].max():.0f} MB",
+        *([f"most memory of a run: {plan['memory'].max():.0f} MB"] if plan["memory"].notna().any() else []),
         *(f"no estimate for {name}: {error}" for name, error in plan["error"].items() if error),
     ]
-    return "\n\n".join([shown.to_string(float_format="{:.3g}".format), "\n".join(lines), ASSUMED])
+    return "\n\n".join([shown.to_string(float_format="{:.3g}".format), "\n".join(lines)])
 
 
 def missing_sets(experiments: Iterable[Experiment]) -> list[str]:
@@ -186,7 +188,15 @@ def missing_sets(experiments: Iterable[Experiment]) -> list[str]:
     return [name for name in names if name in KNOWN_SETS and not (data_root() / KNOWN_SETS[name].folder).is_dir()]
 
 
-def run(notebooks: Mapping[str, Path], profile: str, *, device: str, seeds: int | None, gpus: int) -> str:
+def run(
+    notebooks: Mapping[str, Path],
+    profile: str,
+    *,
+    device: str,
+    seeds: int | None,
+    gpus: int,
+    step_seconds: float | None = None,
+) -> str:
     """Makes the plan, writes it to reports/<profile>/plan.csv, times in seconds, and returns it as text.
 
     Raises ValueError as `experiments_of` does, or for a device that cannot be used.
@@ -194,10 +204,12 @@ def run(notebooks: Mapping[str, Path], profile: str, *, device: str, seeds: int 
     picked = pick_device(device)
     if not (asked := asked_runs(notebooks, profile, seeds)):
         return f"{', '.join(notebooks)}: trains nothing"
-    plan = make_plan(asked, profile, picked)
+    plan = make_plan(asked, profile, picked, step_seconds)
     path = reports_root() / profile / "plan.csv"
     with atomic_write(path, "w") as file:
         plan.to_csv(file, index_label="run", lineterminator="\n")
+    where = f"device at {step_seconds:g} s a step" if step_seconds else device_name(picked)
     missing = missing_sets(asked)
     get = f"\nmissing image sets: python -m prffn data get {' '.join(missing)}" if missing else ""
-    return f"{summary(plan, profile, picked, gpus)}{get}\nsee {path}"
+    how = ASSUMED.format(how="as given" if step_seconds else MEASURED)
+    return f"{summary(plan, profile, where, gpus)}\n\n{how}{get}\nsee {path}"
