@@ -69,7 +69,7 @@ def test_a_difference_within_the_spread_is_called_none(ratio, low, high, text):
 
 def test_ratios_are_paired_round_by_round():
     """A machine that slows down threefold in the last round slows both: the ratio stays 1.5 in each."""
-    record = {"seconds": {"a": [1.0, 1.0, 3.0], "b": [1.5, 1.5, 4.5], "c": "MemoryError"}, "peak_mb": {}, "cases": {}}
+    record = {"seconds": {"a": [1.0, 1.0, 3.0], "b": [1.5, 1.5, 4.5], "c": "MemoryError"}, "peak_mb": {}}
     timings = Timings(record, "cpu", loaded=True)
     assert timings.ratio("b", "a") == (1.5, 1.5, 1.5)
     assert np.isnan(timings.ratio("c", "a")).all()
@@ -124,13 +124,13 @@ def test_timings_are_recorded_and_belong_to_the_device_that_is_asked_for(tmp_pat
     with pytest.raises(ValueError, match="device 'cuda' cannot be used here"):
         ensure_timings(cases, "quick", device="cuda")
     monkeypatch.setattr(study, "pick_device", torch.device)  # as on a machine with a GPU
-    monkeypatch.setattr(study, "provenance", lambda *_: {})
-    assert not ensure_timings(cases, "quick", device="cuda").loaded
+    monkeypatch.setattr(study, "measured", lambda *_: {"provenance": {}, "finished": "now"})
+    assert ensure_timings(cases, "quick", device="cuda").new
     assert len(measured) == 2
     (path,) = (tmp_path / "reports" / "quick" / "timings").glob(f"{first.record['key']}.json")
     path.write_text(path.read_text().replace("0.5", "0.1"))
     with pytest.warns(UserWarning, match="it is not used"):
-        assert not ensure_timings(cases, "quick", device="cpu").loaded
+        assert ensure_timings(cases, "quick", device="cpu").new
 
 
 def test_steps_at_each_profile():

@@ -28,7 +28,6 @@ from prffn.study.claims import LABELS
 from prffn.study.crops import (
     BICUBIC,
     Crops,
-    crop_key,
     ensure_crops,
     figures,
     from_png,
@@ -190,7 +189,7 @@ class TestRecords:
 
         again = ensure_crops(small, ["net"], {"net": Weights(weights_sha256(model), "", gone)}, "quick")
         assert repr(again) == "2 crops of mine x3 of profile quick: 2 loaded, 0 measured"
-        assert again.records == json.loads(json.dumps(first.records))
+        assert again.data == json.loads(json.dumps(first.data))
 
     def test_recorded_crops_are_shown_without_their_weights(self, small):
         ensure_crops(small, ["net", "other"], {"net": weights_of(tiny())}, "quick")
@@ -259,11 +258,11 @@ class TestRecords:
             assert not ensure_evaluations({}, (), "quick")
 
     def test_another_protocol_is_another_key(self, small, monkeypatch):
-        ensure_crops(small, [], {}, "quick")
-        before = crop_key(small, BICUBIC)
+        before = ensure_crops(small, [], {}, "quick")
         monkeypatch.setattr(module, "PROTOCOL", module.PROTOCOL + 1)
-        assert crop_key(small, BICUBIC) != before
-        assert len(ensure_crops(small, [], {}, "quick").new) == 1
+        after = ensure_crops(small, [], {}, "quick")
+        assert len(after.new) == 1
+        assert after[BICUBIC]["key"] != before[BICUBIC]["key"]
 
     def test_png_is_lossless(self, photo):
         assert np.array_equal(from_png(to_png(photo[:37, :53])), photo[:37, :53])

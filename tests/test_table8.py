@@ -24,15 +24,15 @@ from prffn.reporting.table8 import benchmark_conclusion, save_benchmark
 from prffn.study import benchmark, evaluations
 from prffn.study.benchmark import SMALL, compare_networks, notes, scale_table
 from prffn.study.evaluations import (
-    Evaluations,
+    IDENTITY,
     Weights,
     ensure_evaluations,
-    evaluation_key,
     find_weights,
     weights_from_files,
     weights_of_runs,
 )
 from prffn.study.runs import Run, Runs
+from prffn.study.store import Found, Store
 from prffn.study.timings import Timings, forward_cases
 
 MADE: dict[str, Any] = {"device_name": "test", "device": "cpu", "threads": 1, "platform": "test", "commit": "abc"}
@@ -44,7 +44,7 @@ def counted() -> pd.DataFrame:
     return table8_complexity()
 
 
-def made_up(profile: str = "cpu", row: str = SMALL) -> tuple[Timings, Runs, Evaluations]:
+def made_up(profile: str = "cpu", failing: str | None = None) -> tuple[Timings, Runs, Found]:
     """Times: as printed, in tenths, but CARN x2 three times as long; 50 ms where nothing is printed. Two seeds.
 
     PSNR of what was trained: 30 and 31 dB on images of 29, 31 and of 31, 31; bicubic 28.
@@ -59,7 +59,10 @@ def made_up(profile: str = "cpu", row: str = SMALL) -> tuple[Timings, Runs, Eval
     timings = Timings(
         {
             "key": "timings", "rounds": 3, "cases": {name: ["ForwardCase", {}] for name in seconds}, "peak_mb": {},
-            "seconds": {name: [s * f for f in (0.9, 1.0, 1.1)] for name, s in seconds.items()},
+            "seconds": {
+                name: "OutOfMemoryError" if name == failing else [s * f for f in (0.9, 1.0, 1.1)]
+                for name, s in seconds.items()
+            },
             "provenance": MADE, "finished": "2024-01-01",
         },
         profile, loaded=True,
@@ -85,7 +88,7 @@ def made_up(profile: str = "cpu", row: str = SMALL) -> tuple[Timings, Runs, Eval
         "key": "e", "origin": "authors'", "provenance": MADE, "finished": "2024-01-01",
         "evaluation": {"psnr_y": [37.0, 38.0], "ssim_y": [0.95, 0.97]},
     }  # fmt: skip
-    return timings, runs, Evaluations(profile, {("SMSR", 2, "Set5"): file}, set())
+    return timings, runs, Found("evaluations", profile, {("SMSR", 2, "Set5"): file}, set())
 
 
 @pytest.fixture
@@ -115,9 +118,7 @@ def test_figures_by_hand(table):
 
 def test_a_network_that_could_not_be_timed_says_why(counted, monkeypatch):
     monkeypatch.setattr(benchmark, "table8_complexity", lambda: counted)
-    timings, runs, found = made_up()
-    timings.record["seconds"]["DRCN x2"] = "OutOfMemoryError"
-    row = compare_networks(timings, runs, found).loc[(2, "DRCN")]
+    row = compare_networks(*made_up(failing="DRCN x2")).loc[(2, "DRCN")]
     assert np.isnan(row["time (ms)"])
     assert row["note"].endswith("the same multi-adds at every scale; not timed: OutOfMemoryError")
 
@@ -166,7 +167,7 @@ def test_at_the_papers_profile_prffn_is_compared_with_print(counted, monkeypatch
         (f"PRFFN, seed {n}", 2, "Set5"): {"evaluation": {"psnr_y": [psnr], "ssim_y": [0.96]}}
         for n, psnr in enumerate((38.0, 38.2))
     }
-    found = compare_networks(timings, runs, Evaluations("paper", later, set()))
+    found = compare_networks(timings, runs, Found("evaluations", "paper", later, set()))
     assert SMALL not in found.index.levels[1]
     assert found.loc[(2, "PRFFN"), "Set5 PSNR"] == pytest.approx(38.1)
     assert found.loc[(2, "PRFFN"), "weights"] == "trained here, profile paper"
@@ -206,7 +207,7 @@ def test_files(table, tmp_path):
 
 def test_cases_have_the_same_output_at_all_scales():
     """192 x 108 pixels at profile cpu: 96 x 54, 64 x 36, 48 x 27; at paper 1280 / 3 = 426.67, 427."""
-    cases = forward_cases("cpu", benchmark.networks("cpu"), (2, 3, 4))
+    cases = forward_cases("cpu", benchmark.networks("cpu"))
     assert len(cases) == 3 * 14
     assert [(cases[f"CARN x{s}"].width, cases[f"CARN x{s}"].height) for s in (2, 3, 4)] == [
         (96, 54),
@@ -340,11 +341,11 @@ def test_runs_are_evaluated_where_their_records_have_not_the_sets(tiny):
         found["PRFFN, seed 0", 3].load()
 
 
-def test_the_key_is_of_weights_images_scale_and_protocol(monkeypatch):
-    keys = {evaluation_key("w", "i", 2), evaluation_key("v", "i", 2), evaluation_key("w", "j", 2)}
-    keys |= {evaluation_key("w", "i", 3)}
-    monkeypatch.setattr(evaluations, "PROTOCOL", 99)
-    assert len(keys | {evaluation_key("w", "i", 2)}) == 5
+def test_the_key_is_of_weights_images_scale_and_protocol():
+    record = {"weights": "w", "checksum": "i", "scale": 2, "row": "r", "finished": "today"}
+    changes = ({}, {"weights": "v"}, {"checksum": "j"}, {"scale": 3}, {"row": "s"}, {"finished": "later"})
+    keys = {Store("cpu", "evaluations", IDENTITY, 1).key({**record, **change}) for change in changes}
+    assert len(keys | {Store("cpu", "evaluations", IDENTITY, 2).key(record)}) == 5
 
 
 def test_the_recorded_evaluations_are_whole_and_near_print(monkeypatch):

@@ -13,12 +13,14 @@ from prffn.models.comparison import is_met, table8_complexity
 from prffn.models.complexity import multi_adds, parameters
 from prffn.study.evaluations import Evaluations, Weights, weights_from_files, weights_of_runs
 from prffn.study.runs import Run, Runs
-from prffn.study.timings import Timings, forward_label
+from prffn.study.timings import Timings
 
 SCALES = (2, 3, 4)
 
 PRINTED_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 
+METRICS = {"PSNR": "psnr_y", "SSIM": "ssim_y"}
+"""By what the columns call them, the names in records."""
 
 SMALL = "small PRFFN"
 """The row of the network that a profile smaller than the paper's trains."""
@@ -42,6 +44,11 @@ def networks(profile: str) -> dict[str, tuple[str, dict[str, Any]]]:
     return rows
 
 
+def trained_row(profile: str) -> str:
+    """The row of what the profile trains: PRFFN at `paper`, else the small one."""
+    return SMALL if SMALL in networks(profile) else "PRFFN"
+
+
 def weights_there(experiments: Mapping[str, Sequence[Experiment]], runs: Runs) -> dict[tuple[str, int], Weights]:
     """The weights that can be evaluated: of the rows whose files are in PRFFN_WEIGHTS, and of the trained runs."""
     of_runs = weights_of_runs(experiments, runs, trained_row(runs.profile), image_sets(runs.profile))
@@ -56,92 +63,83 @@ def compare_networks(timings: Timings, runs: Runs, evaluations: Evaluations) -> 
     "met" whether both counts are within the bounds of `comparison`, "note" which one is not, and why.
     """
     counted = table8_complexity().set_index(["scale", "method"])
-    printed = paper.table(8).set_index(["scale", "method"])
-    table = []
+    table: list[dict[str, Any]] = []
     for scale in SCALES:
         for row, (network, options) in networks(runs.profile).items():
-            known = (scale, row) in printed.index
-            figures: dict[str, Any] = {"scale": scale, "network": row}
-            if known:
-                found = counted.loc[(scale, row)]
-                figures |= _costs(found.params_k_printed, found.flops_g_printed, " printed")
-                figures |= _costs(found.params_k, found.flops_g)
-                figures |= {"met": bool(found.met), "note": found.note}
-                figures |= _printed(printed.loc[(scale, row)], printed.loc[(scale, "PRFFN")])
-            else:
-                model = NETWORKS[network](scale, **options)
-                figures |= _costs(parameters(model) / 1e3, multi_adds(model, scale) / 1e9)
-                figures["note"] = "not in the paper's table"
-                if options:
-                    figures["note"] = ", ".join(f"{name}: {value}" for name, value in options.items())
-            timed = timings[forward_label(row, scale)]
-            seconds = timed.get("seconds", np.nan)
-            if "error" in timed:
+            label = f"{row} x{scale}"
+            figures = _counted(counted, scale, row, network, options)
+            if "error" in (timed := timings[label]):
                 figures["note"] = f"{figures['note']}; not timed: {timed['error']}".removeprefix("; ")
-            figures["time (ms)"] = 1000 * seconds
-            figures["time / PRFFN"] = timings.ratio(forward_label(row, scale), forward_label("PRFFN", scale))[0]
-            table.append(figures | _quality(row, scale, runs, evaluations))
-        table.append({"scale": scale, "network": "bicubic", "note": "baseline", **_bicubic(scale, runs)})
+            figures["time (ms)"] = 1000 * timed.get("seconds", np.nan)
+            figures["time / PRFFN"] = timings.ratio(label, f"PRFFN x{scale}")[0]
+            quality = _quality(row, scale, runs, evaluations)
+            table.append({"scale": scale, "network": row, **figures, **quality})
+        bicubic = runs[f"x{scale}"][0].record["bicubic"]
+        means = _means({name: [bicubic.get(name)] for name in image_sets(runs.profile)})
+        table.append({"scale": scale, "network": "bicubic", "note": "baseline", **means})
     frame = pd.DataFrame(table).set_index(["scale", "network"])
-    return frame[[name for name in _columns(frame) if name in frame]]
-
-
-def _columns(frame: pd.DataFrame) -> list[str]:
-    """All columns, the printed figure before the measured one."""
-    sets = dict.fromkeys([*PRINTED_SETS, *(c.removesuffix(" PSNR") for c in frame if c.endswith(" PSNR"))])
+    frame = frame.join(_printed().rename_axis(frame.index.names))
+    sets = dict.fromkeys([*PRINTED_SETS, *image_sets(runs.profile)])
     quantities = ["parameters (K)", "multi-adds (G)", "time (ms)", "time / PRFFN"]
-    quantities += [f"{name} {metric}" for name in sets for metric in ("PSNR", "SSIM")]
+    quantities += [f"{name} {metric}" for name in sets for metric in METRICS]
     both = [f"{name}{how}" for name in quantities for how in (" printed", "")]
-    return [*both, "weights", "met", "note"]
+    return frame[[name for name in (*both, "weights", "met", "note") if name in frame]]
 
 
-def _costs(params_k: float, flops_g: float, suffix: str = "") -> dict[str, float]:
-    return {f"parameters (K){suffix}": params_k, f"multi-adds (G){suffix}": flops_g}
+def _counted(
+    counted: pd.DataFrame, scale: int, row: str, network: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Parameters and multi-adds, whether both are as printed, and the note on them."""
+    if (scale, row) in counted.index:
+        found = counted.loc[(scale, row)]
+        about = {"met": bool(found.met), "note": found.note}
+        return {"parameters (K)": found.params_k, "multi-adds (G)": found.flops_g, **about}
+    model = NETWORKS[network](scale, **options)
+    note = ", ".join(f"{name}: {value}" for name, value in options.items()) or "not in the paper's table"
+    return {"parameters (K)": parameters(model) / 1e3, "multi-adds (G)": multi_adds(model, scale) / 1e9, "note": note}
 
 
-def _printed(row: pd.Series, prffn: pd.Series) -> dict[str, float]:
-    """Time and quality as printed, and the time over PRFFN's."""
-    found = {"time (ms) printed": row.runtime_ms, "time / PRFFN printed": row.runtime_ms / prffn.runtime_ms}
-    for name in PRINTED_SETS:
-        for metric in ("PSNR", "SSIM"):
-            found[f"{name} {metric} printed"] = row[f"{name.lower()}_{metric.lower()}"]
-    return found
-
-
-def trained_row(profile: str) -> str:
-    """The row of what the profile trains: PRFFN at `paper`, else the small one."""
-    return SMALL if SMALL in networks(profile) else "PRFFN"
+def _printed() -> pd.DataFrame:
+    """All that Table 8 prints, by the names of the columns, and the run times over PRFFN's."""
+    table = paper.table(8).set_index(["scale", "method"])
+    names = {"params_k": "parameters (K)", "flops_g": "multi-adds (G)", "runtime_ms": "time (ms)"}
+    names |= {f"{name.lower()}_{m.lower()}": f"{name} {m}" for name in PRINTED_SETS for m in METRICS}
+    table = table[list(names)].rename(columns=names)
+    prffn = table["time (ms)"].xs("PRFFN", level="method")
+    return table.assign(**{"time / PRFFN": table["time (ms)"].div(prffn, level="scale")}).add_suffix(" printed")
 
 
 def _quality(row: str, scale: int, runs: Runs, evaluations: Evaluations) -> dict[str, Any]:
     """Means over images, and over the seeds of what was trained here, and whose weights they are of."""
-    figures: dict[str, Any] = {}
+    found: dict[str, list[dict[str, Any] | None]] = {}
+    origin = ""
     for name in image_sets(runs.profile):
         if row == trained_row(runs.profile):
-            found = [_of_run(run, row, scale, name, evaluations) for run in runs[f"x{scale}"]]
+            found[name] = [_of_run(run, row, scale, name, evaluations) for run in runs[f"x{scale}"]]
             origin = f"trained here, profile {runs.profile}"
-        else:
-            record = evaluations.get((row, scale, name), {})
-            found, origin = [record.get("evaluation")], record.get("origin", "")
-        if all(found):
-            for column, metric in {"PSNR": "psnr_y", "SSIM": "ssim_y"}.items():
-                figures[f"{name} {column}"] = float(np.mean([np.mean(values[metric]) for values in found if values]))
-            figures["weights"] = origin
-    return figures
+        elif record := evaluations.get((row, scale, name)):
+            found[name], origin = [record["evaluation"]], record["origin"]
+    means = _means(found)
+    return means | ({"weights": origin} if means else {})
+
+
+def _means(found: Mapping[str, Sequence[Mapping[str, Any] | None]]) -> dict[str, float]:
+    """By set and metric the mean over images and seeds; nothing of a set that was not measured with each seed.
+
+    found: by set, the figures of each image, for each seed.
+    """
+    return {
+        f"{name} {column}": float(np.mean([np.mean(values[metric]) for values in seeds if values]))
+        for name, seeds in found.items()
+        if all(seeds)
+        for column, metric in METRICS.items()
+    }
 
 
 def _of_run(run: Run, row: str, scale: int, name: str, evaluations: Evaluations) -> dict[str, Any] | None:
     """A run's figures of each image of a set: from its own record, or from an evaluation of its checkpoint."""
     later = evaluations.get((f"{row}, seed {run.record['settings']['seed']}", scale, name), {})
     return run.record["evaluation"].get(name) or later.get("evaluation")
-
-
-def _bicubic(scale: int, runs: Runs) -> dict[str, float]:
-    """Bicubic's means on the sets of the runs."""
-    record = runs[f"x{scale}"][0].record["bicubic"]
-    names = [name for name in image_sets(runs.profile) if name in record]
-    psnr = {f"{name} PSNR": float(np.mean(record[name]["psnr_y"])) for name in names}
-    return psnr | {f"{name} SSIM": float(np.mean(record[name]["ssim_y"])) for name in names}
 
 
 def scale_table(table: pd.DataFrame, scale: int) -> pd.DataFrame:
@@ -160,7 +158,7 @@ def scale_table(table: pd.DataFrame, scale: int) -> pd.DataFrame:
             shown[name.replace(" PSNR", "")] = [
                 "" if np.isnan(a) else f"{a:.2f} / {b:.4f}" for a, b in zip(rows[name], ssim, strict=True)
             ]
-        elif name.partition(" (")[0].partition(" /")[0] in ("parameters", "multi-adds", "time"):
+        elif name.startswith(("parameters", "multi-adds", "time")):
             shown[name] = [_figure(value, name) for value in rows[name]]
     for name, figure in {"parameters (K)": "params_k", "multi-adds (G)": "flops_g"}.items():
         beyond = [
@@ -176,12 +174,10 @@ def notes(table: pd.DataFrame) -> pd.DataFrame:
 
     table: from `compare_networks`.
     """
-    found: dict[tuple[str, str], list[str]] = {}
-    for (scale, name), note in table["note"].items():
-        if note:
-            found.setdefault((name, note), []).append(f"x{scale}")
-    rows = [{"network": name, "scale": " ".join(scales), "note": note} for (name, note), scales in found.items()]
-    return pd.DataFrame(rows).set_index("network").sort_index(kind="stable")
+    rows = table[table["note"] != ""].reset_index()
+    rows["scale"] = rows["scale"].map("x{}".format)
+    found = rows.groupby(["network", "note"], sort=False)["scale"].agg(" ".join)
+    return found.reset_index("note")[["scale", "note"]].sort_index(kind="stable")
 
 
 def _figure(value: float, column: str) -> str:

@@ -10,7 +10,6 @@ import io
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,16 +26,19 @@ from prffn.models import build
 from prffn.models.complexity import parameters
 from prffn.models.pretrained import pretrained, pretrained_path, settings_of_file
 from prffn.study.benchmark import SMALL, trained_row
-from prffn.study.evaluations import Weights, weights_from_files
+from prffn.study.evaluations import Weights, weights_from_files, weights_of_run
 from prffn.study.keys import run_key
-from prffn.study.provenance import provenance
-from prffn.study.runs import Runs, load_record, trained_model
-from prffn.study.store import Found, Record, Store, key_of
+from prffn.study.provenance import measured
+from prffn.study.runs import Run, Runs, load_record
+from prffn.study.store import Found, Record, Store
 from prffn.training.device import pick_device
 from prffn.training.loop import progress_bar
 
 PROTOCOL = 1
 """Raised by hand whenever the same weights, image and region would give another crop or other figures."""
+
+IDENTITY = {"protocol": "protocol", "image": "checksum", "region": "region", "scale": "scale", "weights": "weights"}
+"""What the key of a record is a hash of, and the fields that hold it."""
 
 BICUBIC = "bicubic"
 
@@ -80,19 +82,16 @@ def _trained(profile: str, scale: int) -> dict[str, Weights]:
     """From the record of the run: nothing is trained for a figure."""
     (e,) = variants(profile, {"PRFFN": {"data.scale": scale}}, seeds=1)["PRFFN"]
     try:
-        record = load_record(reports_root() / profile / "runs", run_key(e), e)
+        record = load_record(reports_root() / profile / "runs", key := run_key(e), e)
     except FileNotFoundError:  # neither run nor images
         return {}
-    origin = f"trained here, profile {profile}"
-    return {"PRFFN": Weights(record["weights_sha256"], origin, partial(trained_model, e))} if record else {}
+    return {"PRFFN": weights_of_run(e, Run(key, record), f"trained here, profile {profile}")} if record else {}
 
 
 def weights_of_losses(experiments: Mapping[str, Sequence[Experiment]], runs: Runs) -> dict[str, Weights]:
     """The weights of each run, as "L_1, seed 0", from the checkpoints in the cache; none of a loss not measured."""
     return {
-        of_seed(label, e.seed): Weights(
-            run.record["weights_sha256"], f"trained here, profile {runs.profile}", partial(trained_model, e)
-        )
+        of_seed(label, e.seed): weights_of_run(e, run, f"trained here, profile {runs.profile}")
         for label, group in experiments.items()
         if label not in runs.not_measured
         for e, run in zip(group, runs[label], strict=True)
@@ -102,17 +101,6 @@ def weights_of_losses(experiments: Mapping[str, Sequence[Experiment]], runs: Run
 def of_seed(label: str, seed: int) -> str:
     """What the crop of one of several trainings is called."""
     return f"{label}, seed {seed}"
-
-
-def crop_key(shown: Picture, weights: str) -> str:
-    """16 hexadecimal digits: equal for the same image, region, scale, weights and protocol, on any machine."""
-    asked = {"checksum": shown.checksum, "region": list(shown.region), "scale": shown.scale, "weights": weights}
-    return key_of(_identity({"protocol": PROTOCOL, **asked}))
-
-
-def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"protocol": "protocol", "image": "checksum", "region": "region", "scale": "scale", "weights": "weights"}
-    return {name: record[of] for name, of in names.items()}
 
 
 def ensure_crops(
@@ -130,20 +118,19 @@ def ensure_crops(
     is neither recorded nor there is left out, and named. retrain: make again what is there. A damaged record is
     reported and never used.
     """
-    store, picked = Store(check_profile(profile), "crops", _identity, PROTOCOL), pick_device(device)
+    store, picked = Store(check_profile(profile), "crops", IDENTITY, PROTOCOL), pick_device(device)
+    asked = {"checksum": shown.checksum, "region": list(shown.region), "scale": shown.scale}
     recorded = {  # of several under one name the last one counts
-        record["method"]: record for record in store.all() if record["key"] == crop_key(shown, record["weights"])
+        record["method"]: record for record in store.all() if {**record, **asked} == record
     }
     records, made, missing = {}, set(), []
     for method in (BICUBIC, *methods):
         at_hand = weights.get(method)
         sha256 = BICUBIC if method == BICUBIC else at_hand.sha256 if at_hand else None
-        record = recorded.get(method) if sha256 is None else store.load(crop_key(shown, sha256))
-        if sha256 is not None and (retrain or record is None):
-            new = _make(shown, method, at_hand, picked)
-            if new is not None:
-                record = store.save(new)
-                made.add(record["key"])
+        record = recorded.get(method) if sha256 is None else store.load(store.key({**asked, "weights": sha256}))
+        if sha256 is not None and (retrain or record is None) and (new := _make(shown, method, at_hand, picked)):
+            record = store.save({**asked, "weights": sha256, **new})
+            made.add(record["key"])
         if record is None:
             missing.append(method)
         else:
@@ -156,8 +143,7 @@ def _make(shown: Picture, method: str, weights: Weights | None, device: torch.de
 
     The whole image is upscaled, as channel attention looks at all of it, and then cropped.
     """
-    lr = downscale(shown.hr, shown.scale)
-    size = 0
+    started, lr, size = datetime.now(UTC), downscale(shown.hr, shown.scale), 0
     if weights is None:
         sr = upscale_bicubic(lr, shown.scale)
     else:
@@ -166,24 +152,16 @@ def _make(shown: Picture, method: str, weights: Weights | None, device: torch.de
         except FileNotFoundError:
             return None
         size = parameters(model)
-        with progress_bar(total=1, desc=f"{method} x{shown.scale} on {shown.name}", unit="image", leave=False) as bar:
+        with progress_bar(total=1, desc=f"{method} x{shown.scale} on {shown.name}", unit="image", leave=False):
             sr = upscale(model, lr, scale=shown.scale, device=device)
-            bar.update()
-    sha256 = weights.sha256 if weights else BICUBIC
     return {
-        "protocol": PROTOCOL,
         "image": shown.name,
-        "checksum": shown.checksum,
-        "scale": shown.scale,
-        "region": list(shown.region),
         "method": method,
-        "weights": sha256,
         "origin": weights.origin if weights else "",
         "parameters": size,
         "figures": figures(shown, sr),
         "png": to_png(shown.crop(sr)),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": provenance(device, torch.get_num_threads()),
+        **measured(started, device),
     }
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -22,14 +21,17 @@ from prffn.evaluation.metrics import evaluate
 from prffn.files import WEIGHTS_VARIABLE, weights_root, weights_sha256
 from prffn.models import NETWORKS
 from prffn.models.weights import load_network
-from prffn.study.provenance import provenance
-from prffn.study.runs import Runs, trained_model
-from prffn.study.store import Found, Record, Store, key_of
+from prffn.study.provenance import measured
+from prffn.study.runs import Run, Runs, trained_model
+from prffn.study.store import Found, Record, Store
 from prffn.training.device import pick_device
 from prffn.training.loop import progress_bar
 
 PROTOCOL = 1
 """Raised by hand whenever the same weights and images would give other figures."""
+
+IDENTITY = {"protocol": "protocol", "weights": "weights", "images": "checksum", "scale": "scale"}
+"""What the key of a record is a hash of, and the fields that hold it."""
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
 
@@ -41,6 +43,8 @@ AUTHORS = {
 
 Subject = tuple[str, int, str]
 """Row of the table, scale, image set."""
+
+Evaluations = Found[Subject]
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,9 @@ class Weights:
         return network
 
 
-class Evaluations(Found[Subject]):
-    """The records by row, scale and image set, and which of them were measured now."""
-
-    def __init__(self, profile: str, records: Mapping[Subject, Record], new: set[str]) -> None:
-        super().__init__("evaluations", profile, records, new)
+def weights_of_run(e: Experiment, run: Run, origin: str) -> Weights:
+    """The weights of a run, from its checkpoint in the cache."""
+    return Weights(run.record["weights_sha256"], origin, partial(trained_model, e))
 
 
 def find_weights(network: str, scale: int) -> Path | None:
@@ -105,26 +107,15 @@ def weights_of_runs(
 ) -> dict[tuple[str, int], Weights]:
     """The weights of runs that were not evaluated on all of these sets, by a name for each seed and scale.
 
-    The name is "PRFFN, seed 0" for the row "PRFFN". The network is loaded from the run's checkpoint in the cache.
+    The name is "PRFFN, seed 0" for the row "PRFFN".
     """
-    found = {}
-    for label, group in experiments.items():
-        for e, run in zip(group, runs[label], strict=True):
-            if {set_label(name) for name in image_sets} <= set(run.record["evaluation"]):
-                continue
-            weights = Weights(run.record["weights_sha256"], f"profile {runs.profile}", partial(trained_model, e))
-            found[f"{row}, seed {e.seed}", e.data.scale] = weights
-    return found
-
-
-def evaluation_key(sha256: str, checksum: str, scale: int) -> str:
-    """16 hexadecimal digits: equal for the same weights, images, scale and protocol, on any machine."""
-    return key_of(_identity({"protocol": PROTOCOL, "weights": sha256, "checksum": checksum, "scale": scale}))
-
-
-def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"protocol": "protocol", "weights": "weights", "images": "checksum", "scale": "scale"}
-    return {name: record[of] for name, of in names.items()}
+    wanted = {set_label(name) for name in image_sets}
+    return {
+        (f"{row}, seed {e.seed}", e.data.scale): weights_of_run(e, run, f"profile {runs.profile}")
+        for label, group in experiments.items()
+        for e, run in zip(group, runs[label], strict=True)
+        if not wanted <= set(run.record["evaluation"])
+    }
 
 
 def ensure_evaluations(
@@ -140,7 +131,7 @@ def ensure_evaluations(
     Recorded ones of weights that are missing are there too. What is neither recorded nor there is left out.
     retrain: measure again what is there. A damaged record is reported and never used.
     """
-    store, picked = Store(check_profile(profile), "evaluations", _identity, PROTOCOL), pick_device(device)
+    store, picked = Store(check_profile(profile), "evaluations", IDENTITY, PROTOCOL), pick_device(device)
     checksums = {name: _checksum(name) for name in image_sets}
     labels = {set_label(name): name for name in image_sets}
     records = {}
@@ -148,7 +139,7 @@ def ensure_evaluations(
         known = checksums.get(labels.get(record["image_set"], ""))
         if record["image_set"] in labels and known in (None, record["checksum"]):
             records[record["row"], record["scale"], record["image_set"]] = record
-    measured: set[str] = set()
+    made: set[str] = set()
     for (row, scale), w in weights.items():
         for name in image_sets:
             subject = (row, scale, set_label(name))
@@ -160,13 +151,13 @@ def ensure_evaluations(
                     stacklevel=2,
                 )
             if found is None or found["weights"] != w.sha256:  # the last one of this name, perhaps not the only one
-                found = store.load(evaluation_key(w.sha256, checksums[name] or "", scale))
+                found = store.load(store.key({"weights": w.sha256, "checksum": checksums[name], "scale": scale}))
             if (retrain or found is None) and (new := _measure(subject, name, w, picked)):
                 found = store.save(new)
-                measured.add(found["key"])
+                made.add(found["key"])
             if found is not None:
                 records[subject] = found
-    return Evaluations(profile, dict(sorted(records.items())), measured)
+    return Found("evaluations", profile, dict(sorted(records.items())), made)
 
 
 def _checksum(name: str) -> str | None:
@@ -185,12 +176,9 @@ def _measure(subject: Subject, name: str, weights: Weights, device: torch.device
         return None
     row, scale, label = subject
     started = datetime.now(UTC)
-    bar = progress_bar(total=1, desc=f"{row} x{scale} on {label}", unit="set", leave=False)
-    found = evaluate(model, images, scale=scale, device=device).to_json()
-    bar.update()
-    bar.close()
+    with progress_bar(total=1, desc=f"{row} x{scale} on {label}", unit="set", leave=False):
+        found = evaluate(model, images, scale=scale, device=device).to_json()
     return {
-        "protocol": PROTOCOL,
         "row": row,
         "scale": scale,
         "image_set": label,
@@ -198,7 +186,5 @@ def _measure(subject: Subject, name: str, weights: Weights, device: torch.device
         "weights": weights.sha256,
         "origin": weights.origin,
         "evaluation": {metric: found[metric] for metric in ("image_names", "psnr_y", "ssim_y")},
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": provenance(device, torch.get_num_threads()),
+        **measured(started, device),
     }

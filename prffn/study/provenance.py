@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -38,4 +39,13 @@ def provenance(device: torch.device, threads: int, processes: int = 1) -> dict[s
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "commit": commit(),
+    }
+
+
+def measured(started: datetime, device: torch.device) -> dict[str, Any]:
+    """What a record of a measurement that ends now says of when and where it was made."""
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "provenance": provenance(device, torch.get_num_threads()),
     }

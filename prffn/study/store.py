@@ -4,10 +4,11 @@ Four kinds: runs, evaluations, timings, crops. A record's key is a hash of what 
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from prffn.files import DamagedRecord, digest, read_record, reports_root, save_record
 
@@ -19,18 +20,23 @@ K = TypeVar("K")
 class Store:
     """The records of one kind at one profile.
 
-    identity_of: what a record was asked for, of which its key is the hash; KeyError for a record of another kind.
+    identity: the fields of a record that say what it was asked for, by the names under which they enter its key.
     protocol: of the records; those of another one are passed over. None where they have none.
     """
 
     profile: str
     kind: str
-    identity_of: Callable[[Record], Any]
+    identity: Mapping[str, str]
     protocol: int | None = None
 
     @property
     def folder(self) -> Path:
         return reports_root() / self.profile / self.kind
+
+    def key(self, record: Mapping[str, Any]) -> str:
+        """16 hexadecimal digits: a hash of what a record is asked for. Raises KeyError where it does not say that."""
+        asked = {"protocol": self.protocol, **record}
+        return digest({name: asked[field] for name, field in self.identity.items()})[:16]
 
     def load(self, key: str) -> Record | None:
         """The record of a key. None where there is none, and, with a warning that names the file, for one that is
@@ -40,7 +46,7 @@ class Store:
             record = read_record(path)
             if self.protocol is not None and record["protocol"] != self.protocol:
                 return None
-            if key_of(self.identity_of(record)) == key:
+            if self.key(record) == key:
                 return record
             problem = f"{path} is not of what it names"
         except FileNotFoundError:
@@ -58,31 +64,19 @@ class Store:
         return sorted(found, key=lambda record: record["finished"])
 
     def save(self, record: Record) -> Record:
-        """Writes a record under its key, atomically. Returns it."""
-        key = key_of(self.identity_of(record))
-        save_record(self.folder, key, {"key": key, **record})
-        return {"key": key, **record}
+        """Writes a record with its key and protocol, atomically. Returns it."""
+        protocol = {} if self.protocol is None else {"protocol": self.protocol}
+        record = {"key": self.key(record), **protocol, **record}
+        save_record(self.folder, record["key"], record)
+        return record
 
 
-def key_of(identity: Any) -> str:
-    """16 hexadecimal digits."""
-    return digest(identity)[:16]
-
-
-class Found(Mapping[K, Record], Generic[K]):
-    """Records by what was asked for, and which of them are new. Prints as one line."""
+class Found(UserDict[K, Record]):
+    """Records by what was asked for, and which of them are new, by key. Prints as one line."""
 
     def __init__(self, kind: str, profile: str, records: Mapping[K, Record], new: set[str], note: str = "") -> None:
-        self.kind, self.profile, self.records, self.new, self.note = kind, profile, records, new, note
-
-    def __getitem__(self, asked: K) -> Record:
-        return self.records[asked]
-
-    def __iter__(self) -> Iterator[K]:
-        return iter(self.records)
-
-    def __len__(self) -> int:
-        return len(self.records)
+        super().__init__(records)
+        self.kind, self.profile, self.new, self.note = kind, profile, new, note
 
     def __repr__(self) -> str:
         counts = f"{len(self) - len(self.new)} loaded, {len(self.new)} measured"
