@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from prffn.config import PROFILES, Experiment, experiment, fields_of, setting, variants
 from prffn.study import keys
-from prffn.study.intervals import paired_interval, verdict_greater, verdict_not_smaller
+from prffn.study.intervals import paired_interval, verdict
 from prffn.study.keys import run_key, settings_of
 from prffn.study.notebook import check_parameters
 from prffn.training.device import pick_device
@@ -237,12 +237,6 @@ def test_an_interval_of_shifted_scaled_and_permuted_values(d, shift, data):
     assert math.isinf(interval.half_width) == (len(d) == 1)
 
 
-@given(MATRICES, st.floats(0.5, 0.94), st.floats(0.96, 0.999))
-def test_more_confidence_is_a_wider_interval(d, low, high):
-    widths = [paired_interval(d, np.zeros_like(d), confidence).half_width for confidence in (low, 0.95, high)]
-    assert widths == sorted(widths)
-
-
 @given(st.lists(VALUES, min_size=2, max_size=8), st.integers(2, 5))
 def test_the_same_values_again_and_again_are_a_narrower_interval(values, times):
     once, often = (paired_interval(v, np.zeros(len(v))) for v in (values, values * times))
@@ -268,14 +262,7 @@ def test_what_is_no_number_decides_nothing(d, value, data):
     d[data.draw(st.integers(0, d.shape[0] - 1)), data.draw(st.integers(0, d.shape[1] - 1))] = value
     with np.errstate(invalid="ignore"):
         interval = paired_interval(d, np.zeros_like(d))
-    assert verdict_greater(interval) == verdict_not_smaller(interval, 0.1) == "not decided"
-
-
-@given(st.one_of(st.floats(max_value=0), st.floats(min_value=1), st.just(math.nan), st.just(95)))
-def test_no_confidence(confidence):
-    with pytest.raises(ValueError, match="confidence must be between 0 and 1") as error:
-        paired_interval([1, 2], [0, 0], confidence)
-    assert repr(confidence) in str(error.value)
+    assert verdict(interval) == verdict(interval, 0.1) == "not decided"
 
 
 @given(MATRICES, MATRICES)

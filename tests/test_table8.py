@@ -17,7 +17,6 @@ from prffn import paper
 from prffn.files import REPORTS_VARIABLE, digest, weights_sha256
 from prffn.models import build
 from prffn.models.comparison import table8_complexity
-from prffn.reporting import table8 as benchmark_report
 from prffn.reporting import tradeoff
 from prffn.reporting.plots import new_figure
 from prffn.reporting.table8 import benchmark_conclusion, save_benchmark
@@ -358,4 +357,3 @@ def test_the_recorded_evaluations_are_whole_and_near_print(monkeypatch):
     assert found["SMSR", 2, "B100"] == pytest.approx(32.17, abs=0.01)
     for scale, published in {2: 37.53, 3: 33.99, 4: 31.92}.items():
         assert found["CARN-M", scale, "Set5"] == pytest.approx(published, abs=0.16)
-    assert benchmark_report.doubtful().shape[0] == len(paper.doubts(8))

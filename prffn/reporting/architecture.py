@@ -237,7 +237,6 @@ def save_architecture(
         provenance=pd.DataFrame({"value": {"counted on": "the kit's own networks, exactly"}}),
         answer=answer,
         sections=[
-            answer,
             f"What is named `printed` is printed in the paper. All else: {LABEL}.",
             f"![PRFFN, PFFG, MRCAB and SAFB]({diagram})",
             "## Conclusion",

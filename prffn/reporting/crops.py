@@ -7,10 +7,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from prffn.reporting.crop_plots import DPI
-from prffn.reporting.tables import markdown, provenance_table, rows_of, side_by_side, where_made, write_report
-from prffn.study.claims import LABELS, NOT_MEASURED, answer, conclusion
+from prffn.reporting.tables import (
+    keys_of,
+    markdown,
+    provenance_table,
+    rows_of,
+    side_by_side,
+    where_made,
+    write_report,
+)  # fmt: skip
+from prffn.study.claims import LABELS, answer, conclusion, judged
 from prffn.study.crops import BICUBIC, Crops, of_seed
-from prffn.study.intervals import paired_interval, verdict_greater
 from prffn.study.runs import Runs
 
 LABEL = (
@@ -108,17 +115,12 @@ def compare_losses(crops: Crops, claims: Mapping[str, tuple[str, str]], seeds: i
     rows = []
     for text, labels in claims.items():
         for part, where in {"crop": "the crop", "image": "the whole image"}.items():
-            row: dict[str, Any] = {"claim": text, "set": where}
             names = [[of_seed(label, seed) for seed in range(seeds)] for label in labels]
-            if not seeds or any(name not in crops for group in names for name in group):
-                rows.append({**row, "verdict": NOT_MEASURED})
-                continue
-            first, second = ([crops[name]["figures"][part]["psnr_y"] for name in group] for group in names)
-            difference = paired_interval(first, second)
-            row["difference"] = round(difference.mean, 3)
-            if seeds > 1:
-                row |= {"low": round(difference.low, 3), "high": round(difference.high, 3)}
-            rows.append({**row, "verdict": verdict_greater(difference)})
+            measured = seeds and all(name in crops for group in names for name in group)
+            first, second = (
+                [crops[name]["figures"][part]["psnr_y"] for name in group] if measured else None for group in names
+            )
+            rows.append({"claim": text, "set": where, **judged(first, second, digits=3)})
     return pd.DataFrame(rows).set_index(["claim", "set"])
 
 
@@ -158,13 +160,12 @@ def save_crops(
         text = conclusion(runs, verdicts)
         content["answer"] = answer(runs, verdicts)
         content["verdicts"] = rows_of(verdicts)
-        content["runs"] = {label: [run.key for run in group] for label, group in runs.items()}
+        content["runs"] = keys_of(runs)
     missing = dict.fromkeys(method for crops in pictures for method in crops.missing)
     return write_report(
         name, profile, title=title, label=label, table=table.round(4), figure=figure, dpi=DPI,
         provenance=crop_provenance(pictures, runs),
         sections=[
-            content["answer"],
             f"All figures: {label}.",
             f"![{title}]({name}.png)",
             "PSNR-Y in dB and SSIM-Y of the crop, nothing shaved off; the best ones are bold. `gain`: the crop's "

@@ -169,12 +169,12 @@ def save_steps(name: str, timings: Timings, table: pd.DataFrame, figure: Figure,
         name, timings.profile, title=title, label=LABELS[timings.profile], table=table.round(3), figure=figure,
         provenance=provenance_of(timings),
         sections=[
-            answer_costs(table),
             f"Columns `printed`: printed in the paper. All others: {LABELS[timings.profile]}.",
             markdown(table),
             f"![{title}]({name}.png)",
             "## Conclusion",
             steps_conclusion(timings, table),
         ],
+        answer=answer_costs(table),
         timings=timings.record["key"],
     )  # fmt: skip

@@ -8,7 +8,7 @@ from scipy import stats
 from prffn import paper
 from prffn.models.comparison import MULTI_ADDS_BOUND, PARAMETER_BOUND
 from prffn.reporting.table6 import provenance_of
-from prffn.reporting.tables import markdown, provenance_table, side_by_side, where_made, write_report
+from prffn.reporting.tables import keys_of, markdown, provenance_table, side_by_side, where_made, write_report
 from prffn.study.benchmark import PRINTED_SETS, SCALES, notes, scale_table, trained_row
 from prffn.study.claims import LABELS, seeds_said
 from prffn.study.evaluations import Evaluations
@@ -134,12 +134,6 @@ def _spread(timings: Timings) -> str:
     )
 
 
-def doubtful() -> pd.DataFrame:
-    """What is doubtful in the printed table, from `paper.doubts`."""
-    rows = [{"where": d.where, "printed": d.printed, "note": d.note} for d in paper.doubts(8)]
-    return pd.DataFrame(rows).set_index("where")
-
-
 def benchmark_provenance(timings: Timings, runs: Runs, evaluations: Evaluations) -> pd.DataFrame:
     """What was trained, timed and evaluated where and how, read off the records: a column for each."""
     columns = {"training": provenance_table(runs)["value"], "run time": provenance_of(timings)["value"]}
@@ -178,7 +172,6 @@ def save_benchmark(
         name, runs.profile, title=title, label=LABELS[runs.profile], table=table.round(4), figure=figure,
         provenance=benchmark_provenance(timings, runs, evaluations),
         sections=[
-            answer_benchmark(table, timings),
             "Columns `printed`: printed in the paper. Parameters and multi-adds: counted on the kit's networks, of the "
             f"published sizes. Run times, and what was trained here: {LABELS[runs.profile]}. Weights of others: "
             "evaluated by the kit's protocol on whole sets. Sets: PSNR-Y (dB) / SSIM-Y. An empty cell: not printed, or "
@@ -193,10 +186,10 @@ def save_benchmark(
             "## Conclusion",
             benchmark_conclusion(table, timings, runs),
             "## Doubtful in print",
-            markdown(doubtful()),
+            markdown(paper.doubts(8)),
         ],
         answer=answer_benchmark(table, timings),
-        runs={label: [run.key for run in group] for label, group in runs.items()},
+        runs=keys_of(runs),
         timings=timings.record["key"],
         evaluations=[record["key"] for record in evaluations.values()],
     )  # fmt: skip

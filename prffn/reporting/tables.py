@@ -1,7 +1,6 @@
 """From records to what people read: tables beside the paper's numbers, plots, verdicts, provenance, files."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,16 @@ from matplotlib.figure import Figure
 
 from prffn.files import atomic_write, reports_root, write_json
 from prffn.reporting.plots import save_figure
-from prffn.study.claims import DIGITS, LABELS, NOT_MEASURED, answer, conclusion, digits_of, seeds_of
+from prffn.study.claims import (
+    DIGITS,
+    LABELS,
+    NOT_MEASURED,
+    answer,
+    conclusion,
+    digits_of,
+    seeds_of,
+    with_interval,
+)  # fmt: skip
 from prffn.study.intervals import paired_interval
 from prffn.study.runs import Runs, image_sets
 from prffn.training.loop import NOT_RECORDED
@@ -31,40 +39,41 @@ def compare(
     baseline: the label of all, or the label of each one's own, which then stands in the column `over`. Runs from whose
     weights others start have none: less of them was trained.
     """
-    if isinstance(baseline, Mapping):
-        own = baseline
+    if isinstance(baseline, str):
+        own: Mapping[str, str] = {label: baseline for label in runs if label != baseline and not runs.is_start(label)}
     else:
-        own = {label: baseline for label in runs if label != baseline and not runs.is_start(label)}
+        own = baseline
     rows = []
     for image_set in image_sets(runs):
         for label in runs:
-            values = runs.values_of(label, image_set, metric)
             row: dict[str, Any] = {"set": image_set, "label": label, "printed": printed.get(label)}
+            values = runs.values_of(label, image_set, metric)
             if values is None:
                 rows.append({**row, "mean": NOT_MEASURED})
                 continue
             seeds = [float(np.mean(of_images)) for of_images in values]
-            row |= {"mean": sum(seeds) / len(seeds)}
+            row["mean"] = sum(seeds) / len(seeds)
             others = runs.values_of(own[label], image_set, metric) if label in own else None
             if others is not None:
-                seeds_of_both = min(len(values), len(others))
-                difference = paired_interval(values[:seeds_of_both], others[:seeds_of_both])
-                if own is baseline:
-                    row |= {"over": own[label]}
-                row |= {"gain": difference.mean}
-                if seeds_of_both > 1:
-                    row |= {"low": difference.low, "high": difference.high}
+                row |= _gain(values, others) | {"over": own[label]}
                 if label in printed and own[label] in printed:
-                    row |= {"printed gain": printed[label] - printed[own[label]]}
+                    row["printed gain"] = printed[label] - printed[own[label]]
             rows.append({**row, **{f"seed {n}": value for n, value in enumerate(seeds)}})
     table = pd.DataFrame(rows).set_index(["set", "label"])
-    first = ["printed", "mean", "over", "printed gain", "gain", "low", "high"]
-    seeds_last = [name for name in table.columns if name not in first]
-    columns = [name for name in first if name in table.columns]
-    return table[columns + seeds_last].round(digits_of(metric))
+    first = ["printed", "mean", *(["over"] if own is baseline else []), "printed gain", "gain", "low", "high"]
+    columns = [name for name in (*first, *(c for c in table if c.startswith("seed "))) if name in table]
+    return table[columns].round(digits_of(metric))
 
 
-def compare_with_bicubic(runs: Runs, digits: int = 3) -> pd.DataFrame:
+def _gain(values: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> dict[str, float]:
+    """The mean difference, and its interval where there is one; paired by the seeds that both have."""
+    seeds = min(len(values), len(others))
+    difference = paired_interval(values[:seeds], others[:seeds])
+    interval = {"low": difference.low, "high": difference.high} if seeds > 1 else {}
+    return {"gain": difference.mean, **interval}
+
+
+def compare_with_bicubic(runs: Runs) -> pd.DataFrame:
     """PSNR-Y in dB of bicubic upscaling, and of the worst and the best run, for each set: have the networks learnt?"""
     rows = []
     for image_set in image_sets(runs):
@@ -74,7 +83,7 @@ def compare_with_bicubic(runs: Runs, digits: int = 3) -> pd.DataFrame:
             bicubic = float(np.mean(measured[0].record["bicubic"][image_set]["psnr_y"]))
             row = {"bicubic": bicubic, "worst run": min(psnr), "best run": max(psnr)}
         rows.append({"set": image_set, **row})
-    return pd.DataFrame(rows).set_index("set").round(digits)
+    return pd.DataFrame(rows).set_index("set").round(3)
 
 
 def summary(runs: Runs) -> pd.DataFrame:
@@ -97,15 +106,12 @@ def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]]) -> pd.
     table: from `compare`.
     """
 
-    def cell(gain: pd.Series) -> str:
-        if pd.isna(gain.get("gain")):
-            return NOT_MEASURED
-        interval = f" [{gain['low']:+.3f}, {gain['high']:+.3f}]" if pd.notna(gain.get("low")) else ""
-        return f"{gain['gain']:+.3f}{interval}"
+    def cell(row: pd.Series) -> str:
+        return with_interval(row, "gain") if pd.notna(row.get("gain")) else NOT_MEASURED
 
     rows = [
         {"set": name, "": row, **{column: cell(table.loc[(name, label)]) for column, label in columns.items()}}
-        for name in dict.fromkeys(table.index.get_level_values("set"))
+        for name in table.index.unique("set")
         for row, columns in grid.items()
     ]
     return pd.DataFrame(rows).set_index(["set", ""])
@@ -179,7 +185,7 @@ def _steps(runs: Runs) -> str:
 
 
 KIND = "report"
-"""What a report's JSON file says it is: other JSON files may lie beside it, such as a plan."""
+"""What a report's JSON file says it is."""
 
 
 def write_report(
@@ -197,20 +203,21 @@ def write_report(
 ) -> str:
     """Writes reports/<profile>/<name>.{csv,png,json,md}, each atomically. Returns the path from the reports' root.
 
-    label: what its numbers may be called. sections: of the page, before what says where it was measured. content: what
-    else the JSON file holds, by which the overview finds verdicts and records.
+    label: what its numbers may be called. sections: of the page, between the answer and what says where it was
+    measured. content: what else the JSON file holds, by which the overview finds the answer, verdicts and records.
     """
     folder = reports_root() / profile
     with atomic_write(folder / f"{name}.csv", "w") as file:
         table.to_csv(file, lineterminator="\n")
     save_figure(figure, folder / f"{name}.png", **({"dpi": dpi, "pil_kwargs": {"optimize": True}} if dpi else {}))
-    columns = list(provenance.columns)
-    made = provenance["value"].to_dict() if columns == ["value"] else provenance.to_dict()
+    made = provenance.to_dict()
     about = {"kind": KIND, "title": title, "profile": profile, "label": label}
-    write_json(folder / f"{name}.json", {**about, "table": rows_of(table), **content, "provenance": made})
+    content |= {"provenance": made.get("value", made)}  # of one kind of records, or a column for each
+    write_json(folder / f"{name}.json", {**about, "table": rows_of(table), **content})
     where = ["## What was measured, where, how", markdown(provenance), f"The records' keys stand in `{name}.json`."]
+    answer = [content["answer"]] if "answer" in content else []
     with atomic_write(folder / f"{name}.md", "w") as file:
-        file.write("\n\n".join([f"# {title}", *sections, *where]) + "\n")
+        file.write("\n\n".join([f"# {title}", *answer, *sections, *where]) + "\n")
     return f"{reports_root().name}/{profile}/{name}.md"
 
 
@@ -232,7 +239,6 @@ def save(
         name, runs.profile, title=title, label=LABELS[runs.profile], table=table, figure=figure,
         provenance=provenance_table(runs),
         sections=[
-            answer(runs, verdicts),
             f"Column `printed`: printed in the paper. All others: {LABELS[runs.profile]}.",
             markdown(table),
             f"![{title}]({name}.png)",
@@ -247,8 +253,13 @@ def save(
         ],
         answer=answer(runs, verdicts),
         verdicts=rows_of(verdicts),
-        runs={label: [run.key for run in group] for label, group in runs.items()},
+        runs=keys_of(runs),
     )  # fmt: skip
+
+
+def keys_of(runs: Runs) -> dict[str, list[str]]:
+    """The keys of the runs' records by label, one for each seed."""
+    return {label: [run.key for run in group] for label, group in runs.items()}
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -260,13 +271,10 @@ def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
 def shown(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     """The table as people read it: `digits` decimals, or those of a row's `unit`; nothing for no value."""
 
-    def cell(value: Any, decimals: int) -> str:
-        if value is None or (isinstance(value, float) and pd.isna(value)):
-            return ""
-        return f"{value:.{decimals}f}" if isinstance(value, float) else str(value)
-
     def row(values: pd.Series) -> pd.Series:
-        return values.map(partial(cell, decimals=DIGITS.get(values.get("unit"), digits)))
+        decimals = DIGITS.get(values.get("unit"), digits)
+        texts = [f"{value:.{decimals}f}" if isinstance(value, float) else str(value) for value in values]
+        return pd.Series(texts, values.index).where(values.notna(), "")
 
     return table.astype(object).apply(row, axis=1)
 

@@ -1,9 +1,7 @@
 """What is asked and answered: runs and their records, claims, intervals, timings, the plan, many machines."""
 
-from prffn.study.claims import claims_greater, claims_not_smaller, conclusion
+from prffn.study.claims import claims_greater, conclusion
 from prffn.study.notebook import Study
 from prffn.study.timings import ensure_timings, forward_cases, step_cases
 
-__all__ = [
-    "Study", "claims_greater", "claims_not_smaller", "conclusion", "ensure_timings", "forward_cases", "step_cases",
-]  # fmt: skip
+__all__ = ["Study", "claims_greater", "conclusion", "ensure_timings", "forward_cases", "step_cases"]

@@ -86,9 +86,7 @@ def compare_networks(timings: Timings, runs: Runs, evaluations: Evaluations) -> 
     return frame[[name for name in (*both, "weights", "met", "note") if name in frame]]
 
 
-def _counted(
-    counted: pd.DataFrame, scale: int, row: str, network: str, options: Mapping[str, Any]
-) -> dict[str, Any]:
+def _counted(counted: pd.DataFrame, scale: int, row: str, network: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters and multi-adds, whether both are as printed, and the note on them."""
     if (scale, row) in counted.index:
         found = counted.loc[(scale, row)]

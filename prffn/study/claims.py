@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence, Sized
-from statistics import median
 from typing import Any
 
 import pandas as pd
 
-from prffn.study.intervals import paired_interval, verdict_greater, verdict_not_smaller
+from prffn.study.intervals import paired_interval, verdict
 from prffn.study.runs import Runs, image_sets
+
+Figures = Sequence[Any] | None
 
 NOT_MEASURED = "not measured"
 
@@ -53,36 +54,15 @@ def claims_greater(
     *,
     metric: str = "psnr_y",
     printed: Mapping[str, float] | None = None,
+    margin: float | None = None,
 ) -> pd.DataFrame:
     """Each claim "the first label's figure is greater than the second's": the verdict on each set, with its interval.
 
     A claim holds, or does not hold, only if the paired 95 % interval over seeds and images excludes zero.
-    printed: the paper's figures by label; the column "printed" is then their difference.
+    printed: the paper's figures by label; the column "printed" is then their difference. margin: the claim is then
+    "not smaller by more than this", and the interval has to exclude its negative.
     """
-    return _judged(runs, claims, metric, printed or {})
-
-
-def claims_not_smaller(
-    runs: Runs,
-    claims: Mapping[str, tuple[str, str]],
-    *,
-    margin: float,
-    metric: str = "psnr_y",
-    printed: Mapping[str, float] | None = None,
-) -> pd.DataFrame:
-    """As `claims_greater`, for "the first label's figure is not smaller than the second's by more than `margin`"."""
-    return _judged(runs, claims, metric, printed or {}, margin)
-
-
-def _judged(
-    runs: Runs,
-    claims: Mapping[str, tuple[str, str]],
-    metric: str,
-    printed: Mapping[str, float],
-    margin: float | None = None,
-) -> pd.DataFrame:
-    rows = []
-    digits = digits_of(metric)
+    rows, digits, printed = [], digits_of(metric), printed or {}
     for text, (first, second) in claims.items():
         for image_set in image_sets(runs):
             row: dict[str, Any] = {"claim": text, "set": image_set}
@@ -91,19 +71,31 @@ def _judged(
             if first in printed and second in printed:
                 row["printed"] = round(printed[first] - printed[second], digits)
             a, b = (runs.values_of(label, image_set, metric) for label in (first, second))
-            if a is None or b is None:
-                rows.append({**row, "verdict": NOT_MEASURED})
-                continue
-            seeds = min(len(a), len(b))
-            difference = paired_interval(a[:seeds], b[:seeds])
-            row["difference"] = round(difference.mean, digits)
-            if seeds > 1:
-                row |= {"low": round(difference.low, digits), "high": round(difference.high, digits)}
-            if margin is None:
-                rows.append({**row, "verdict": verdict_greater(difference)})
-            else:
-                rows.append({**row, "margin": margin, "verdict": verdict_not_smaller(difference, margin)})
+            rows.append(row | judged(a, b, digits, margin))
     return pd.DataFrame(rows).set_index(["claim", "set"])
+
+
+def judged(a: Figures, b: Figures, digits: int, margin: float | None = None) -> dict[str, Any]:
+    """The difference of two rows' figures, its interval and verdict, as a row of a table of claims.
+
+    a, b: (seeds, images) or (seeds,), paired by the seeds that both have; None where nothing was measured.
+    """
+    if a is None or b is None:
+        return {"verdict": NOT_MEASURED}
+    seeds = min(len(a), len(b))
+    difference = paired_interval(a[:seeds], b[:seeds])
+    row: dict[str, Any] = {"difference": round(difference.mean, digits)}
+    if seeds > 1:
+        row |= {"low": round(difference.low, digits), "high": round(difference.high, digits)}
+    if margin is not None:
+        row["margin"] = margin
+    return {**row, "verdict": verdict(difference, margin or 0.0)}
+
+
+def with_interval(row: Mapping[str, Any], name: str = "difference", *, digits: int = 3, unit: str = "") -> str:
+    """A difference and its interval: "+0.009 dB [+0.006, +0.013]"; -0.0 keeps its sign, the side of zero decides."""
+    interval = f" [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]" if pd.notna(row.get("low")) else ""
+    return f"{row[name]:+.{digits}f}{unit}{interval}"
 
 
 def as_math(text: str) -> str:
@@ -115,13 +107,13 @@ def as_math(text: str) -> str:
 def answer(runs: Runs, verdicts: pd.DataFrame) -> str:
     """The first claim's verdict in one sentence, with difference and interval on each set; how the others came out.
 
-    verdicts: from `claims_greater` or `claims_not_smaller`, the headline first. In Markdown.
+    verdicts: from `claims_greater`, the headline first. In Markdown.
     """
     if verdicts.empty or not runs.all():
         return "Nothing was measured."
     rows = verdicts.reset_index()
     first = rows[rows["claim"] == rows["claim"].iloc[0]]
-    found = [f"{row['verdict']} on {row['set']} ({_difference(row)})" for _, row in first.iterrows()]
+    found = [f"{row['verdict']} on {row['set']} ({_evidence(row)})" for _, row in first.iterrows()]
     sentence = f"**{first['claim'].iloc[0]}: {', '.join(found)}**, {seeds_said(runs)}, profile {runs.profile}"
     others = rows[rows["claim"] != rows["claim"].iloc[0]]["verdict"]
     if len(others):
@@ -132,14 +124,11 @@ def answer(runs: Runs, verdicts: pd.DataFrame) -> str:
     return f"{sentence}."
 
 
-def _difference(row: Mapping[str, Any]) -> str:
-    """A difference with its interval and unit: "+0.009 dB [+0.006, +0.013]"."""
+def _evidence(row: pd.Series) -> str:
     if pd.isna(row.get("difference")):
         return NOT_MEASURED
     unit = row["unit"] if pd.notna(row.get("unit")) else "dB"
-    digits = DIGITS[unit]
-    interval = f" [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]" if pd.notna(row.get("low")) else ""
-    return f"{row['difference']:+.{digits}f} {unit}{interval}"
+    return with_interval(row, digits=DIGITS[unit], unit=f" {unit}")
 
 
 def smallest_difference(verdicts: Sequence[Mapping[str, Any]]) -> str:
@@ -147,19 +136,16 @@ def smallest_difference(verdicts: Sequence[Mapping[str, Any]]) -> str:
 
     verdicts: rows with `set`, and `low` and `high` where there is an interval; `unit` where it is not dB.
     """
-    half_widths: dict[tuple[str, str], list[float]] = {}
-    for row in verdicts:
-        if pd.notna(row.get("low")) and pd.notna(row.get("high")):
-            unit = row.get("unit")
-            of = half_widths.setdefault((str(unit) if pd.notna(unit) else "dB", row["set"]), [])
-            of.append((row["high"] - row["low"]) / 2)
-    return ", ".join(f"{median(of):.{DIGITS[unit]}f} {unit} on {name}" for (unit, name), of in half_widths.items())
+    rows = pd.DataFrame(verdicts).reindex(columns=["set", "unit", "low", "high"]).dropna(subset=["low", "high"])
+    half_widths = (rows["high"] - rows["low"]).astype(float) / 2
+    medians = half_widths.groupby([rows["unit"].fillna("dB"), rows["set"]], sort=False).median()
+    return ", ".join(f"{value:.{DIGITS[unit]}f} {unit} on {name}" for (unit, name), value in medians.items())
 
 
 def conclusion(runs: Runs, verdicts: pd.DataFrame) -> str:
     """A sentence for each claim, from the verdicts, and what the seeds could not have shown.
 
-    verdicts: from `claims_greater` or `claims_not_smaller`.
+    verdicts: from `claims_greater`.
     """
     label = LABELS[runs.profile] if runs.all() else "nothing was measured"
     lines = [f"Profile {runs.profile}, {seeds_said(runs)}: {label}.", ""]

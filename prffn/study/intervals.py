@@ -23,7 +23,7 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-def paired_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Interval:
+def paired_interval(a: ArrayLike, b: ArrayLike) -> Interval:
     """Interval of the mean of a - b over seeds and images, paired: both runs of a seed share first weights and patches.
 
     a, b: (seeds, images), or (seeds,) for one value each. Seeds and images are both taken as drawn at random: the
@@ -31,10 +31,8 @@ def paired_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Int
     the mean squares of seeds and images less the residual one, degrees of freedom after Satterthwaite; where the
     residual exceeds the smaller of the two, the larger one alone). One image says nothing of others: the interval is
     then over seeds alone.
-    Raises ValueError if the shapes differ or there is nothing, or for a confidence that is not between 0 and 1.
+    Raises ValueError if the shapes differ or there is nothing.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, such as 0.95, got {confidence!r}")
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape or a.ndim not in (1, 2) or not a.size:
         raise ValueError(f"paired values must be as many as each other and at least one, got {a.shape} and {b.shape}")
@@ -45,7 +43,7 @@ def paired_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Int
     square, freedom = images * d.mean(axis=1).var(ddof=1), float(seeds - 1)
     if images > 1:
         square, freedom = _crossed(d, square)
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(square / d.size))
+    half = float(stats.t.ppf(0.975, freedom) * np.sqrt(square / d.size))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -65,15 +63,8 @@ def _crossed(d: NDArray[np.float64], of_seeds: float) -> tuple[float, float]:
     return square, square**2 / sum(part**2 / freedom for part, freedom in squares)
 
 
-def verdict_greater(difference: Interval) -> Verdict:
-    """Is the claim "greater" borne out? The interval decides: above zero, below zero, or neither."""
-    if difference.low > 0:
-        return "holds"
-    return "does not hold" if difference.high < 0 else "not decided"
-
-
-def verdict_not_smaller(difference: Interval, margin: float) -> Verdict:
-    """Is the claim "greater or equal" borne out? Equal means: not smaller by more than `margin`."""
+def verdict(difference: Interval, margin: float = 0.0) -> Verdict:
+    """Is the claim "greater" borne out, or "not smaller by more than `margin`"? The interval decides, or does not."""
     if difference.low > -margin:
         return "holds"
     return "does not hold" if difference.high < -margin else "not decided"
