@@ -46,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
 
             return upscaling.run(options)
         return list_sets() if options.data_command == "list" else get_sets(options.sets)
+    except BrokenPipeError:  # the reader of the output, such as `head`, wants no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does the interpreter at its end
+        return 0
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"prffn: {error}", file=sys.stderr)
         return 1
@@ -143,10 +146,10 @@ def train_runs(options: argparse.Namespace) -> int:
     notebooks = find_notebooks(options.notebooks)
     os.environ[TEXT_PROGRESS_VARIABLE] = "1"
     with _scheduler(options) as scheduler:
-        if scheduler is None:
-            return trainings.run(notebooks, options)
-        parameters = {"profile": options.profile, "device": options.device, "seeds": options.seeds}
-        trainings.train_together(notebooks, scheduler, labels=options.label, **parameters)
+        trainings.train(
+            notebooks, profile=options.profile, device=options.device, seeds=options.seeds, labels=options.label,
+            scheduler=scheduler,
+        )  # fmt: skip
     return 0
 
 
@@ -172,8 +175,8 @@ def run_benchmarks(options: argparse.Namespace) -> int:
 
 def run_notebooks(options: argparse.Namespace) -> int:
     """Runs notebooks headlessly; the executed copies go beside the reports."""
-    from prffn.study.notebook import check_parameters, has_parameter
-    from prffn.study.trainings import train_together
+    from prffn.study import trainings
+    from prffn.study.notebook import check_parameters, parameters_of
 
     notebooks = find_notebooks(options.notebooks)
     parameters = {"profile": options.profile, "device": options.device}
@@ -185,13 +188,14 @@ def run_notebooks(options: argparse.Namespace) -> int:
     with _scheduler(options) as scheduler:
         folder.mkdir(parents=True, exist_ok=True)
         if scheduler is not None and not options.retrain:
-            train_together(notebooks, scheduler, **parameters)
+            trainings.train(notebooks, **parameters, scheduler=scheduler)
         for name, path in notebooks.items():
             given = {**parameters, "retrain": options.retrain, **({"scheduler": scheduler} if scheduler else {})}
             began = time.perf_counter()
             print(f"{name}: profile {options.profile}", flush=True)
-            known = {parameter: value for parameter, value in given.items() if has_parameter(path, parameter)}
-            _execute(path, folder / f"{name}.ipynb", known)
+            known = parameters_of(path)
+            own = {parameter: value for parameter, value in given.items() if parameter in known}
+            _execute(path, folder / f"{name}.ipynb", own)
             report = folder / f"{name}.md"
             written = report if report.is_file() else folder / f"{name}.ipynb"
             print(f"{name}: done in {time.perf_counter() - began:.0f} s, see {written}", flush=True)

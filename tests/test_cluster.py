@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -27,8 +26,8 @@ from prffn.study.cluster import RunKillsWorkers, check_address, local_workers
 from prffn.study.continued import CONTINUED
 from prffn.study.ensure import ensure
 from prffn.study.keys import checkpoint_path, run_key
-from prffn.study.notebook import check_parameters, has_parameter
-from prffn.study.worker import Fitness, Place, fitness
+from prffn.study.notebook import check_parameters, parameters_of
+from prffn.study.worker import Place
 from prffn.training.checkpoint import load_checkpoint
 from prffn.training.curve import NonFiniteLoss
 from prffn.training.parallel import Processes
@@ -310,35 +309,51 @@ def test_gpus_are_asked_for_where_training_is_not_for_the_cpu(client, address, t
         ensure({"a": [tiny]}, "quick", device="cuda", progress=False, scheduler=address)
 
 
-def a_worker(**more: Any) -> Any:
-    return SimpleNamespace(state=SimpleNamespace(total_resources=more.get("resources", {}), nthreads=1))
-
-
 def test_a_worker_must_see_the_same_folders(tmp_path):
     place = Place.here(tmp_path / "store", "cpu")
     with cluster._shared(tmp_path / "store", tmp_path / "cache") as marks:
-        assert fitness(place, marks, a_worker()).refusal == ""
-        assert fitness(place, marks, a_worker(resources={"GPU": 1})).gpus == 1
+        assert place.refusal(marks) == ""
         unseen = (marks[0], str(tmp_path / "elsewhere" / "mark"))
-        assert f"does not see the folder {tmp_path / 'elsewhere'}" in fitness(place, unseen, a_worker()).refusal
-        assert "runs torch" in fitness(dataclasses.replace(place, torch="1.0.0"), marks, a_worker()).refusal
+        assert f"does not see the folder {tmp_path / 'elsewhere'}" in place.refusal(unseen)
+        assert "runs torch" in dataclasses.replace(place, torch="1.0.0").refusal(marks)
     assert os.listdir(tmp_path / "store") == os.listdir(tmp_path / "cache") == []
 
 
+@dataclasses.dataclass
+class OfWorkers:
+    """A client whose workers give these answers to `fitness`."""
+
+    said: dict[str, Any]
+
+    def nthreads(self) -> dict[str, int]:
+        return dict.fromkeys(self.said, 1)
+
+    def run(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return self.said
+
+
 @pytest.mark.parametrize(
-    ("worker", "on_gpu", "message"),
+    ("device", "said", "expected"),
     [
-        (Fitness("", gpus=2, device="cuda"), True, 'has the resource "GPU=2"'),
-        (Fitness("", gpus=1, device="cpu"), True, "PyTorch finds no GPU there"),
-        (Fitness("is wrong", gpus=1, device="cuda"), True, "is wrong"),
-        (Fitness("", gpus=1, device="cuda", threads=4), True, None),  # the GPU is enough to train one run at a time
-        (Fitness("", threads=4), False, "runs 4 tasks at once"),
-        (Fitness(""), False, None),
+        ("auto", {"a": ("", 0, 1), "b": ("", 0, 1)}, False),
+        ("auto", {"a": ("is wrong", 0, 1), "b": ("", 1, 4)}, True),  # a gets no run; b's GPU trains one at a time
+        ("cpu", {"a": ("", 1, 1)}, False),
+        ("auto", {"a": ("", 0, 1), "b": OSError("it is dying")}, False),
+        ("auto", {"a": ImportError("no prffn")}, "worker at a cannot run prffn"),
+        ("auto", {"a": ("is wrong", 1, 1)}, "worker at a is wrong"),
+        ("auto", {"a": ("", 2, 1)}, 'worker at a has the resource "GPU=2"'),
+        ("auto", {"a": ("", 0, 4)}, "worker at a runs 4 tasks at once"),
+        ("cuda", {"a": ("", 0, 1)}, "no worker of tcp://h:1 has the resource GPU"),
     ],
+    ids=str,
 )
-def test_one_training_for_each_worker(worker, on_gpu, message):
-    assert (message or "") in cluster._refusal(worker, on_gpu)
-    assert message or not cluster._refusal(worker, on_gpu)
+def test_runs_go_to_gpus_where_there_are_any(tmp_path, device, said, expected):
+    place = Place.here(tmp_path, device)
+    if isinstance(expected, bool):
+        assert cluster._checked(OfWorkers(said), "tcp://h:1", place, ()) == dataclasses.replace(place, on_gpu=expected)
+    else:
+        with pytest.raises(ValueError, match=expected):
+            cluster._checked(OfWorkers(said), "tcp://h:1", place, ())
 
 
 def test_without_distributed(tiny, monkeypatch, capsys):
@@ -438,10 +453,10 @@ def test_only_notebooks_that_have_it_get_the_scheduler(tmp_path, monkeypatch):
     import papermill
 
     has, has_not = "table5_region_size", "table6_memory_time"
-    assert has_parameter(CHECKOUT / "notebooks" / f"{has}.ipynb", "scheduler")
-    assert not has_parameter(CHECKOUT / "notebooks" / f"{has_not}.ipynb", "scheduler")
+    assert "scheduler" in parameters_of(CHECKOUT / "notebooks" / f"{has}.ipynb")
+    assert "scheduler" not in parameters_of(CHECKOUT / "notebooks" / f"{has_not}.ipynb")
     given: dict[str, dict[str, Any]] = {}
-    monkeypatch.setattr(trainings, "train_together", lambda *_, **__: None)
+    monkeypatch.setattr(trainings, "train", lambda *_, **__: None)
     monkeypatch.setattr(command_line, "write_pages", lambda *_: 0)
     monkeypatch.setattr(
         papermill, "execute_notebook", lambda path, out, parameters, **_: given.update({Path(path).stem: parameters})

@@ -26,7 +26,7 @@ from prffn.files import cache_root, digest, user_path, whole_number
 from prffn.losses.vgg import BackboneUnavailable
 from prffn.study.keys import checkpoint_path, run_key
 from prffn.study.runs import Outcome, Wanted
-from prffn.study.worker import GPU, Fitness, Place, fitness, train_run
+from prffn.study.worker import GPU, Place, fitness, train_run
 from prffn.training.device import pick_device
 from prffn.training.loop import progress_bar
 
@@ -245,40 +245,31 @@ def _shared(*folders: Path) -> Iterator[tuple[str, ...]]:
 
 
 def _checked(client: "Client", address: str, place: Place, marks: tuple[str, ...]) -> Place:
-    """The place, on GPUs or not, when all workers have said that they can train there.
+    """The place, on GPUs or not, when all workers that would get runs have said that they can train there.
 
     Waits for a first worker where there is none. Raises ValueError naming a worker that cannot.
     """
     if not client.nthreads():
         warnings.warn(f"the scheduler at {address} has no workers yet: waiting for the first", stacklevel=2)
         client.submit(int, pure=False).result()  # some clusters start workers only for tasks
-    found = {}
+    found: dict[str, tuple[str, float, int]] = {}
     for worker, answer in client.run(fitness, place, marks, on_error="return").items():
-        if not isinstance(answer, OSError):  # it is dying
-            lame = Fitness(f"cannot run prffn ({type(answer).__name__}: {answer})")
-            found[worker] = answer if isinstance(answer, Fitness) else lame
-    on_gpu = place.device not in ("auto", "cpu")
-    if place.device == "auto":
-        on_gpu = any(worker.gpus or worker.device != "cpu" for worker in found.values())
-    for worker, said in found.items():
-        if (said.gpus or not on_gpu) and (refusal := _refusal(said, on_gpu)):
-            raise ValueError(f"the worker at {worker} {refusal}")
-    if on_gpu and not any(worker.gpus for worker in found.values()):
+        if isinstance(answer, tuple):
+            found[worker] = answer
+        elif not isinstance(answer, OSError):  # else it is dying
+            found[worker] = (f"cannot run prffn ({type(answer).__name__}: {answer})", 0, 1)
+    any_gpu = any(gpus for _, gpus, _ in found.values())
+    on_gpu = any_gpu if place.device == "auto" else place.device != "cpu"
+    if on_gpu and not any_gpu:
         raise ValueError(
             f"no worker of {address} has the resource {GPU}: start one for each GPU, with `dask worker {address} "
             f'--resources "{GPU}=1" --nthreads 1`, or train on device cpu'
         )
+    for worker, (refusal, gpus, threads) in found.items():
+        if on_gpu and gpus > 1:
+            refusal = refusal or f'has the resource "{GPU}={gpus:g}": start one worker for each GPU, with "{GPU}=1"'
+        if not on_gpu and threads != 1:
+            refusal = refusal or f"runs {threads} tasks at once: start one worker for each training, with --nthreads 1"
+        if refusal and (gpus or not on_gpu):  # else it gets no runs
+            raise ValueError(f"the worker at {worker} {refusal}")
     return dataclasses.replace(place, on_gpu=on_gpu)
-
-
-def _refusal(worker: Fitness, on_gpu: bool) -> str:
-    """Why a worker that would get runs cannot train them; empty if it can."""
-    if worker.refusal:
-        return worker.refusal
-    if on_gpu and worker.gpus != 1:
-        return f'has the resource "{GPU}={worker.gpus:g}": start one worker for each GPU, with "{GPU}=1"'
-    if on_gpu and worker.device == "cpu":
-        return f"has the resource {GPU}, and PyTorch finds no GPU there"
-    if not on_gpu and worker.threads != 1:
-        return f"runs {worker.threads} tasks at once: start one worker for each training, with --nthreads 1"
-    return ""

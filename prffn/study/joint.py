@@ -19,24 +19,16 @@ def announce(processes: Processes, e: Experiment) -> None:
         _agree(processes, "")
 
 
-def follow(processes: Processes) -> int:
-    """Takes part in the trainings that rank 0 announces, until it dismisses this process. Returns how many there were.
+def follow(processes: Processes) -> None:
+    """Takes part in the trainings that rank 0 announces, until it broadcasts None.
 
-    Raises what `announce` and `train` raise, on all processes alike.
+    Raises what `announce` and `train` raise, on all processes alike; of a run that diverges, ValueError.
     """
-    count = 0
     while said := processes.broadcast(None):
         e, inputs = said
         _agree(processes, _differing(e, inputs))
         with threads_for(parameters(build_model(e))):
             train(e, processes=processes)
-        count += 1
-    return count
-
-
-def dismiss(processes: Processes) -> None:
-    """Ends `follow` on the other processes."""
-    processes.broadcast(None)
 
 
 def _inputs(e: Experiment) -> dict[str, str]:

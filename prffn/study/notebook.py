@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,14 @@ from prffn.study.continued import continued
 from prffn.study.ensure import ensure
 from prffn.study.runs import Runs
 from prffn.training.device import pick_device
+
+KINDS: dict[str, tuple[type, str]] = {
+    "retrain": (bool, "True or False"),
+    "device": (str, "one of auto, cpu, cuda or mps"),
+    "image": (str, "a name or the path of a file"),
+    "second_image": (str, "a name or the path of a file"),
+}
+"""Parameters of one type, and what they must be."""
 
 
 def check_parameters(**parameters: Any) -> None:
@@ -32,15 +41,12 @@ def check_parameters(**parameters: Any) -> None:
         check_profile(parameters["profile"])
     if "seeds" in parameters:
         check_seeds(parameters["seeds"])
-    if "retrain" in parameters and not isinstance(parameters["retrain"], bool):
-        raise TypeError(f"retrain must be True or False, got {parameters['retrain']!r}")
+    for name in parameters.keys() & KINDS.keys():
+        kind, what = KINDS[name]
+        if not isinstance(parameters[name], kind):
+            raise TypeError(f"{name} must be {what}, got {parameters[name]!r}")
     if "device" in parameters:
-        if not isinstance(parameters["device"], str):
-            raise TypeError(f"device must be one of auto, cpu, cuda or mps, got {parameters['device']!r}")
         pick_device(parameters["device"])
-    for name in parameters.keys() & {"image", "second_image"}:
-        if not isinstance(parameters[name], str):
-            raise TypeError(f"{name} must be a name or the path of a file, got {parameters[name]!r}")
     for name in parameters.keys() & {"row", "column"}:
         whole_number(name, parameters[name], 0)
     if "scale" in parameters and whole_number("scale", parameters["scale"]) not in (2, 3, 4):
@@ -84,11 +90,9 @@ class Study:
         return Markdown(as_math(answer(runs, verdicts)))
 
 
-def has_parameter(path: Path, name: str) -> bool:
-    """Whether a notebook has a parameter of this name, in its cell tagged "parameters"."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    return any(name in _assigned(ast.parse("".join(cell["source"]))) for cell in tagged)
+def parameters_of(path: Path) -> list[str]:
+    """The names of a notebook's parameters, from its cell tagged "parameters"."""
+    return [name for cell, tree in _code_cells(path) if _has_parameters(cell) for name in _assigned(tree)]
 
 
 def _injected_names() -> list[str]:
@@ -109,6 +113,9 @@ def _injected_names() -> list[str]:
 EXPERIMENTS = "experiments"
 """The name under which a notebook keeps what it hands to `ensure`."""
 
+ENSURE = re.compile(r"\bensure(\w*)\(\s*(?:experiments=)?([^,)]*)")
+"""A call that trains or measures: of `ensure` or its kin, such as `ensure_timings`, and what it is given first."""
+
 
 def experiments_of(path: Path, **parameters: Any) -> dict[str, list[Experiment]]:
     """The experiments of a notebook by label, as it would hand them to `ensure`; none is trained. {} if it has none.
@@ -119,16 +126,14 @@ def experiments_of(path: Path, **parameters: Any) -> dict[str, list[Experiment]]
     parameters: take the place of those in the cell tagged "parameters", as papermill's do.
     Raises ValueError, naming the notebook and the cell, if the convention is not kept or a cell stops with an error.
     """
-    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-    trees = [_parsed(path, number, "".join(cell["source"])) for number, cell in enumerate(cells, start=1)]
-    assigning = [number for number, tree in enumerate(trees) if EXPERIMENTS in _assigned(tree)]
-    last = assigning[-1] if assigning else -1
-    for number, tree in enumerate(trees):
-        for call in _calls_of_ensure(tree):
-            where = f"{path.stem}, code cell {number + 1}"
+    cells = _code_cells(path)
+    last = max((number for number, (_, tree) in enumerate(cells) if EXPERIMENTS in _assigned(tree)), default=-1)
+    for number, (cell, _) in enumerate(cells):
+        where, source = f"{path.stem}, code cell {number + 1}", "".join(cell["source"])
+        for kin, given in ENSURE.findall(source):
             if number <= last:
                 raise ValueError(f"{where}: trains or measures before its `{EXPERIMENTS}` are complete; do so after")
-            if _called(call) == "ensure" and (last < 0 or not _is_experiments(call)):
+            if not kin and (last < 0 or given.strip() != EXPERIMENTS):
                 raise ValueError(
                     f"{where}: name what is trained `{EXPERIMENTS}` and call ensure({EXPERIMENTS}, ...): a plan finds "
                     "the runs of a notebook by that name"
@@ -136,27 +141,34 @@ def experiments_of(path: Path, **parameters: Any) -> dict[str, list[Experiment]]
     if last < 0:
         return {}
     names: dict[str, Any] = {}
-    for number in range(last + 1):
+    for number, (cell, tree) in enumerate(cells[: last + 1], start=1):
         try:
-            exec(compile(trees[number], f"{path.name}, code cell {number + 1}", "exec"), names)
+            exec(compile(tree, f"{path.name}, code cell {number}", "exec"), names)
         except Exception as error:
-            raise ValueError(f"{path.stem}, code cell {number + 1}: {type(error).__name__}: {error}") from error
-        if "parameters" in cells[number]["metadata"].get("tags", []):
-            for name in parameters:
-                if name not in names:
-                    raise ValueError(f"{path.stem}: " + unknown("notebook parameter", name, _assigned(trees[number])))
+            raise ValueError(f"{path.stem}, code cell {number}: {type(error).__name__}: {error}") from error
+        if _has_parameters(cell):
+            for name in parameters.keys() - names.keys():
+                raise ValueError(f"{path.stem}: " + unknown("notebook parameter", name, _assigned(tree)))
             names |= parameters
-    found = names[EXPERIMENTS]
-    if not isinstance(found, Mapping):
+    if not isinstance(found := names[EXPERIMENTS], Mapping):
         raise ValueError(f"{path.stem}: `{EXPERIMENTS}` must be what variants() gives, got {type(found).__name__}")
     return dict(found)
 
 
-def _parsed(path: Path, number: int, source: str) -> ast.Module:
-    try:
-        return ast.parse(source)
-    except SyntaxError as error:
-        raise ValueError(f"{path.stem}, code cell {number} is not plain Python: {error}") from error
+def _code_cells(path: Path) -> list[tuple[dict[str, Any], ast.Module]]:
+    """The notebook's code cells, each with its syntax tree. Raises ValueError naming one that is not plain Python."""
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    found = []
+    for number, cell in enumerate(cells, start=1):
+        try:
+            found.append((cell, ast.parse("".join(cell["source"]))))
+        except SyntaxError as error:
+            raise ValueError(f"{path.stem}, code cell {number} is not plain Python: {error}") from error
+    return found
+
+
+def _has_parameters(cell: Mapping[str, Any]) -> bool:
+    return "parameters" in cell["metadata"].get("tags", [])
 
 
 def _assigned(tree: ast.Module) -> list[str]:
@@ -168,20 +180,3 @@ def _assigned(tree: ast.Module) -> list[str]:
         elif isinstance(statement, ast.AugAssign | ast.AnnAssign):
             targets.append(statement.target)
     return [target.id for target in targets if isinstance(target, ast.Name)]
-
-
-def _calls_of_ensure(tree: ast.Module) -> list[ast.Call]:
-    """Calls of `ensure` and of its kin, such as `ensure_timings`."""
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node).startswith("ensure")]
-
-
-def _called(call: ast.Call) -> str:
-    """The name of the function, of a module or not."""
-    if isinstance(call.func, ast.Attribute):
-        return call.func.attr
-    return call.func.id if isinstance(call.func, ast.Name) else ""
-
-
-def _is_experiments(call: ast.Call) -> bool:
-    given = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == EXPERIMENTS)]
-    return any(isinstance(value, ast.Name) and value.id == EXPERIMENTS for value in given)

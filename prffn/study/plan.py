@@ -8,7 +8,7 @@ Nothing is recorded.
 import dataclasses
 import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,35 +82,31 @@ def cost(e: Experiment) -> Experiment:
     return experiment(settings | used | PHOTOGRAPHS)
 
 
-def asked_runs(
-    notebooks: Mapping[str, Path], profile: str, seeds: int | None
-) -> dict[Experiment, list[tuple[str, str]]]:
-    """Each distinct experiment that the notebooks ask for, with notebook and label of each that does."""
-    askers: dict[Experiment, list[tuple[str, str]]] = {}
+Asked = dict[Experiment, list[tuple[str, str]]]
+"""Each distinct experiment, with notebook and label of each that asks for it."""
+
+
+def asked_runs(notebooks: Mapping[str, Path], profile: str, seeds: int | None) -> Asked:
+    """What the notebooks ask for. Raises ValueError as `experiments_of` does."""
+    asked: Asked = {}
     for name, path in notebooks.items():
         for label, group in experiments_of(path, profile=check_profile(profile), seeds=seeds).items():
             for e in group:
-                askers.setdefault(e.canonical(), []).append((name, label))
-    return askers
+                asked.setdefault(e.canonical(), []).append((name, label))
+    return asked
 
 
-def make_plan(
-    notebooks: Mapping[str, Path], profile: str, *, device: str = "auto", seeds: int | None = None
-) -> pd.DataFrame:
-    """One row for each distinct run of these notebooks, by "<label>, seed <n>, <notebooks>".
+def make_plan(asked: Asked, profile: str, device: torch.device) -> pd.DataFrame:
+    """One row for each run, by "<label>, seed <n>, <notebooks>".
 
     Columns: state ("recorded", "at step 40 of 150", "to train"), key, "starts from" (a key), steps, "s/step", seconds
     (of all steps), left (seconds of the steps to be made), memory (MB), error (of the measurement, times are then NaN).
-    Raises ValueError as `experiments_of` does, or for a device that cannot be used.
     """
-    picked = pick_device(device)
-    askers = asked_runs(notebooks, profile, seeds)
-    measured: dict[Experiment, dict[str, Any]] = {}
-    costs = list(dict.fromkeys(cost(e) for e in askers))
-    for e in progress_bar(iterable=costs, desc="measuring", unit="cost", leave=False):
-        measured[e] = measured_step(e, picked)
+    costs = list(dict.fromkeys(cost(e) for e in asked))
+    bar = progress_bar(iterable=costs, desc="measuring", unit="cost", leave=False)
+    measured = {e: measured_step(e, device) for e in bar}
     rows = {}
-    for e, who in askers.items():
+    for e, who in asked.items():
         found = measured[cost(e)]
         key, record, done = _state(profile, e)
         steps, seconds = e.training.steps, found.get("seconds", math.nan)
@@ -131,39 +127,26 @@ def _state(profile: str, e: Experiment) -> tuple[str, bool, int]:
         return "", False, 0
     if load_record(reports_root() / profile / "runs", key, e):
         return key, True, 0
-    path = checkpoint_path(key)
-    state = load_checkpoint(path) if path.is_file() else None
+    state = load_checkpoint(checkpoint_path(key))
     return key, False, state["step"] if state else 0
 
 
 def makespan(seconds: Mapping[str, float], gpus: int, after: Mapping[str, str] | None = None) -> float:
     """Seconds until all runs are trained on `gpus` equal devices, one at a time on each.
 
-    seconds: of each run. after: the run for whose weights a run waits. A free device takes the ready run with the
-    longest chain behind it (list scheduling, Graham 1969: at most 4/3 of the shortest possible without `after`).
-    Raises ValueError for less than one device, or runs that wait for each other.
+    seconds: of each run. after: the run for whose weights a run waits. The runs with the longest chain behind them go
+    first, each to the device that is free first (list scheduling, Graham 1969: at most 4/3 of the shortest possible
+    without `after`).
     """
-    if gpus < 1:
-        raise ValueError(f"gpus must be a whole number, at least 1, got {gpus!r}")
     after = {run: first for run, first in (after or {}).items() if run in seconds and first in seconds}
 
-    def chain(run: str, behind: tuple[str, ...] = ()) -> float:
-        if run in behind:
-            raise ValueError(f"runs wait for each other: {', '.join(behind)}")
-        later = (chain(other, (*behind, run)) for other, first in after.items() if first == run)
-        return seconds[run] + max(later, default=0.0)
+    def chain(run: str) -> float:
+        return seconds[run] + max((chain(later) for later, first in after.items() if first == run), default=0.0)
 
-    waiting = sorted(seconds, key=chain, reverse=True)
     free, finished = [0.0] * gpus, dict[str, float]()
-    while waiting:
-        now = heapq.heappop(free)
-        ready = {r: finished.get(after[r], math.inf) if r in after else 0.0 for r in waiting}
-        run = next((r for r in waiting if ready[r] <= now), None)
-        if run is None:  # idle until a run has ended for which another waits
-            heapq.heappush(free, min(ready.values()))
-            continue
-        waiting.remove(run)
-        finished[run] = now + seconds[run]
+    for run in sorted(seconds, key=chain, reverse=True):  # so what a run waits for comes before it
+        begins = max(heapq.heappop(free), finished[after[run]] if run in after else 0.0)
+        finished[run] = begins + seconds[run]
         heapq.heappush(free, finished[run])
     return max(finished.values(), default=0.0)
 
@@ -178,39 +161,43 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
-def summary(plan: pd.DataFrame, profile: str, device: str, gpus: int) -> str:
+def summary(plan: pd.DataFrame, profile: str, device: torch.device, gpus: int) -> str:
     """The plan as text: each run, then the total and the makespan on one and on `gpus` devices like this one."""
     shown = plan[["state", "steps", "s/step"]].copy()
     shown["takes"], shown["left"] = plan["seconds"].map(duration), plan["left"].map(duration)
     shown["memory (MB)"] = plan["memory"].map("{:.0f}".format)
-    known = plan[plan["left"] > 0]
+    left = plan["left"][plan["left"] > 0].to_dict()
     names = {key: name for name, key in plan["key"].items() if key}
     after = {name: names[first] for name, first in plan["starts from"].items() if first in names}
-    where = device_name(pick_device(device))
     lines = [
         f"{len(plan)} distinct runs of profile {profile}: {(plan['state'] == 'recorded').sum()} recorded; "
-        f"{duration(plan['seconds'].sum())} on one {where}, {duration(known['left'].sum())} of it still to be trained",
-        *(f"{n} of them: {duration(makespan(known['left'].to_dict(), n, after))}" for n in sorted({1, gpus})),
+        f"{duration(plan['seconds'].sum())} on one {device_name(device)}, {duration(sum(left.values()))} of it still "
+        "to be trained",
+        *(f"{n} of them: {duration(makespan(left, n, after))}" for n in sorted({1, gpus})),
         f"most memory of a run: {plan['memory'].max():.0f} MB",
         *(f"no estimate for {name}: {error}" for name, error in plan["error"].items() if error),
     ]
     return "\n\n".join([shown.to_string(float_format="{:.3g}".format), "\n".join(lines), ASSUMED])
 
 
-def missing_sets(experiments: Mapping[Experiment, Any]) -> list[str]:
+def missing_sets(experiments: Iterable[Experiment]) -> list[str]:
     """Image sets that these experiments need and whose folder is not there."""
     names = dict.fromkeys(name for e in experiments for name in (e.data.train, *e.data.evaluation))
     return [name for name in names if name in KNOWN_SETS and not (data_root() / KNOWN_SETS[name].folder).is_dir()]
 
 
 def run(notebooks: Mapping[str, Path], profile: str, *, device: str, seeds: int | None, gpus: int) -> str:
-    """Makes the plan, writes it to reports/<profile>/plan.csv, times in seconds, and returns it as text."""
+    """Makes the plan, writes it to reports/<profile>/plan.csv, times in seconds, and returns it as text.
+
+    Raises ValueError as `experiments_of` does, or for a device that cannot be used.
+    """
+    picked = pick_device(device)
     if not (asked := asked_runs(notebooks, profile, seeds)):
         return f"{', '.join(notebooks)}: trains nothing"
-    plan = make_plan(notebooks, profile, device=device, seeds=seeds)
+    plan = make_plan(asked, profile, picked)
     path = reports_root() / profile / "plan.csv"
     with atomic_write(path, "w") as file:
         plan.to_csv(file, index_label="run", lineterminator="\n")
     missing = missing_sets(asked)
     get = f"\nmissing image sets: python -m prffn data get {' '.join(missing)}" if missing else ""
-    return f"{summary(plan, profile, device, gpus)}{get}\nsee {path}"
+    return f"{summary(plan, profile, picked, gpus)}{get}\nsee {path}"

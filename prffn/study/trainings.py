@@ -1,81 +1,67 @@
 """Trains what notebooks need, without their reports: `python -m prffn train`, with torchrun on several GPUs."""
 
-import argparse
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from prffn.config import Experiment
 from prffn.files import unknown
+from prffn.study.cluster import RunKillsWorkers
 from prffn.study.ensure import ensure
-from prffn.study.joint import dismiss, follow
+from prffn.study.joint import follow
 from prffn.study.notebook import experiments_of
-from prffn.study.runs import Runs
 from prffn.training.curve import NonFiniteLoss
 from prffn.training.parallel import started
 
 
-def run(notebooks: Mapping[str, Path], options: argparse.Namespace) -> int:
-    """Trains and records the missing runs of these notebooks; of several processes rank 0 does, the others take part.
-
-    Raises ValueError or OSError, on every process, for what keeps a run from being trained.
-    """
-    with started(options.device) as processes:
-        try:
-            if processes.rank > 0:
-                follow(processes)
-                return 0
-            asked = labelled(notebooks, options.label, profile=options.profile, seeds=options.seeds)
-            runs = ensure(asked, options.profile, device=str(processes.device), processes=processes)
-            dismiss(processes)
-        except NonFiniteLoss as error:
-            raise ValueError(str(error)) from error
-        _tell(runs)
-    return 0
-
-
-def train_together(
-    notebooks: Mapping[str, Path], scheduler: str, *, labels: Sequence[str] | None = None, **parameters: Any
+def train(
+    notebooks: Mapping[str, Path],
+    *,
+    profile: str,
+    device: str,
+    seeds: int | None = None,
+    labels: Sequence[str] | None = None,
+    scheduler: str | None = None,
 ) -> None:
-    """Trains on a scheduler's workers what the notebooks lack, all at once: one table alone may leave workers idle.
+    """Trains and records the missing runs of these notebooks, and prints how many there are, and why some are not.
 
-    labels: as in `labelled`. parameters: of the notebooks. Raises ValueError if a run stops with an error; the others
-    are recorded.
+    scheduler: its workers train, all runs at once: one table alone may leave workers idle. Without one this process
+    does; of several that torchrun has started rank 0 does, and the others take part.
+    labels: as in `labelled`. Raises ValueError or OSError, on every process, for what keeps a run from being trained.
     """
-    from prffn.study.cluster import RunKillsWorkers  # for those who have a scheduler
-
-    if not (asked := labelled(notebooks, labels, **parameters)):
-        return
-    try:
-        runs = ensure(asked, parameters["profile"], device=parameters["device"], scheduler=scheduler)
-    except (NonFiniteLoss, RunKillsWorkers) as error:
-        raise ValueError("; ".join([str(error), *getattr(error, "__notes__", [])])) from error
-    _tell(runs)
-
-
-def _tell(runs: Runs) -> None:
-    """Prints how many runs there are, and why some are not measured."""
+    with contextlib.nullcontext() if scheduler else started(device) as processes:
+        if processes and processes.rank > 0:
+            follow(processes)
+            return
+        try:
+            asked = labelled(notebooks, labels, profile, seeds)
+            where = str(processes.device) if processes else device
+            runs = ensure(asked, profile, device=where, scheduler=scheduler, processes=processes)
+        except (NonFiniteLoss, RunKillsWorkers) as error:
+            raise ValueError("; ".join([str(error), *getattr(error, "__notes__", [])])) from error
+        if processes:
+            processes.broadcast(None)  # ends `follow` on the others
     print(runs, flush=True)
     for label, reason in runs.not_measured.items():
         print(f"{label}: not measured: {reason}", flush=True)
 
 
 def labelled(
-    notebooks: Mapping[str, Path], labels: Sequence[str] | None = None, **parameters: Any
+    notebooks: Mapping[str, Path], labels: Sequence[str] | None, profile: str, seeds: int | None
 ) -> dict[str, list[Experiment]]:
-    """The experiments of the notebooks, by "<notebook>: <label>"; parameters: of the notebooks.
+    """The experiments of the notebooks, by "<notebook>: <label>".
 
     labels: None for all; else those of these labels in any of the notebooks. Raises ValueError for a label that none
     has.
     """
     found = {
-        f"{name}: {label}": (label, group)
+        (name, label): group
         for name, path in notebooks.items()
-        for label, group in experiments_of(path, **parameters).items()
+        for label, group in experiments_of(path, profile=profile, seeds=seeds).items()
     }
-    if labels is None:
-        return {name: group for name, (_, group) in found.items()}
-    for label in labels:
-        if label not in (known := {label for label, _ in found.values()}):
+    known = {label for _, label in found}
+    for label in labels or []:
+        if label not in known:
             raise ValueError(unknown("label", label, known))
-    return {name: group for name, (label, group) in found.items() if label in labels}
+    wanted = known if labels is None else set(labels)
+    return {f"{name}: {label}": group for (name, label), group in found.items() if label in wanted}

@@ -1,12 +1,11 @@
 """What a dask worker does for cluster.py: it says whether it can train for a client, and trains."""
 
-import contextlib
 import functools
 import hashlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +44,7 @@ class Place:
 
     store: str
     folders: tuple[tuple[str, str], ...]
-    """The folders of prffn.files by environment variable."""
+    """Environment variable and folder."""
     device: str
     on_gpu: bool
     code: str
@@ -55,58 +54,38 @@ class Place:
     def here(cls, store: Path, device: str) -> "Place":
         """With the folders and the code of this process."""
         folders = {files.CACHE_VARIABLE: files.cache_root(), files.DATA_VARIABLE: files.data_root()}
-        if weights := files.weights_root():
-            folders[files.WEIGHTS_VARIABLE] = weights
         absolute = tuple((name, str(folder.absolute())) for name, folder in folders.items())
+        weights = files.weights_root()
+        absolute += ((files.WEIGHTS_VARIABLE, str(weights.absolute()) if weights else ""),)
         return cls(str(store.absolute()), absolute, device, False, code(), torch.__version__.partition("+")[0])
 
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
-        """Sets the folders in this process, a worker's, and sets them back."""
-        before = {name: os.environ.get(name) for name, _ in self.folders}
-        if before != dict(self.folders):
+    def enter(self) -> None:
+        """Sets the folders in this process, a worker's; each task does."""
+        if any(os.environ.get(name, "") != folder for name, folder in self.folders):
             image_set.cache_clear()  # sets go by name: they may lie elsewhere now
         os.environ.update(self.folders)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name)
-                if value is not None:
-                    os.environ[name] = value
 
-    def refusal(self) -> str:
-        """Why this process, a worker's, cannot train for the client; empty if it can."""
+    def refusal(self, marks: tuple[str, ...] = ()) -> str:
+        """Why this process, a worker's, cannot train for the client; empty if it can.
+
+        It runs other code, or does not see the client's folders, in which `marks` lie.
+        """
         if code() != self.code:
             return "runs other code of prffn than this process: install the same, and restart it"
         if torch.__version__.partition("+")[0] != self.torch:  # without "+cpu" and the like
             return f"runs torch {torch.__version__}, this process {self.torch}: install the same, and restart it"
+        for mark in map(Path, marks):
+            if not mark.is_file():
+                return f"does not see the folder {mark.parent} of this machine: all must share it, under the same path"
+            if not os.access(mark.parent, os.W_OK):
+                return f"may not write into {mark.parent}"
         return ""
 
 
-@dataclass(frozen=True)
-class Fitness:
-    """What a worker says of itself: why it cannot train for a client, if so, and on what it would."""
-
-    refusal: str
-    gpus: float = 0
-    """How many of the resource GPU it has."""
-    device: str = "cpu"
-    """The kind of device that it would pick."""
-    threads: int = 1
-    """How many tasks it runs at once."""
-
-
-def fitness(place: Place, marks: tuple[str, ...], dask_worker: "Worker") -> Fitness:
-    """Of a worker, beside its tasks: whether it runs the client's code, and sees its folders, in which `marks` lie."""
-    refusal = place.refusal()
-    for mark in map(Path, marks):
-        if not refusal and not mark.is_file():
-            refusal = f"does not see the folder {mark.parent} of this machine: all must share it, under the same path"
-        elif not refusal and not os.access(mark.parent, os.W_OK):
-            refusal = f"may not write into {mark.parent}"
+def fitness(place: Place, marks: tuple[str, ...], dask_worker: "Worker") -> tuple[str, float, int]:
+    """Of a worker, beside its tasks: why it cannot train for a client or "", its GPUs, and how many tasks it runs."""
     state = dask_worker.state
-    return Fitness(refusal, state.total_resources.get(GPU, 0), pick_device("auto").type, state.nthreads)
+    return place.refusal(marks), state.total_resources.get(GPU, 0), state.nthreads
 
 
 def train_run(key: str, wanted: Wanted, place: Place, start: object = None) -> tuple[Outcome, list[str]]:
@@ -119,7 +98,8 @@ def train_run(key: str, wanted: Wanted, place: Place, start: object = None) -> t
     worker = get_worker()
     if refusal := place.refusal():
         raise ValueError(f"the worker at {worker.address} {refusal}")
-    with place.entered(), warnings.catch_warnings(record=True) as caught:
+    place.enter()
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         device = pick_device(place.device)
         if place.on_gpu and device.type == "cpu":
