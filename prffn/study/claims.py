@@ -139,7 +139,7 @@ def smallest_difference(verdicts: Sequence[Mapping[str, Any]]) -> str:
     """
     rows = pd.DataFrame(verdicts).reindex(columns=["set", "unit", "low", "high"]).dropna(subset=["low", "high"])
     half_widths = (rows["high"] - rows["low"]).astype(float) / 2
-    medians = half_widths.groupby([rows["unit"].fillna("dB"), rows["set"]], sort=False).median()
+    medians = half_widths.groupby([rows["unit"].astype(object).fillna("dB"), rows["set"]], sort=False).median()
     return ", ".join(f"{value:.{DIGITS[unit]}f} {unit} on {name}" for (unit, name), value in medians.items())
 
 
