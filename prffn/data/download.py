@@ -115,7 +115,8 @@ def unpack(
     """Unpack the images directly in one folder of a zip or tar archive to `target`: all of them, or nothing.
 
     Only regular files in that very folder are read, each is written under its base name and decoded once: no path or
-    link of the archive is followed. That it is the official one, no bomb, its checksum has said. without: stems to leave out. count: how many images there must be.
+    link of the archive is followed. That it is the official one, and no bomb, `get` knows by its checksum.
+    without: stems to leave out. count: how many images there must be.
     Raises DamagedArchive naming the archive; OSError naming the file that cannot be written, if the disk is full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -38,11 +38,7 @@ class SeaNet(RGBNetwork):
         initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
-        return self.with_edge(lr)[0]
-
-    def with_edge(self, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """The SR image and its soft edge, 0 to 255, which the authors train towards HR's with a second L1 term."""
         x = self.shifted(lr)
-        edge = self.edge_network(x)
+        edge = self.edge_network(x)  # the authors train it towards HR's soft edge with a second L1 term
         head = self.refine_head(self.fusion(torch.cat((self.rough_network(x), edge), dim=1)))  # (N, C, H, W)
-        return self.restored(self.refine_tail(self.refine(head) + head)), edge  # (N, 3, h * scale, w * scale)
+        return self.restored(self.refine_tail(self.refine(head) + head))  # (N, 3, h * scale, w * scale)

@@ -112,12 +112,7 @@ class TSAN(RGBNetwork):
         initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
-        return self.both_stages(lr)[0]
-
-    def both_stages(self, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """The SR image and the first stage's, which the authors train with an L1 term of its own."""
         head = F.relu(self.head(self.shifted(lr)))
         x = self.trunk(self.bottleneck(torch.cat(outputs(self.blocks, head), dim=1))) + head
-        coarse = self.tail(self.upsampler(x))  # (N, 3, h * scale, w * scale)
-        refined = coarse + self.refine_tail(self.refine(self.refine_head(coarse)))
-        return self.restored(refined), self.restored(coarse)
+        coarse = self.tail(self.upsampler(x))  # (N, 3, h * scale, w * scale); the authors give it an L1 term of its own
+        return self.restored(coarse + self.refine_tail(self.refine(self.refine_head(coarse))))
