@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from prffn.losses import Implementation, pixel_contrast
 from prffn.losses.contrast import Contrast
-from prffn.models import NETWORKS, PRFFN
+from prffn.models import PRFFN, build
 from prffn.training.device import peak_memory_mb, reset_peak_memory
 from prffn.training.loop import progress_bar
 
@@ -104,7 +104,7 @@ class ForwardCase:
 
     def call(self, device: torch.device) -> Call:
         generator = torch.Generator().manual_seed(0)
-        model = NETWORKS[self.network](self.scale, generator=generator, **self.options).to(device).eval()
+        model = build(self.network, self.scale, generator=generator, **self.options).to(device).eval()
         lr = torch.rand(1, 3, self.height, self.width, generator=generator).to(device)
         return torch.inference_mode()(lambda: model(lr))
 

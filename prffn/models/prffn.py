@@ -79,4 +79,6 @@ class PRFFN(ResidualNetwork):
         if not dilation_rates or min(dilation_rates) < 1:
             raise ValueError(f"dilation_rates must be one or more whole numbers from 1 on, got {dilation_rates!r}")
         parts = (PFFG(channels, blocks, variant, reduction, dilation_rates) for _ in range(groups))
-        super().__init__(scale, channels, parts, generator)
+        super().__init__(scale, channels, parts)
+        if generator is not None:
+            self.draw(generator)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.models.blocks import ChannelAttention, RGBNetwork, conv, initialise, outputs
+from prffn.models.blocks import ChannelAttention, RGBNetwork, conv, outputs
 
 
 class MaskedConvs(nn.Module):
@@ -77,30 +77,26 @@ class SparseMaskModule(nn.Module):
 class SMSR(RGBNetwork):
     """Five sparse mask modules, all their outputs fused; the input upscaled by bicubic interpolation is added.
 
-    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K.
     Sizes as in the authors' published code: 987,306 / 995,961 / 1,008,078 parameters at x2 / x3 / x4. The
     printed multi-adds are those of the dense network; what the masks skip depends on the image (published: 41, 33 and
     27 % of all at x2, x3 and x4).
     In training the masks are soft, drawn with noise from PyTorch's global state; otherwise they are 0 or 1. (The
     authors also lower the temperature of the draw, and have the share that is computed as a second loss term.) Odd
-    sizes are padded by a pixel for the mask (our choice: the authors' code takes even ones only). Weights are drawn
-    from `generator` (PyTorch's own initialisation, as there).
-    Raises ValueError for a scale other than 2, 3, 4.
+    sizes are padded by a pixel for the mask (our choice: the authors' code takes even ones only).
     """
 
-    def __init__(
-        self, scale: int = 2, *, channels: int = 64, modules: int = 5, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, scale: int = 2, *, channels: int = 64, modules: int = 5) -> None:
         super().__init__(scale)
         self.head = nn.Sequential(conv(3, channels), nn.ReLU(), conv(channels, channels))
         self.body = nn.ModuleList(SparseMaskModule(channels) for _ in range(modules))
         self.collect = nn.Sequential(conv(modules * channels, channels, 1), nn.ReLU(), conv(channels, channels))
         self.tail = conv(channels, 3 * scale**2)
-        if generator is not None:
-            initialise(self, generator)
-            for module in self.modules():
-                if isinstance(module, MaskedConvs):
-                    nn.init.uniform_(module.channel_logits, generator=generator)
+
+    def draw(self, generator: torch.Generator) -> None:
+        super().draw(generator)
+        for name, parameter in self.named_parameters():
+            if name.endswith("channel_logits"):
+                nn.init.uniform_(parameter, generator=generator)
 
     def forward(self, lr: Tensor) -> Tensor:
         shifted = self.shifted(lr)
