@@ -1,13 +1,16 @@
-"""PRFFN's forward pass written down as its equations read: the fast one must equal it, and never be slower."""
+"""What the networks do, reckoned another way: PRFFN by its equations, and what SMSR's masks skip."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from prffn.evaluation.tiling import HALO, tensor_tiles
 from prffn.models.blocks import MRCAB, SAFB
 from prffn.models.prffn import PRFFN
+from prffn.models.table8.smsr import SMSR, MaskedConvs
 
 
 def straightforward(model: PRFFN, lr: Tensor) -> Tensor:
@@ -48,3 +51,38 @@ def _fusion(fusion: Any, a: Tensor, b: Tensor) -> Tensor:
     weights = torch.sigmoid(fusion.expand(F.relu(fusion.spatial(F.relu(fusion.reduce(both))))))
     weight_a, weight_b = weights.chunk(2, dim=1)
     return a * weight_a + b * weight_b
+
+
+def weights_computed(block: MaskedConvs, mask: Tensor) -> float:
+    """Multi-adds a pixel that are left when SMSR skips zeros; mask: (N, 1, H, W) of 0 and 1."""
+    share, channels = mask.mean().item(), block.collect.out_channels
+    # channels of each layer that are computed everywhere; all of the block's input is there everywhere
+    dense = [channels, *block.channel_logits.softmax(3).round()[0, :, :, 0].sum(0).tolist()]
+    everywhere = [*(9 * a * b for a, b in pairwise(dense)), channels * sum(dense[1:])]
+    inside = [weight.numel() for weight in (*block.convs.parameters(), block.collect.weight)]
+    return sum(a + share * (b - a) for a, b in zip(everywhere, inside, strict=True))
+
+
+def share_computed(model: SMSR, lr: Tensor) -> float:
+    """Share of the masked convolutions' multi-adds that the masks leave on an image, (1, 3, h, w): 0 to 1."""
+    shares: list[float] = []
+
+    def measure(block: MaskedConvs, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        dense = sum(weight.numel() for weight in (*block.convs.parameters(), block.collect.weight))
+        shares.append(weights_computed(block, inputs[1]) / dense)
+
+    hooks = [module.body.register_forward_hook(measure) for module in model.body]
+    with torch.no_grad():
+        model.eval()(lr)
+    for hook in hooks:
+        hook.remove()
+    return sum(shares) / len(shares)
+
+
+def upscale_tensor(model: nn.Module, lr: Tensor, scale: int, tile: int | None = None, halo: int = HALO) -> Tensor:
+    """As `upscale`, on one image (3, h, w) in [0, 1] and without rounding: (3, h * scale, w * scale)."""
+    height, width = lr.shape[1:]
+    output = lr.new_empty(3, height * scale, width * scale)
+    for rows, columns, sr in tensor_tiles(model, lambda y, x: lr[None, :, y, x], (height, width), scale, tile, halo):
+        output[:, rows, columns] = sr
+    return output

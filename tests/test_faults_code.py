@@ -228,6 +228,6 @@ def test_in_the_image_cache(tmp_path, photo_folder):
     (cached,) = tmp_path.glob("cache/images/*/hr/00001.npy")
     np.save(cached, np.array([Evil(tmp_path / "executed")], object), allow_pickle=True)
     image_set.cache_clear()
-    with pytest.warns(UserWarning, match="made anew"):
+    with pytest.warns(UserWarning, match="made again"):
         assert image_set(str(photo_folder)).checksum == expected
     assert not (tmp_path / "executed").exists()

@@ -1,4 +1,4 @@
-"""Files of every kind, damaged: each is told by its name with the way out, or made anew with a warning, never used.
+"""Files of every kind, damaged: each is told by its name with the way out, or made again with a warning, never used.
 
 A change in a byte that nothing reads, as in the padding of an archive, may pass, if what is read is the same.
 """
@@ -40,7 +40,7 @@ from prffn.study.ensure import ensure
 from prffn.study.evaluations import AUTHORS, ensure_evaluations, weights_from_files
 from prffn.training.loop import train
 
-WAY_OUT = re.compile("again|anew|is not used|replace|remove|git checkout|bring it back|save its state_dict")
+WAY_OUT = re.compile("again|is not used|replace|remove|git checkout|bring it back|save its state_dict")
 
 
 @dataclass
@@ -328,7 +328,7 @@ def what_came_of(path: Path, use: Use, expected: Any) -> str:
         assert found != expected
         return "told by name, with the way out"
     assert found == expected
-    return "made anew, with a warning"
+    return "made again, with a warning"
 
 
 @pytest.mark.parametrize(("kind", "make"), [(kind, make) for kind, makers in KINDS.items() for make in makers])

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles import straightforward
+from oracles import straightforward, upscale_tensor
 
 from prffn.data.patches import to_image, to_tensor
-from prffn.evaluation.tiling import MEMORY_FORMAT, upscale, upscale_tensor
+from prffn.evaluation.tiling import MEMORY_FORMAT, upscale
 from prffn.models import PRFFN
 from prffn.models.blocks import MRCAB, RCAB, SAFB, ChannelAttention, RFAFusion
 

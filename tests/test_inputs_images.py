@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from oracles import upscale_tensor
 from PIL import ExifTags, Image, ImageOps
 from test_photos import Repeat
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from prffn.apps.upscale import upscale_file
 from prffn.data.degradation import downscale, mod_crop, upscale_bicubic
 from prffn.data.images import image_set, lr_images, read_image
 from prffn.evaluation.metrics import evaluate_bicubic, psnr_y, ssim_y
-from prffn.evaluation.tiling import in_bands, upscale, upscale_tensor, upscale_tiles
+from prffn.evaluation.tiling import in_bands, upscale, upscale_tiles
 from prffn.reporting.plots import new_figure
 from prffn.study.ensure import ensure
 
@@ -262,7 +263,7 @@ def test_tiles_are_the_whole_image_where_the_halo_is_as_wide_as_the_network_look
     turned = noise(size)[::-1, ::-1]
     turned.flags.writeable = False
     assert np.array_equal(upscale(model, turned, scale=scale, tile=tile, halo=halo), whole[::-1, ::-1])
-    bands = in_bands(upscale_tiles(model, image, scale=scale, tile=tile, halo=halo), whole.shape[1])
+    bands = in_bands(upscale_tiles(model, image, scale, "cpu", tile, halo), whole.shape[1])
     assert np.array_equal(np.concatenate(list(bands)), whole)
 
 

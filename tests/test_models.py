@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from oracles import upscale_tensor
 from torch import nn
 
 from prffn import paper
-from prffn.evaluation.tiling import upscale, upscale_tensor
+from prffn.evaluation.tiling import upscale
 from prffn.models import PRFFN
 from prffn.models.blocks import MRCAB, RCAB, SAFB, ChannelAttention, RFAFusion
 from prffn.models.complexity import multi_adds, parameters

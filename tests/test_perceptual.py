@@ -151,13 +151,6 @@ def test_perceptual_loss_by_hand(passing_weights):
     assert expected == pytest.approx(18.8338 / 2, abs=1e-4)
 
 
-def test_esrgan_convention_by_hand(passing_weights):
-    """vgg19, conv5_4: red 0.714 against 0.485 is 1 against 0 standard deviations, in one channel out of 512; the
-    positive parts are copied on, so before the last ReLU: 1 / 512."""
-    loss = perceptual_loss(plain((0.714, 0.5, 0.5)), plain((0.485, 0.5, 0.5)), "vgg19", convention="esrgan")
-    assert loss.item() == pytest.approx(1 / 512, rel=1e-5)
-
-
 def test_csd_loss_by_hand(passing_weights):
     """Grays above the mean, so all distances are 3 * 255 / C times those of the grays, C channels in each layer, and
     a ratio is free of C. SR 0.6, 0.6; HR 0.7, 0.6; LR 0.8, 0.9. To the positive: (0.1 + 0) / 2 = 0.05; to the first
@@ -192,8 +185,6 @@ def test_csd_loss_written_out(random_weights):
 def losses(name: str, hr: Tensor, lr: Tensor):
     yield lambda x: perceptual_loss(x, hr, name)
     yield lambda x: csd_loss(x, hr, lr, name)
-    if name == "vgg19":
-        yield lambda x: perceptual_loss(x, hr, name, convention="esrgan")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -307,8 +298,7 @@ def test_a_file_of_something_else(other, random_weights, tmp_path, monkeypatch):
         (lambda sr, lr: perceptual_loss(sr, sr, "vgg11"), "vgg19, vgg16_caffe.*'vgg11'"),
         (lambda sr, lr: backbone_sha256("vgg11"), "'vgg11'"),
         (lambda sr, lr: perceptual_loss(sr, lr, "vgg19"), r"\(2, 3, 16, 16\) and \(2, 3, 8, 8\)"),
-        (lambda sr, lr: perceptual_loss(sr, sr, "vgg19", convention="gan"), "'gan'"),
-        (lambda sr, lr: perceptual_loss(sr, sr, "vgg16_caffe", convention="esrgan"), "'conv5_4'"),
+        (lambda sr, lr: features(sr, "vgg16_caffe", ["conv5_4"]), "'conv5_4'"),
         (lambda sr, lr: csd_loss(sr, sr, lr[:1], "vgg19"), r"\(1, 3, 8, 8\)"),
         *[(lambda sr, lr, k=k: csd_loss(sr, sr, lr, "vgg19", negatives=k), f"negatives .*{k}") for k in (0, 1.0, True)],
     ],

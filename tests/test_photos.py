@@ -17,7 +17,7 @@ from prffn.__main__ import main
 from prffn.apps.photos import read_photo
 from prffn.apps.png import COLOUR_TYPES
 from prffn.apps.upscale import upscale_file
-from prffn.data.download import UnsafeArchive, unpack
+from prffn.data.download import DamagedArchive, unpack
 from prffn.data.images import ImageSet, read_image
 from prffn.evaluation.metrics import evaluate
 from prffn.models import build
@@ -73,7 +73,7 @@ def test_postscript_under_an_images_name_starts_no_program(tmp_path, ghostscript
         with pytest.raises(ValueError, match=f"in{suffix}"):
             read(path)
     (tmp_path / "archive").write_bytes(tar_of({f"set/in{suffix}": EPS}))
-    with pytest.raises(UnsafeArchive, match="no image"):
+    with pytest.raises(DamagedArchive, match="no image"):
         unpack(tmp_path / "archive", "set", tmp_path / "set")
     assert main(["upscale", str(path)]) == 1
     assert not ghostscript.exists()

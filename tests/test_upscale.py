@@ -21,7 +21,7 @@ from test_photos import Broken, Repeat
 
 from prffn.__main__ import main
 from prffn.apps.png import write_png
-from prffn.apps.upscale import HALO, upscale_file
+from prffn.apps.upscale import upscale_file
 from prffn.evaluation.tiling import upscale
 from prffn.files import weights_sha256
 from prffn.models import PRFFN
@@ -84,7 +84,7 @@ def test_png_refuses_bands_that_are_not_the_image(bands):
 def test_a_file_holds_what_the_network_makes(pixels, tmp_path, capsys, weights):
     source = save(pixels, tmp_path / "photo.png")
     assert main(["upscale", str(source), "--weights", str(weights), "--tile", "16", "--device", "cpu"]) == 0
-    assert np.array_equal(load(tmp_path / "photo_x2.png"), upscale(prffn(), pixels, scale=2, tile=16, halo=HALO))
+    assert np.array_equal(load(tmp_path / "photo_x2.png"), upscale(prffn(), pixels, scale=2, tile=16))
     assert "photo_x2.png: 74 x 46" in capsys.readouterr().out
 
 

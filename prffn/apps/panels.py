@@ -12,6 +12,7 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 import torch
+from IPython.core.pylabtools import print_figure
 from IPython.display import DisplayHandle
 from matplotlib.figure import Figure
 from PIL import Image
@@ -31,13 +32,6 @@ def encoded(image: ImageArray, zoom: int = 1) -> bytes:
     buffer = io.BytesIO()
     enlarged = image.repeat(zoom, 0).repeat(zoom, 1)
     Image.fromarray(enlarged).save(buffer, format="JPEG", quality=90, subsampling=0)
-    return buffer.getvalue()
-
-
-def drawn(figure: Figure) -> bytes:
-    """Return a PNG of a figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
     return buffer.getvalue()
 
 
@@ -86,7 +80,7 @@ def region_panel(result: Upscaled, row: int, column: int, contrast: Contrast | N
             button.layout.border = "3px solid #D55E00" if (n // side, n % side) == region.anchor else "none"
         drawing, axes = new_figure(ncols=3, figsize=(7.2, 2.6))
         plot_region(axes, region)  # type: ignore[arg-type]
-        figure.value = drawn(drawing)
+        figure.value = print_figure(drawing, bbox_inches=None, dpi=90)
         text.value = region.figures().to_html(border=0)
 
     def pick(button: widgets.Button) -> None:
@@ -124,7 +118,7 @@ def training_panel(settings: Mapping[str, Any], result: Upscaled, device: torch.
     curves: Curves = {}
 
     def show(figure: Figure) -> None:
-        picture.value = drawn(figure)
+        picture.value = print_figure(figure, bbox_inches=None, dpi=90)
 
     def press(*_: Any) -> None:
         e = experiment({**settings, "loss.contrast_weight": float(weight.value), "seed": int(seed.value)})

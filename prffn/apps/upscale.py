@@ -19,8 +19,8 @@ from prffn.apps.photos import FORMATS, Photo, read_photo, write_photo
 from prffn.apps.png import png_size
 from prffn.data.degradation import ImageArray, upscale_bicubic
 from prffn.data.images import IMAGE_SUFFIXES, UNREADABLE, list_images, open_image
-from prffn.evaluation.tiling import NonFiniteOutput, check_tiles, in_bands, upscale_tiles
-from prffn.files import atomic_write
+from prffn.evaluation.tiling import NonFiniteOutput, in_bands, upscale_tiles
+from prffn.files import atomic_write, whole_number
 from prffn.models.pretrained import pretrained
 from prffn.models.weights import load_network
 from prffn.training.device import pick_device
@@ -34,9 +34,6 @@ LONGEST = {"JPEG": 65_535, "WEBP": 16_383}
 
 TILE = 256
 """LR pixels on a side of a tile: small enough for 2 GB with the paper's own network (our choice, measured)."""
-
-HALO = 16
-"""LR pixels around a tile that the network sees too."""
 
 
 def upscale_file(
@@ -56,13 +53,13 @@ def upscale_file(
         is upscaled bicubically. What is written has 8 bits a channel.
     Raises ValueError or OSError, before anything is computed, for a file that cannot be read or written.
     """
-    check_tiles(tile)
+    whole_number("tile", tile, 1)
     is_done(source, target, overwrite=overwrite)
     photo, scale = read_photo(source), int(model.scale)  # type: ignore[arg-type]
     height, width = photo.rgb.shape[:2]
     check_format(target, photo, width * scale, height * scale)
     tiles = progress_bar(
-        iterable=upscale_tiles(model, photo.rgb, scale=scale, device=device, tile=tile, halo=HALO),
+        iterable=upscale_tiles(model, photo.rgb, scale, device, tile),
         total=-(-height // tile) * -(-width // tile), desc=source.name, unit="tile", leave=False, disable=not progress,
     )  # fmt: skip
     bands = sr_bands(photo, in_bands(tiles, width * scale), scale)

@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from prffn.data.cache import ImageCache
+from prffn.data.cache import cached_images
 from prffn.data.degradation import ImageArray, downscale
 from prffn.files import DATA_VARIABLE, cache_root, data_root, unknown, user_path, whole_number
 
@@ -213,9 +213,10 @@ def image_set(name: str) -> ImageSet:
     files = _source_files(name)
     label = set_label(name)
     where = hashlib.sha256(str(files[0].parent.resolve()).encode()).hexdigest()[:8]
-    cached = ImageCache(cache_root() / "images" / f"{label}-{where}" / "hr", str(files[0].parent))
+    folder = cache_root() / "images" / f"{label}-{where}" / "hr"
     fingerprint = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-    images, checksum = cached.get(fingerprint, ((f.stem, read_image(f)) for f in files))
+    decoded = ((f.stem, read_image(f)) for f in files)
+    images, checksum = cached_images(folder, str(files[0].parent), fingerprint, decoded)
     return ImageSet(label, tuple(f.stem for f in files), images, checksum)
 
 
@@ -243,11 +244,10 @@ def set_checksum(name: str) -> str:
 def lr_images(hr: ImageSet, scale: int) -> tuple[ImageArray, ...]:
     """Return the LR image of each HR image, (H / scale, W / scale, 3) uint8, made by `downscale` and cached."""
     scale = whole_number("scale", scale)
-    cached = ImageCache(cache_root() / "images" / f"{hr.name}-{hr.checksum[:8]}" / f"x{scale}", hr.name)
-    fingerprint = [hr.checksum, scale]
+    folder = cache_root() / "images" / f"{hr.name}-{hr.checksum[:8]}" / f"x{scale}"
     pairs = zip(hr.image_names, hr.images, strict=True)
-    images, _ = cached.get(fingerprint, ((name, _lr_image(hr.name, name, image, scale)) for name, image in pairs))
-    return images
+    made = ((name, _lr_image(hr.name, name, image, scale)) for name, image in pairs)
+    return cached_images(folder, hr.name, [hr.checksum, scale], made)[0]
 
 
 def _lr_image(of_set: str, name: str, image: ImageArray, scale: int) -> ImageArray:

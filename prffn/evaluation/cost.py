@@ -5,12 +5,11 @@ paired ratios, and their spread. A process has its own peak of memory.
 """
 
 import ctypes
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 
 from prffn.losses import Implementation, pixel_contrast
 from prffn.losses.contrast import Contrast
-from prffn.models import NETWORKS, PRFFN
+from prffn.models import PRFFN, build
 from prffn.training.device import peak_memory_mb, reset_peak_memory
 from prffn.training.loop import progress_bar
 
@@ -105,12 +104,9 @@ class ForwardCase:
 
     def call(self, device: torch.device) -> Call:
         generator = torch.Generator().manual_seed(0)
-        model = NETWORKS[self.network](self.scale, generator=generator, **self.options).to(device).eval()
+        model = build(self.network, self.scale, generator=generator, **self.options).to(device).eval()
         lr = torch.rand(1, 3, self.height, self.width, generator=generator).to(device)
         return torch.inference_mode()(lambda: model(lr))
-
-
-CASES: dict[str, Any] = {kind.__name__: kind for kind in (LossCase, StepCase, ForwardCase)}
 
 
 def in_rounds(cases: Mapping[str, Case], rounds: int, device: torch.device) -> dict[str, list[float] | str]:
@@ -128,7 +124,7 @@ def in_rounds(cases: Mapping[str, Case], rounds: int, device: torch.device) -> d
             timers[label] = benchmark.Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
             found[label] = []
         except Exception as error:
-            found[label] = f"{type(error).__name__}: {error}".splitlines()[0]
+            found[label] = _in_one_line(error)
         bar.update()
     for _ in range(rounds):
         for label, timer in timers.items():
@@ -144,12 +140,11 @@ def peak_memory(cases: Mapping[str, Case], device: torch.device) -> dict[str, fl
     found: dict[str, float | str] = {}
     bar = progress_bar(total=len(cases), desc="memory", unit="case", leave=False)
     for label, case in cases.items():
-        description = json.dumps({"kind": type(case).__name__, "case": asdict(case), "device": str(device)})  # type: ignore[call-overload]
-        command = [sys.executable, "-m", "prffn.evaluation.cost", description]
-        done = subprocess.run(command, capture_output=True, text=True)
-        lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-        last = lines[-1] if lines else f"the process ended with status {done.returncode}"
-        found[label] = last if done.returncode else float(last)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            try:
+                found[label] = process.submit(extra_memory_mb, case, device).result()
+            except Exception as error:
+                found[label] = _in_one_line(error)
         bar.update()
     bar.close()
     return found
@@ -172,11 +167,5 @@ def extra_memory_mb(case: Case, device: torch.device) -> float:
     return max(0.0, peak_memory_mb(device) - before)
 
 
-def main(description: str) -> None:
-    """Prints the peak of memory of one case, in a process of its own."""
-    asked = json.loads(description)
-    print(extra_memory_mb(CASES[asked["kind"]](**asked["case"]), torch.device(asked["device"])))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -21,15 +21,13 @@ from prffn.data.images import ImageSet, image_set, lr_images
 from prffn.data.patches import to_tensor
 from prffn.evaluation.tiling import upscale
 from prffn.files import load_tensors, weights_root, whole_number
+from prffn.models.luma import RGB_TO_YCBCR
 from prffn.models.weights import load_network
-
-BT601 = np.array([65.481, 128.553, 24.966]) / 255
-"""ITU-R BT.601 luma of RGB in 0 to 255, to which 16 is added (MATLAB's rgb2ycbcr)."""
 
 
 def luma(image: ImageArray) -> NDArray[np.float64]:
     """Y of (H, W, 3) uint8 RGB: (H, W) float64, 16 to 235, not rounded."""
-    return image.astype(np.float64) @ BT601 + 16
+    return image.astype(np.float64) @ RGB_TO_YCBCR[0].numpy() + 16
 
 
 def _check_pair(sr: ImageArray, hr: ImageArray) -> None:

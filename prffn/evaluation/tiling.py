@@ -15,6 +15,10 @@ MEMORY_FORMAT = torch.channels_last
 ones. The network's own layout stays as it is; a convolution brings its weights along."""
 
 
+HALO = 16
+"""LR pixels around a tile that the network sees too."""
+
+
 class NonFiniteOutput(ValueError):
     """A network gave a value that is infinite or not a number."""
 
@@ -30,7 +34,7 @@ def upscale(
     scale: int,
     device: torch.device | str = "cpu",
     tile: int | None = None,
-    halo: int = 16,
+    halo: int = HALO,
 ) -> ImageArray:
     """SR image of an LR image: (h, w, 3) uint8 -> (h * scale, w * scale, 3) uint8.
 
@@ -40,8 +44,7 @@ def upscale(
     at the whole input: with it the two differ slightly (PRFFN, RCAN; the default halo keeps seams invisible).
     Raises ValueError for another image, tile or halo, or an output of another size than `scale` says; NonFiniteOutput.
     """
-    check_tiles(tile, halo)
-    tiles = upscale_tiles(model, image, scale=scale, device=device, tile=tile, halo=halo)
+    tiles = upscale_tiles(model, image, scale, device, tile, halo)
     output = np.empty((image.shape[0] * scale, image.shape[1] * scale, 3), np.uint8)
     for rows, columns, sr in tiles:
         output[rows, columns] = sr
@@ -49,13 +52,7 @@ def upscale(
 
 
 def upscale_tiles(
-    model: nn.Module,
-    image: ImageArray,
-    *,
-    scale: int,
-    device: torch.device | str = "cpu",
-    tile: int | None = None,
-    halo: int = 16,
+    model: nn.Module, image: ImageArray, scale: int, device: torch.device | str, tile: int | None, halo: int = HALO
 ) -> Iterator[Tile]:
     """As `upscale`, one tile after the other, row by row: the SR image is never in memory as a whole."""
     if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
@@ -64,7 +61,7 @@ def upscale_tiles(
     def part(rows: slice, columns: slice) -> Tensor:
         return to_tensor(image[None, rows, columns]).to(device)
 
-    tiles = _tiles(model.to(device), part, image.shape[:2], scale, tile, halo)
+    tiles = tensor_tiles(model.to(device), part, image.shape[:2], scale, tile, halo)
     return ((rows, columns, to_image(sr)) for rows, columns, sr in tiles)
 
 
@@ -78,24 +75,7 @@ def in_bands(tiles: Iterable[Tile], width: int) -> Iterator[ImageArray]:
             yield band
 
 
-def upscale_tensor(model: nn.Module, lr: Tensor, *, scale: int, tile: int | None = None, halo: int = 16) -> Tensor:
-    """As `upscale`, on one image (3, h, w) in [0, 1] and without rounding: (3, h * scale, w * scale)."""
-    height, width = lr.shape[1:]
-    output = lr.new_empty(3, height * scale, width * scale)
-    for rows, columns, sr in _tiles(model, lambda y, x: lr[None, :, y, x], (height, width), scale, tile, halo):
-        output[:, rows, columns] = sr
-    return output
-
-
-def check_tiles(tile: int | None, halo: int = 0) -> None:
-    """Raises ValueError unless `tile` is None or a whole number from 1 on, and `halo` one from 0 on."""
-    for name, number, least in (("tile", tile, 1), ("halo", halo, 0)):
-        if name == "tile" and number is None:
-            continue
-        whole_number(name, number, least)
-
-
-def _tiles(
+def tensor_tiles(
     model: nn.Module,
     part: Callable[[slice, slice], Tensor],
     size: tuple[int, int],
@@ -103,11 +83,13 @@ def _tiles(
     tile: int | None,
     halo: int,
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yields each tile's rows and columns in the SR image, and its pixels (3, h * scale, w * scale).
+    """Yields each tile's rows and columns in the SR image, and its pixels (3, h * scale, w * scale), not rounded.
 
-    part: gives the LR pixels of a rectangle, (1, 3, h, w).
+    part: gives the LR pixels of a rectangle, (1, 3, h, w). size: height and width of the LR image.
     """
-    check_tiles(tile, halo)
+    if tile is not None:
+        whole_number("tile", tile, 1)
+    whole_number("halo", halo, 0)
     height, width = size
     was_training = model.training
     model.eval()

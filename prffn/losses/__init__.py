@@ -41,8 +41,7 @@ def pixel_contrast(
     images of whole numbers; RuntimeError where the compiler or a second derivative does not work.
     """
     definition = _definition(contrast, settings)
-    if implementation not in get_args(Implementation):
-        raise ValueError(f"implementation must be one of {', '.join(get_args(Implementation))}, got {implementation!r}")
+    _check_implementation(implementation)
     for name, image in (("sr", sr), ("hr", hr)):
         if not isinstance(image, Tensor) or not image.is_floating_point():
             kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
@@ -108,9 +107,7 @@ class PixelContrastLoss(nn.Module):
         self.rgb_range = rgb_range
         self.implementation: Implementation = implementation
         self.used: Implementation | None = None
-        if implementation not in get_args(Implementation):
-            choices = ", ".join(get_args(Implementation))
-            raise ValueError(f"implementation must be one of {choices}, got {implementation!r}")
+        _check_implementation(implementation)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         how = self.implementation
@@ -130,6 +127,11 @@ def _definition(contrast: Contrast | int | None, settings: dict[str, Any]) -> Co
             raise TypeError(f"give a Contrast or its settings, not both: got {', '.join(settings)} too")
         return contrast
     return Contrast(**settings) if contrast is None else Contrast(contrast, **settings)
+
+
+def _check_implementation(name: str) -> None:
+    if name not in get_args(Implementation):
+        raise ValueError(f"implementation must be one of {', '.join(get_args(Implementation))}, got {name!r}")
 
 
 _ranges_checked: set[tuple[str, float]] = set()

@@ -8,7 +8,7 @@ We have not seen the paper's text on them. They follow their own papers; which v
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,6 @@ from torch import Tensor
 
 from prffn.files import whole_number
 from prffn.losses.vgg import BackboneName, features
-
-Convention = Literal["johnson", "esrgan"]
 
 CSD_WEIGHTS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0}
 """Layers of L_CSD and their weights (published)."""
@@ -29,25 +27,19 @@ CSD_EPSILON = 1e-7
 """Added to the distances to the negatives (published)."""
 
 
-def perceptual_loss(sr: Tensor, hr: Tensor, backbone: BackboneName, *, convention: Convention = "johnson") -> Tensor:
+def perceptual_loss(sr: Tensor, hr: Tensor, backbone: BackboneName) -> Tensor:
     """L_perc between SR and HR images (Table 2). Returns a scalar; no gradient flows to `hr`.
 
     sr, hr: (N, 3, H, W), RGB in [0, 1]. Half precisions are computed in float32.
     backbone: our choice; Johnson et al. have vgg16_caffe, ESRGAN vgg19. The features have the unit of its input, 255
         for white or standard deviations, and the loss the square of it: some 40,000 for a bicubic image with
         vgg16_caffe. A weight for one backbone does not fit the other.
-    convention: "johnson", the mean squared error at relu2_2, or "esrgan" (Wang et al., 2018), the mean absolute error
-        at conv5_4 before the ReLU, which only vgg19 has. Our choice: the former, under whose name the loss is known.
-    Raises ValueError for shapes that differ or names that are unknown, BackboneUnavailable without weights.
+    Raises ValueError for shapes that differ or an unknown backbone, BackboneUnavailable without weights.
     """
     _check_shapes(sr, hr)
-    if convention not in get_args(Convention):
-        raise ValueError(f"convention must be one of {', '.join(get_args(Convention))}, got {convention!r}")
-    layer = "relu2_2" if convention == "johnson" else "conv5_4"
     with torch.no_grad():
-        target = features(hr.to(sr.dtype), backbone, [layer])[layer]
-    output = features(sr, backbone, [layer])[layer]
-    return F.mse_loss(output, target) if convention == "johnson" else F.l1_loss(output, target)
+        target = features(hr.to(sr.dtype), backbone, ["relu2_2"])["relu2_2"]
+    return F.mse_loss(features(sr, backbone, ["relu2_2"])["relu2_2"], target)
 
 
 def csd_loss(

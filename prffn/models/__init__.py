@@ -3,10 +3,11 @@
 import difflib
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
-from torch import nn
 
+from prffn.models.blocks import Network
 from prffn.models.edsr import EDSR
 from prffn.models.prffn import PRFFN
 from prffn.models.rcan import RCAN
@@ -22,7 +23,7 @@ from prffn.models.table8.seanet import SeaNet
 from prffn.models.table8.smsr import SMSR
 from prffn.models.table8.tsan import TSAN
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
+NETWORKS: dict[str, Callable[..., Network]] = {
     "FSRCNN": FSRCNN,
     "SMSR": SMSR,
     "ACAN": ACAN,
@@ -40,24 +41,27 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "RCAN": RCAN,
     "SwinIR-light": SwinIRLight,
 }
-"""By printed name: the rows of Table 8, CARN-M, the networks of Table 4. Each takes a scale and a generator."""
+"""By printed name: the rows of Table 8, CARN-M, the networks of Table 4. Each takes a scale, and sizes by name."""
 
 
-def build(name: str, scale: int, *, generator: torch.Generator | None = None) -> nn.Module:
-    """The network of that printed name at its published size, (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB.
+def build(name: str, scale: int, *, generator: torch.Generator | None = None, **sizes: Any) -> Network:
+    """Return the network of that printed name, (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1].
 
+    generator: draws the weights, so that the same seed gives the same network; PyTorch's global state if there is none.
+    sizes: what differs from the published size.
     Raises ValueError for a name that is not in NETWORKS, with the nearest one, or a scale other than 2, 3, 4.
     """
     if name not in NETWORKS:
         nearest = difflib.get_close_matches(name.upper(), {n.upper(): n for n in NETWORKS}, n=1)
         hint = f" Did you mean {next(n for n in NETWORKS if n.upper() == nearest[0])!r}?" if nearest else ""
         raise ValueError(f"unknown network {name!r}.{hint} The networks are {', '.join(NETWORKS)}")
-    return NETWORKS[name](scale, generator=generator)
+    network = NETWORKS[name](scale, **sizes)
+    if generator is not None:
+        network.draw(generator)
+    return network
 
 
-def reduced(
-    name: str, scale: int, *, channels: int, groups: int, generator: torch.Generator | None = None
-) -> nn.Module:
+def reduced(name: str, scale: int, *, channels: int, groups: int, generator: torch.Generator | None = None) -> Network:
     """EDSR, RCAN or SwinIR-light made smaller as PRFFN is by `channels` (of 64) and `groups` (of 10): our choice.
 
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB. With 64 and 10 the published sizes. The width follows the
@@ -67,15 +71,14 @@ def reduced(
     Raises ValueError for another name.
     """
     width, depth = channels / 64, groups / 10
-    if name == "EDSR":
-        return EDSR(scale, channels=channels, blocks=max(1, round(16 * depth)), generator=generator)
-    if name == "RCAN":
-        blocks = max(1, round(20 * depth))
-        return RCAN(scale, channels=channels, groups=groups, blocks=blocks, generator=generator)
-    if name == "SwinIR-light":
-        heads, swin_groups = max(1, round(6 * width)), max(1, round(4 * depth))
-        return SwinIRLight(scale, heads=heads, groups=swin_groups, drop_path=0.0, generator=generator)
-    raise ValueError(f"only EDSR, RCAN and SwinIR-light (Table 4) can be reduced, got {name!r}")
+    sizes: dict[str, dict[str, Any]] = {
+        "EDSR": {"channels": channels, "blocks": max(1, round(16 * depth))},
+        "RCAN": {"channels": channels, "groups": groups, "blocks": max(1, round(20 * depth))},
+        "SwinIR-light": {"heads": max(1, round(6 * width)), "groups": max(1, round(4 * depth)), "drop_path": 0.0},
+    }
+    if name not in sizes:
+        raise ValueError(f"only EDSR, RCAN and SwinIR-light (Table 4) can be reduced, got {name!r}")
+    return build(name, scale, generator=generator, **sizes[name])
 
 
 __all__ = ["NETWORKS", "PRFFN", "build", "reduced"]

@@ -32,26 +32,6 @@ def conv(in_channels: int, out_channels: int, kernel_size: int = 3, bias: bool =
     return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias, groups=groups)
 
 
-def initialise(model: nn.Module, generator: torch.Generator | None) -> None:
-    """Draws the weights and biases of all convolutions from `generator`, as `nn.Conv2d` does from global state.
-
-    Of a weight-normalised convolution it draws the weight, whose norm and direction then follow. Without a generator
-    it leaves the network as it is.
-    """
-    for module in model.modules() if generator is not None else ():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            bound = (module.weight[0].numel()) ** -0.5  # U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for both
-            with torch.no_grad():
-                drawn = torch.empty_like(module.weight)
-                nn.init.uniform_(drawn, -bound, bound, generator=generator)
-                if nn.utils.parametrize.is_parametrized(module):
-                    module.weight = drawn
-                else:
-                    module.weight.copy_(drawn)
-            if module.bias is not None:
-                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
-
-
 def added(total: Tensor, x: Tensor) -> Tensor:
     """total + x, written over `total` unless gradients are recorded: a ReLU before may need it."""
     return total + x if torch.is_grad_enabled() else total.add_(x)
@@ -71,19 +51,43 @@ def outputs(blocks: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
     return found
 
 
-class RGBNetwork(nn.Module):
-    """What networks on RGB share: the scale, and values inside that are `peak` times RGB less the mean of DIV2K.
+class Network(nn.Module):
+    """What all networks share: (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1].
 
-    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]. Raises ValueError for a scale other than 2, 3, 4.
+    Raises ValueError for a scale other than 2, 3, 4.
     """
-
-    mean: Tensor
-    peak = 255.0
 
     def __init__(self, scale: int) -> None:
         super().__init__()
         check_scale(scale)
         self.scale = scale
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw the weights and biases of all convolutions from `generator`, as `nn.Conv2d` does from global state.
+
+        Of a weight-normalised convolution the weight is drawn, whose norm and direction then follow.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                bound = (module.weight[0].numel()) ** -0.5  # U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for both
+                drawn = nn.init.uniform_(torch.empty_like(module.weight), -bound, bound, generator=generator)
+                with torch.no_grad():
+                    if nn.utils.parametrize.is_parametrized(module):
+                        module.weight = drawn
+                    else:
+                        module.weight.copy_(drawn)
+                if module.bias is not None:
+                    nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+
+
+class RGBNetwork(Network):
+    """A network with values inside that are `peak` times RGB less the mean of DIV2K, as its authors have it."""
+
+    mean: Tensor
+    peak = 255.0
+
+    def __init__(self, scale: int) -> None:
+        super().__init__(scale)
         self.register_buffer("mean", div2k_mean(), persistent=False)
 
     def shifted(self, lr: Tensor) -> Tensor:
@@ -96,21 +100,18 @@ class RGBNetwork(nn.Module):
 
 
 class ResidualNetwork(RGBNetwork):
-    """The frame of EDSR, RCAN and OISR: head, a chain of blocks with a long skip, sub-pixel upsampler, tail."""
+    """The frame of EDSR, RCAN, OISR and PRFFN: head, a chain of blocks with a long skip, sub-pixel upsampler, tail."""
 
     chain = "blocks"
     """What the authors call the chain: a part of its weights' names."""
 
-    def __init__(
-        self, scale: int, channels: int, blocks: Iterable[nn.Module], generator: torch.Generator | None
-    ) -> None:
+    def __init__(self, scale: int, channels: int, blocks: Iterable[nn.Module]) -> None:
         super().__init__(scale)
         self.head = conv(3, channels)
         self.add_module(self.chain, nn.Sequential(*blocks))
         self.trunk = conv(channels, channels)
         self.upsampler = Upsampler(channels, scale)
         self.tail = conv(channels, 3)
-        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
         head = self.head(self.shifted(lr))
@@ -248,7 +249,6 @@ class Upsampler(nn.Sequential):
     """
 
     def __init__(self, channels: int, scale: int, *, groups: int = 1, activated: bool = False) -> None:
-        check_scale(scale)
         layers: list[nn.Module] = []
         for s in [3] if scale == 3 else [2] * int(math.log2(scale)):
             layers += [conv(channels, channels * s * s, groups=groups), *[nn.ReLU()] * activated, nn.PixelShuffle(s)]

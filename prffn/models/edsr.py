@@ -1,27 +1,15 @@
 """EDSR (Lim et al.: Enhanced Deep Residual Networks for Single Image Super-Resolution, CVPR Workshops 2017)."""
 
-import torch
-
 from prffn.models.blocks import ResBlock, ResidualNetwork
 
 
 class EDSR(ResidualNetwork):
     """Residual blocks without normalisation in a frame that other networks took over.
 
-    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K,
-    as its authors have it. The size behind Table 4 is not printed: EDSR-baseline, 16 blocks of 64 channels, is our
-    choice, 1,369,859 / 1,554,499 / 1,517,571 parameters at x2 / x3 / x4 (published: 1.37 / 1.55 / 1.52 M). The paper's
-    large EDSR is channels=256, blocks=32, residual_scale=0.1. Weights are drawn from `generator` (PyTorch's own
-    initialisation, as in the authors' code). Raises ValueError for a scale other than 2, 3, 4.
+    The size behind Table 4 is not printed: EDSR-baseline, 16 blocks of 64 channels, is our choice, 1,369,859 /
+    1,554,499 / 1,517,571 parameters at x2 / x3 / x4 (published: 1.37 / 1.55 / 1.52 M). The paper's large EDSR is
+    channels=256, blocks=32, residual_scale=0.1.
     """
 
-    def __init__(
-        self,
-        scale: int = 2,
-        *,
-        channels: int = 64,
-        blocks: int = 16,
-        residual_scale: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(scale, channels, (ResBlock(channels, residual_scale) for _ in range(blocks)), generator)
+    def __init__(self, scale: int = 2, *, channels: int = 64, blocks: int = 16, residual_scale: float = 1.0) -> None:
+        super().__init__(scale, channels, (ResBlock(channels, residual_scale) for _ in range(blocks)))

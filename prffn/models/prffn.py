@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from prffn.models.blocks import MRCAB, RCAB, SAFB, RFAFusion, Upsampler, conv, div2k_mean, initialise
+from prffn.models.blocks import MRCAB, RCAB, SAFB, ResidualNetwork, RFAFusion, conv
 
 Variant = Literal["PRFFN0", "PRFFN1", "PRFFN2", "PRFFN3"]
 """Table 1: PRFFN0 a small RCAN; PRFFN1 adds RFA-style fusion; PRFFN2 has SAFB instead; PRFFN3 MRCAB for RCAB.
@@ -43,8 +43,8 @@ class PFFG(nn.Module):
         return self.conv(progressive).add_(x)
 
 
-class PRFFN(nn.Module):
-    """The network of Fig. 2: head, N groups (PFFG) with a long skip, sub-pixel upsampler, tail.
+class PRFFN(ResidualNetwork):
+    """The network of Fig. 2: N groups (PFFG) in the frame of RCAN.
 
     (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1] (the output may leave it slightly).
 
@@ -55,7 +55,8 @@ class PRFFN(nn.Module):
     Raises ValueError for an unknown variant, a scale other than 2, 3, 4, or sizes below 1.
     """
 
-    mean: Tensor
+    chain = "groups"
+    peak = 1.0
 
     def __init__(
         self,
@@ -69,7 +70,6 @@ class PRFFN(nn.Module):
         dilation_rates: Sequence[int] = (1, 2, 4),
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
         if variant not in get_args(Variant):
             raise ValueError(f"variant must be one of {', '.join(get_args(Variant))}, got {variant!r}")
         sizes = {"channels": channels, "groups": groups, "blocks": blocks, "reduction": reduction}
@@ -78,19 +78,7 @@ class PRFFN(nn.Module):
                 raise ValueError(f"{name} must be at least 1, got {size!r}")
         if not dilation_rates or min(dilation_rates) < 1:
             raise ValueError(f"dilation_rates must be one or more whole numbers from 1 on, got {dilation_rates!r}")
-        self.scale = scale
-        self.register_buffer("mean", div2k_mean(), persistent=False)
-        self.head = conv(3, channels)
-        self.groups = nn.ModuleList(PFFG(channels, blocks, variant, reduction, dilation_rates) for _ in range(groups))
-        self.trunk = conv(channels, channels)
-        self.upsampler = Upsampler(channels, scale)
-        self.tail = conv(channels, 3)
-        initialise(self, generator)
-
-    def forward(self, lr: Tensor) -> Tensor:
-        head = self.head(lr - self.mean)
-        x = head
-        for group in self.groups:
-            x = group(x)
-        x = self.trunk(x).add_(head)
-        return self.tail(self.upsampler(x)) + self.mean  # (N, 3, h * scale, w * scale)
+        parts = (PFFG(channels, blocks, variant, reduction, dilation_rates) for _ in range(groups))
+        super().__init__(scale, channels, parts)
+        if generator is not None:
+            self.draw(generator)

@@ -1,6 +1,5 @@
 """RCAN (Zhang et al.: Image Super-Resolution Using Very Deep Residual Channel Attention Networks, ECCV 2018)."""
 
-import torch
 from torch import Tensor, nn
 
 from prffn.models.blocks import RCAB, ResidualNetwork, conv
@@ -21,24 +20,12 @@ class ResidualGroup(nn.Module):
 class RCAN(ResidualNetwork):
     """10 groups of 20 RCABs in EDSR's frame.
 
-    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K,
-    as its authors have it. Sizes as published: 15,444,643 / 15,629,283 / 15,592,355 parameters at x2 / x3 / x4
-    (published: about 16 M). Weights are drawn from `generator` (PyTorch's own initialisation, as in the authors' code).
-    Raises ValueError for a scale other than 2, 3, 4.
+    Sizes as published: 15,444,643 / 15,629,283 / 15,592,355 parameters at x2 / x3 / x4 (published: about 16 M).
     """
 
     chain = "groups"
 
     def __init__(
-        self,
-        scale: int = 2,
-        *,
-        channels: int = 64,
-        groups: int = 10,
-        blocks: int = 20,
-        reduction: int = 16,
-        generator: torch.Generator | None = None,
+        self, scale: int = 2, *, channels: int = 64, groups: int = 10, blocks: int = 20, reduction: int = 16
     ) -> None:
-        super().__init__(
-            scale, channels, (ResidualGroup(channels, blocks, reduction) for _ in range(groups)), generator
-        )
+        super().__init__(scale, channels, (ResidualGroup(channels, blocks, reduction) for _ in range(groups)))

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.models.blocks import RGBNetwork, conv, initialise, outputs
+from prffn.models.blocks import RGBNetwork, conv, outputs
 from prffn.models.table8.awsrn import AWRU
 
 KERNELS = (3, 5, 7, 9)
@@ -47,8 +47,6 @@ class Stage(nn.Module):
 class ACAN(RGBNetwork):
     """A chain of stages; sub-pixel convs of kernels 3, 5, 7, 9 over the outputs of all stages make the SR image.
 
-    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1] less the mean of DIV2K inside.
-
     We have the abstract only, and no code. Published there: attention with a weight for each pixel of each
     channel, cascading residual connections with learnt weights, a reconstruction with kernels of several sizes over
     the features of several depths. Inferred from Table 8: parameters grow by 63.0 K with scale^2, which is 32 features
@@ -57,8 +55,6 @@ class ACAN(RGBNetwork):
     fit the other two figures.) Our choice among what meets the counts: 4 stages of 3 units of 32 -> 64 -> 32
     channels, 18 recursions, whose residuals start with the weight 1/18, biases, and how the parts are joined.
     795,092 / 1,110,032 / 1,550,948 parameters at x2 / x3 / x4.
-
-    Weights are drawn from `generator` (PyTorch's own initialisation). Raises ValueError for a scale other than 2, 3, 4.
     """
 
     peak = 1.0
@@ -72,14 +68,12 @@ class ACAN(RGBNetwork):
         stages: int = 4,
         units: int = 3,
         recursions: int = 18,
-        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(scale)
         self.head = conv(3, channels)
         self.stages = nn.ModuleList(Stage(channels, wide, units, recursions) for _ in range(stages))
         self.reconstruction = nn.ModuleList(conv(stages * channels, 3 * scale**2, k) for k in KERNELS)
         self.weights = nn.Parameter(torch.full((len(KERNELS),), 1 / len(KERNELS)))
-        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
         x = self.head(self.shifted(lr))

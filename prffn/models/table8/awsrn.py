@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from prffn.models.blocks import RGBNetwork, conv, initialise, outputs
+from prffn.models.blocks import RGBNetwork, conv, outputs
 
 KERNELS = (3, 5, 7, 9)
 """Kernel sizes of the reconstruction's four branches."""
@@ -63,10 +63,8 @@ class AWMS(nn.Module):
 class AWSRN(RGBNetwork):
     """4 LFBs of 32 channels (128 inside the units), AWMS, and a sub-pixel conv of the input as the long skip.
 
-    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, twice the difference from the mean of DIV2K.
     Sizes and weight normalisation are those of the authors' published code: 1,396,872 / 1,476,147 / 1,587,132
-    parameters at x2 / x3 / x4. Weights are drawn from `generator` (PyTorch's own initialisation, as in that code).
-    Raises ValueError for a scale other than 2, 3, 4.
+    parameters at x2 / x3 / x4.
     """
 
     peak = 2.0
@@ -78,14 +76,12 @@ class AWSRN(RGBNetwork):
         channels: int = 32,
         wide: int = 128,
         blocks: int = 4,
-        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(scale)
         self.head = weight_norm(conv(3, channels))
         self.blocks = nn.Sequential(*[LFB(channels, wide) for _ in range(blocks)])
         self.reconstruction = AWMS(channels, scale)
         self.skip = weight_norm(conv(3, 3 * scale**2))
-        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
         x = self.shifted(lr)

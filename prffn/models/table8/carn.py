@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.models.blocks import RGBNetwork, Upsampler, conv, initialise
+from prffn.models.blocks import RGBNetwork, Upsampler, conv
 
 
 class ResidualBlock(nn.Module):
@@ -46,13 +46,11 @@ class Cascade(nn.Module):
 class CARN(RGBNetwork):
     """Cascades of residual blocks, themselves in a cascade.
 
-    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]. One network for all scales, as published and as its
-    checkpoint holds it: it has an upsampler for each of x2, x3, x4, and `scale` says which one is used (it may be set
-    later); training at one scale leaves the other two as they are. 1,591,939 parameters are the printed 1592 K.
+    One network for all scales, as published and as its checkpoint holds it: it has an upsampler for each of
+    x2, x3, x4, and `scale` says which one is used (it may be set later); training at one scale leaves the other two as
+    they are. 1,591,939 parameters are the printed 1592 K.
     multi_scale=False keeps the one upsampler that is used: 964,163 / 1,148,803 / 1,111,875 parameters.
     groups: None for CARN; 4 for CARN-M, whose blocks have grouped convs, and whose cascades repeat one block.
-    Weights are drawn from `generator` (PyTorch's own initialisation, as in the authors' code).
-    Raises ValueError for a scale other than 2, 3, 4.
     """
 
     peak = 1.0
@@ -63,7 +61,6 @@ class CARN(RGBNetwork):
         *,
         groups: int | None = None,
         multi_scale: bool = True,
-        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(scale)
         channels = 64
@@ -78,7 +75,6 @@ class CARN(RGBNetwork):
             {f"x{s}": Upsampler(channels, s, groups=groups or 1, activated=True) for s in scales}
         )
         self.tail = conv(channels, 3)
-        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
         x = self.body(self.head(self.shifted(lr)))

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.models.blocks import RGBNetwork, Upsampler, conv, initialise, outputs
+from prffn.models.blocks import RGBNetwork, Upsampler, conv, outputs
 
 
 class MSRB(nn.Module):
@@ -48,19 +48,13 @@ class MultiScaleNetwork(RGBNetwork):
 class MSRN(MultiScaleNetwork):
     """8 MSRBs in a chain; all their outputs and the head's are fused before the upsampler.
 
-    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K.
     This is the RGB network of the authors' published code and checkpoints: 5,930,307 / 6,114,947 / 6,078,019 parameters
     at x2 / x3 / x4. Table 8 prints its x4 count, 6078 K, at every scale, beside multi-adds of the first, Y-only network
-    (one upsampling step, no conv after the bottleneck; 426 x 240 at x3), to the digit. Weights are drawn from
-    `generator` (PyTorch's own initialisation, as in the authors' code).
-    Raises ValueError for a scale other than 2, 3, 4.
+    (one upsampling step, no conv after the bottleneck; 426 x 240 at x3), to the digit.
     """
 
-    def __init__(
-        self, scale: int = 2, *, channels: int = 64, blocks: int = 8, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, scale: int = 2, *, channels: int = 64, blocks: int = 8) -> None:
         super().__init__(scale, channels, blocks)
-        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
         return self.restored(super().forward(self.shifted(lr)))

@@ -51,11 +51,9 @@ class LeapfrogBlock(nn.Module):
 class OISR(ResidualNetwork):
     """EDSR's frame with 8 ODE blocks of 122 channels in place of its residual blocks.
 
-    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K.
     Blocks, channels and starting steps are those of the authors' published code: 4,971,511 / 5,641,901 / 5,507,823
-    parameters at x2 / x3 / x4 for RK2, 24 more for LF (published: 5.50 M at x4). Weights are drawn from `generator`
-    (PyTorch's own initialisation of convolutions; PReLU starts at 1/4).
-    Raises ValueError for an unknown scheme or a scale other than 2, 3, 4.
+    parameters at x2 / x3 / x4 for RK2, 24 more for LF (published: 5.50 M at x4).
+    Raises ValueError for an unknown scheme.
     """
 
     def __init__(
@@ -65,9 +63,8 @@ class OISR(ResidualNetwork):
         scheme: Scheme = "RK2",
         channels: int = 122,
         blocks: int = 8,
-        generator: torch.Generator | None = None,
     ) -> None:
         if scheme not in get_args(Scheme):
             raise ValueError(f"scheme must be one of {', '.join(get_args(Scheme))}, got {scheme!r}")
         block = HeunBlock if scheme == "RK2" else LeapfrogBlock
-        super().__init__(scale, channels, (block(channels) for _ in range(blocks)), generator)
+        super().__init__(scale, channels, (block(channels) for _ in range(blocks)))

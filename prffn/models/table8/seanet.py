@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from prffn.models.blocks import ResBlock, RGBNetwork, Upsampler, conv, initialise
+from prffn.models.blocks import ResBlock, RGBNetwork, Upsampler, conv
 from prffn.models.table8.msrn import MultiScaleNetwork
 
 
@@ -18,16 +18,11 @@ class RoughNetwork(nn.Sequential):
 class SeaNet(RGBNetwork):
     """A rough SR image and its soft edge, fused and refined by 40 residual blocks at the size of the output.
 
-    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K.
     Structure and sizes are those of the authors' published code: 7,107,785 / 7,477,065 / 7,403,209 parameters at
-    x2 / x3 / x4. Table 8 prints what is about the x3 count at x2, and the x4 count at x3 and x4. Weights are drawn
-    from `generator` (PyTorch's own initialisation, as in that code).
-    Raises ValueError for a scale other than 2, 3, 4.
+    x2 / x3 / x4. Table 8 prints what is about the x3 count at x2, and the x4 count at x3 and x4.
     """
 
-    def __init__(
-        self, scale: int = 2, *, channels: int = 64, blocks: int = 40, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, scale: int = 2, *, channels: int = 64, blocks: int = 40) -> None:
         super().__init__(scale)
         self.rough_network = RoughNetwork(channels, scale)
         self.edge_network = MultiScaleNetwork(scale, channels, blocks=5)
@@ -35,14 +30,9 @@ class SeaNet(RGBNetwork):
         self.refine_head = conv(channels, channels)
         self.refine = nn.Sequential(*[ResBlock(channels) for _ in range(blocks)])
         self.refine_tail = conv(channels, 3)
-        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
-        return self.with_edge(lr)[0]
-
-    def with_edge(self, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """The SR image and its soft edge, 0 to 255, which the authors train towards HR's with a second L1 term."""
         x = self.shifted(lr)
-        edge = self.edge_network(x)
+        edge = self.edge_network(x)  # the authors train it towards HR's soft edge with a second L1 term
         head = self.refine_head(self.fusion(torch.cat((self.rough_network(x), edge), dim=1)))  # (N, C, H, W)
-        return self.restored(self.refine_tail(self.refine(head) + head)), edge  # (N, 3, h * scale, w * scale)
+        return self.restored(self.refine_tail(self.refine(head) + head))  # (N, 3, h * scale, w * scale)

@@ -1,18 +1,10 @@
 """SMSR (Wang et al.: Exploring Sparsity in Image Super-Resolution for Efficient Inference, CVPR 2021)."""
 
-from itertools import pairwise
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.models.blocks import ChannelAttention, RGBNetwork, conv, initialise
-
-
-def soft_choice(logits: Tensor, dim: int, temperature: float) -> Tensor:
-    """Gumbel softmax: the differentiable draw of one of the entries along `dim`; noise from PyTorch's global state."""
-    uniform = torch.rand_like(logits).clamp_min(torch.finfo(logits.dtype).tiny)
-    return ((logits - (-uniform.log()).log()) / temperature).softmax(dim)
+from prffn.models.blocks import ChannelAttention, RGBNetwork, conv, outputs
 
 
 class MaskedConvs(nn.Module):
@@ -34,24 +26,14 @@ class MaskedConvs(nn.Module):
         """Weights that are applied a second time, to the sparse channels."""
         return sum(weight.numel() for weight in list(self.convs.parameters())[1:])
 
-    def computed_weights(self, mask: Tensor) -> float:
-        """Multi-adds a pixel that are left when zeros are skipped; mask: (N, 1, H, W) of 0 and 1."""
-        share, channels = mask.mean().item(), self.collect.out_channels
-        # channels of each layer that are computed everywhere; all of the block's input is there everywhere
-        dense = [channels, *self.channel_logits.softmax(3).round()[0, :, :, 0].sum(0).tolist()]
-        inside = [weight.numel() for weight in (*self.convs.parameters(), self.collect.weight)]
-        everywhere = [9 * a * b for a, b in pairwise(dense)]
-        everywhere.append(channels * sum(dense[1:]))
-        return sum(a + share * (b - a) for a, b in zip(everywhere, inside, strict=True))
-
-    def channel_masks(self, temperature: float) -> Tensor:
+    def channel_masks(self) -> Tensor:
         """(1, C, layers, 2): how far each channel is dense and sparse; soft in training, 0 or 1 otherwise."""
         if self.training:
-            return soft_choice(self.channel_logits, 3, temperature)
+            return F.gumbel_softmax(self.channel_logits, dim=3)
         return self.channel_logits.softmax(3).round()
 
-    def forward(self, x: Tensor, mask: Tensor, channel_masks: Tensor) -> Tensor:
-        features = []
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        features, channel_masks = [], self.channel_masks()
         previous: tuple[Tensor, Tensor] | None = None
         for n, layer in enumerate(self.convs):
             dense, sparse = channel_masks[:, :, n, :, None, None].unbind(2)  # (1, C, 1, 1) each
@@ -79,86 +61,46 @@ class SparseMaskModule(nn.Module):
         self.body = MaskedConvs(channels)
         self.attention = ChannelAttention(channels)
 
-    def spatial_mask(self, x: Tensor, temperature: float) -> Tensor:
+    def spatial_mask(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, 1, H, W): where the sparse channels are computed; soft in training, 0 or 1 otherwise."""
         height, width = x.shape[-2:]
         even = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")  # the mask is predicted in squares of 2 x 2
         logits = self.mask3(F.relu(self.mask2(F.avg_pool2d(F.relu(self.mask1(even)), 2))))[..., :height, :width]
         if self.training:
-            return soft_choice(logits, 1, temperature)[:, 1:]
+            return F.gumbel_softmax(logits, dim=1)[:, 1:]
         return (logits[:, 1:] > logits[:, :1]).to(x.dtype)
 
-    def forward(self, x: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """The output, (N, C, H, W), and the mean share of the channels that is computed at a pixel, a scalar."""
-        mask = self.spatial_mask(x, temperature)
-        channel_masks = self.body.channel_masks(temperature)
-        dense, sparse = channel_masks.mean((0, 1, 2))
-        return x + self.attention(self.body(x, mask, channel_masks)), dense + sparse * mask.mean()
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.attention(self.body(x, self.spatial_mask(x)))
 
 
 class SMSR(RGBNetwork):
     """Five sparse mask modules, all their outputs fused; the input upscaled by bicubic interpolation is added.
 
-    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K.
     Sizes as in the authors' published code: 987,306 / 995,961 / 1,008,078 parameters at x2 / x3 / x4. The
     printed multi-adds are those of the dense network; what the masks skip depends on the image (published: 41, 33 and
     27 % of all at x2, x3 and x4).
-    In training the masks are soft, drawn with noise from PyTorch's global state; otherwise they are 0 or 1. The
-    authors lower `temperature` from 1 to 0.4 in training. Odd sizes are padded by a pixel for the mask (our choice: the
-    authors' code takes even ones only). Weights are drawn from `generator` (PyTorch's own initialisation, as there).
-    Raises ValueError for a scale other than 2, 3, 4.
+    In training the masks are soft, drawn with noise from PyTorch's global state; otherwise they are 0 or 1. (The
+    authors also lower the temperature of the draw, and have the share that is computed as a second loss term.) Odd
+    sizes are padded by a pixel for the mask (our choice: the authors' code takes even ones only).
     """
 
-    def __init__(
-        self, scale: int = 2, *, channels: int = 64, modules: int = 5, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, scale: int = 2, *, channels: int = 64, modules: int = 5) -> None:
         super().__init__(scale)
-        self.temperature = 1.0
         self.head = nn.Sequential(conv(3, channels), nn.ReLU(), conv(channels, channels))
         self.body = nn.ModuleList(SparseMaskModule(channels) for _ in range(modules))
         self.collect = nn.Sequential(conv(modules * channels, channels, 1), nn.ReLU(), conv(channels, channels))
         self.tail = conv(channels, 3 * scale**2)
-        if generator is not None:
-            initialise(self, generator)
-            for module in self.modules():
-                if isinstance(module, MaskedConvs):
-                    nn.init.uniform_(module.channel_logits, generator=generator)
 
-    def computed_share(self, lr: Tensor) -> float:
-        """Share of the masked convolutions' multi-adds that the masks leave on an image, (1, 3, h, w): 0 to 1."""
-        shares: list[float] = []
-
-        def measure(block: MaskedConvs, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-            dense = sum(weight.numel() for weight in (*block.convs.parameters(), block.collect.weight))
-            shares.append(block.computed_weights(inputs[1]) / dense)
-
-        hooks = [m.register_forward_hook(measure) for m in self.modules() if isinstance(m, MaskedConvs)]
-        was_training = self.training
-        try:
-            with torch.no_grad():
-                self.eval()(lr)
-        finally:
-            self.train(was_training)
-            for hook in hooks:
-                hook.remove()
-        return sum(shares) / len(shares)
+    def draw(self, generator: torch.Generator) -> None:
+        super().draw(generator)
+        for name, parameter in self.named_parameters():
+            if name.endswith("channel_logits"):
+                nn.init.uniform_(parameter, generator=generator)
 
     def forward(self, lr: Tensor) -> Tensor:
-        return self.with_sparsity(lr)[0]
-
-    def with_sparsity(self, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """The SR image, and the share of channels that is computed at a pixel, 0 to 1: the mean over the masked convs.
-
-        With a weight that grows to 0.1 that share is the authors' second loss term.
-        """
         shifted = self.shifted(lr)
-        x = head = self.head(shifted)
-        features, shares = [], []
-        for module in self.body:
-            x, share = module(x, self.temperature)
-            features.append(x)
-            shares.append(share)
-        x = self.tail(self.collect(torch.cat(features, dim=1)) + head)
+        head = self.head(shifted)
+        x = self.tail(self.collect(torch.cat(outputs(self.body, head), dim=1)) + head)
         skip = F.interpolate(shifted, scale_factor=self.scale, mode="bicubic")
-        sr = self.restored(F.pixel_shuffle(x, self.scale) + skip)  # (N, 3, h * scale, w * scale)
-        return sr, torch.stack(shares).mean()
+        return self.restored(F.pixel_shuffle(x, self.scale) + skip)  # (N, 3, h * scale, w * scale)

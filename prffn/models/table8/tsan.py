@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.models.blocks import RGBNetwork, Upsampler, conv, initialise, outputs
+from prffn.models.blocks import RGBNetwork, Upsampler, conv, outputs
 
 
 class ContextLayer(nn.Module):
@@ -89,15 +89,11 @@ class MCAB(nn.Module):
 class TSAN(RGBNetwork):
     """First stage: three MCABs and a sub-pixel upsampler make a coarse SR image; second: five 3x3 convs refine it.
 
-    (N, 3, h, w) -> (N, 3, h * scale, w * scale), RGB in [0, 1]; inside, RGB is from 0 to 255 less the mean of DIV2K.
     Structure and sizes are those of the authors' published code: 3,989,510 / 4,174,150 / 4,137,222 parameters at
-    x2 / x3 / x4, which are the printed ones. Weights are drawn from `generator` (PyTorch's own initialisation, as in
-    that code). Raises ValueError for a scale other than 2, 3, 4.
+    x2 / x3 / x4, which are the printed ones.
     """
 
-    def __init__(
-        self, scale: int = 2, *, channels: int = 64, blocks: int = 3, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, scale: int = 2, *, channels: int = 64, blocks: int = 3) -> None:
         super().__init__(scale)
         self.head = conv(3, channels, 1)
         self.blocks = nn.ModuleList(MCAB(channels) for _ in range(blocks))
@@ -109,15 +105,9 @@ class TSAN(RGBNetwork):
         refine = [layer for _ in range(5) for layer in (conv(channels, channels, bias=False), nn.ReLU())]
         self.refine = nn.Sequential(*refine)
         self.refine_tail = conv(channels, 3, 1)
-        initialise(self, generator)
 
     def forward(self, lr: Tensor) -> Tensor:
-        return self.both_stages(lr)[0]
-
-    def both_stages(self, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """The SR image and the first stage's, which the authors train with an L1 term of its own."""
         head = F.relu(self.head(self.shifted(lr)))
         x = self.trunk(self.bottleneck(torch.cat(outputs(self.blocks, head), dim=1))) + head
-        coarse = self.tail(self.upsampler(x))  # (N, 3, h * scale, w * scale)
-        refined = coarse + self.refine_tail(self.refine(self.refine_head(coarse)))
-        return self.restored(refined), self.restored(coarse)
+        coarse = self.tail(self.upsampler(x))  # (N, 3, h * scale, w * scale); the authors give it an L1 term of its own
+        return self.restored(coarse + self.refine_tail(self.refine(self.refine_head(coarse))))
