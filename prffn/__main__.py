@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,9 @@ from prffn.files import (
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command. Returns the exit status: 0, or 1 with the error in one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console or file of few letters gets the others as \u1234
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         _check_processes(options)
@@ -211,7 +215,7 @@ def find_notebooks(names: list[str]) -> dict[str, Path]:
     available = {path.stem: path for path in sorted(folder.glob("*.ipynb")) if path.resolve().parent == folder}
     found: dict[str, Path] = {}
     for name in names or available:
-        path = user_path(name) if "/" in name else available.get(name.removesuffix(".ipynb"))
+        path = user_path(name) if Path(name).name != name else available.get(name.removesuffix(".ipynb"))
         if path is None or path.suffix != ".ipynb" or not path.is_file():
             raise ValueError(unknown("notebook", name, available) + ", or the path of another, such as ./mine.ipynb")
         if not found.setdefault(path.stem, path).samefile(path):

@@ -146,7 +146,7 @@ def peak_memory(cases: Mapping[str, Case], device: torch.device) -> dict[str, fl
     for label, case in cases.items():
         description = json.dumps({"kind": type(case).__name__, "case": asdict(case), "device": str(device)})  # type: ignore[call-overload]
         command = [sys.executable, "-m", "prffn.evaluation.cost", description]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
         lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
         last = lines[-1] if lines else f"the process ended with status {done.returncode}"
         found[label] = last if done.returncode else float(last)
