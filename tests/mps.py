@@ -43,8 +43,8 @@ class OnMPS(Tensor):
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function.namespace == "prffn":  # the kit's own: in Python, with such tensors
             return OPERATORS[function](*args, **(kwargs or {}))
-        kwargs = dict(kwargs or {})
-        to = kwargs.pop("device", None)
+        # to C++ these are the CPU's: `device`, which may come from there, says nothing. Who moves a tensor calls `to`
+        kwargs = {name: value for name, value in (kwargs or {}).items() if name != "device"}
         copies = function in (torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default)
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor) and not isinstance(tensor, OnMPS) and tensor.numel() > 1 and not copies:
@@ -56,7 +56,7 @@ class OnMPS(Tensor):
             return args[0]
         if "out" in kwargs:
             return kwargs["out"]
-        return found if to is not None and torch.device(to).type == "cpu" else tree_map(_put, found)
+        return tree_map(_put, found)
 
     def cpu(self, *_: Any, **__: Any) -> Tensor:
         return self.held.clone()

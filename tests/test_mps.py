@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import tiny_settings
 from mps import MPS, OnMPS, mps
+from test_perceptual import save_random_vgg16
 
 from prffn.apps.upscale import upscale_file
 from prffn.config import experiment
@@ -16,6 +17,7 @@ from prffn.evaluation.metrics import evaluate
 from prffn.evaluation.tiling import upscale
 from prffn.losses import Implementation, computed_by, pixel_contrast
 from prffn.losses.contrast import Contrast, Negatives, Similarity
+from prffn.losses.perceptual import csd_loss, perceptual_loss
 from prffn.models import NETWORKS
 from prffn.models.pretrained import pretrained
 from prffn.study.ensure import ensure
@@ -83,6 +85,17 @@ def test_the_loss(contrast, device):
         assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
         for found, wanted in ((a.grad, x.grad), (b.grad, y.grad)):
             assert (found.cpu() - wanted).norm() < 1e-3 * wanted.norm() + 1e-9
+
+
+def test_the_losses_of_table_2(tmp_path, monkeypatch, device):
+    save_random_vgg16(tmp_path)
+    monkeypatch.setenv("PRFFN_WEIGHTS", str(tmp_path))
+    sr, hr = torch.rand(2, 2, 3, 32, 32).to(device)
+    lr = torch.rand(2, 3, 16, 16).to(device)
+    sr.requires_grad_()
+    (perceptual_loss(sr, hr, "vgg16_caffe") + csd_loss(sr, hr, lr, "vgg16_caffe")).backward()
+    assert sr.grad.device == device
+    assert sr.grad.cpu().isfinite().all()
 
 
 def test_auto_is_streaming(device):
