@@ -1,5 +1,6 @@
-"""Other systems: Windows, as windows.py plays it on Linux, and a GPU without float64, as MPS is (mps.py)."""
+"""The kit on Windows, as windows.py plays it on Linux: every command, with what Windows has not refused."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -14,13 +15,12 @@ from conftest import CHECKOUT, tiny_settings
 from PIL import Image
 
 from prffn import files
+from prffn.apps.upscale import plan
 
 PACKAGE = CHECKOUT / "prffn"
 TASKS = Path(__file__).with_name("windows_tasks.py")
 
 Command = Callable[..., str]
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is refused is found by Linux's /proc")
 
 
 @pytest.fixture
@@ -110,6 +110,7 @@ def test_a_stopped_training_resumes(task, home):
     assert said["steps after the stop"] == 12 - 4
     assert said["stopped and resumed"] == said["without a stop"]
     assert not said["compiled"]
+    assert said["peak"] > 100  # of the process, in MB
     assert not list(home.rglob("*.part*"))
     (record,) = home.glob("reports2/quick/runs/*.json")
     assert b"\r" not in record.read_bytes()
@@ -123,6 +124,18 @@ def test_a_folder_is_upscaled(python, home):
     with Image.open(home / "photos_x2" / "Łódź.png") as image:
         assert image.size == (192, 144)
     assert "\\u0141ód\\u017a.png: 192 x 144" in printed
+
+
+@pytest.mark.parametrize(("system", "one_file"), [("linux", False), ("darwin", True), ("win32", True)])
+def test_names_that_differ_by_case(system, one_file, tmp_path, monkeypatch):
+    """Windows and macOS would write both images into one file."""
+    sources = [tmp_path / "a" / "photo.png", tmp_path / "b" / "Photo.png"]
+    for source in sources:
+        source.parent.mkdir()
+        source.touch()
+    monkeypatch.setattr(sys, "platform", system)
+    with pytest.raises(ValueError, match="would both become") if one_file else contextlib.nullcontext():
+        assert len(plan(sources, tmp_path / "out", 2, False)) == 2
 
 
 def test_a_report_is_written(python, home):

@@ -37,12 +37,15 @@ def train(settings: dict[str, Any]) -> None:
     from prffn.study.ensure import ensure
     from prffn.study.keys import checkpoint_path
 
+    said: dict[str, Any] = {}
+
     def recorded() -> dict[str, Any]:
         (run,) = ensure({"a": [experiment(settings)]}, "quick", device="cpu", progress=False)["a"]
-        return {"weights": run.record["weights_sha256"], "psnr": run.mean(run.record["settings"]["data.train"])}
+        said["peak"] = run.record["peak_memory_mb"]
+        return {name: run.record[name] for name in ("weights_sha256", "evaluation", "curve")}
 
     runs.train = partial(runs.train, checkpoint_every=0)  # type: ignore[attr-defined]
-    said = {"without a stop": recorded(), "compiled": fused.works()}
+    said |= {"without a stop": recorded(), "compiled": fused.works()}
     os.environ |= {"PRFFN_CACHE": str(Path("cache2").resolve()), "PRFFN_REPORTS": str(Path("reports2").resolve())}
     step, steps = torch.optim.Adam.step, count(1)
 
