@@ -21,9 +21,8 @@ from prffn.files import (
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command. Returns the exit status: 0, or 1 with the error in one line."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a console or file of few letters gets the others as \u1234
-            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console of few letters, as cp1252, gets the others as \u1234
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         _check_processes(options)
