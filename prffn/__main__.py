@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ from prffn.files import (
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command. Returns the exit status: 0, or 1 with the error in one line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console of few letters, as cp1252, gets the others as \u1234
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         _check_processes(options)
@@ -213,7 +216,7 @@ def find_notebooks(names: list[str]) -> dict[str, Path]:
     available = {path.stem: path for path in sorted(folder.glob("*.ipynb")) if path.resolve().parent == folder}
     found: dict[str, Path] = {}
     for name in names or available:
-        path = user_path(name) if "/" in name else available.get(name.removesuffix(".ipynb"))
+        path = user_path(name) if Path(name).name != name else available.get(name.removesuffix(".ipynb"))
         if path is None or path.suffix != ".ipynb" or not path.is_file():
             raise ValueError(unknown("notebook", name, available) + ", or the path of another, such as ./mine.ipynb")
         if not found.setdefault(path.stem, path).samefile(path):

@@ -1,14 +1,15 @@
 """Where things are; how files are written so that none is ever half there, and read so that no damaged one is used."""
 
 import difflib
-import fcntl
 import glob
 import hashlib
 import json
 import operator
 import os
 import pickle
-import tempfile
+import sys
+import time
+import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
     from torch import Tensor, nn
 
 DATA_VARIABLE = "PRFFN_DATA"
@@ -79,29 +81,34 @@ def whole_number(name: str, value: Any, least: int | None = None) -> int:
     raise ValueError(f"{name} must be a whole number{bound}, got {value!r}")
 
 
+PATIENCE = 2.0
+"""Seconds for which Windows is asked again to replace a file that another program has open."""
+
+
 @contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     """Opens a temporary file beside `path` that takes its place only when everything is written and on the disk.
 
-    Where that fails, `path` is as it was before. What killed processes left of their own attempts is removed.
+    Text is UTF-8 with "\\n" on every system. Where writing fails, `path` is as it was before. What killed processes
+    left of their own attempts is removed.
     Raises OSError naming `path`, for a full disk for instance, whose own error names no file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    descriptor, name = _temporary_file(path)
-    encoding = None if "b" in mode else "utf-8"
+    part, file, lock = _temporary_file(path, mode)
     try:
-        with os.fdopen(descriptor, mode, encoding=encoding) as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
+        _replace(part, path)
     except BaseException as error:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             raise named(error, path) from error
         raise
+    finally:
+        _unlock(lock)
 
 
 def named(error: OSError, path: Path) -> OSError:
@@ -114,22 +121,76 @@ def named(error: OSError, path: Path) -> OSError:
     return found
 
 
-def _temporary_file(path: Path) -> tuple[int, str]:
-    """A new file beside `path`, open and locked: the lock says that its writer is alive, and ends with it."""
+def _temporary_file(path: Path, mode: str) -> tuple[Path, IO, "BaseFileLock"]:
+    """A new file beside `path`, open, and its lock, which says that its writer is alive, and ends with it.
+
+    The lock is a file of its own: Windows lets nobody read or rename a file that is locked.
+    """
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     while True:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with suppress(OSError):  # some network file systems know no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_nlink:
-            return descriptor, name
-        os.close(descriptor)  # taken for a leftover before it was locked
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        file, lock = part.open(mode.replace("w", "x"), **text), _lock(part)  # type: ignore[call-overload]
+        try:
+            with suppress(NotImplementedError):  # some network file systems know no locks
+                lock.acquire()
+        except TimeoutError:  # another process is about to remove it as a leftover
+            taken = True
+        except OSError:
+            taken = False
+        else:
+            taken = not part.exists()  # removed as a leftover before it was locked
+        if not taken:
+            return part, file, lock
+        file.close()
+        part.unlink(missing_ok=True)
+        _unlock(lock)
+
+
+def _lock(part: Path) -> "BaseFileLock":
+    """The lock of a temporary file, not yet acquired; it waits for nobody."""
+    from filelock import FileLock  # the loss alone needs none
+
+    return FileLock(f"{part}.lock", timeout=0, thread_local=False)
+
+
+def _unlock(lock: "BaseFileLock") -> None:
+    """Releases a lock, if it is held, and removes its file."""
+    held = lock.is_locked
+    lock.release()
+    if held:
+        with suppress(OSError):  # on Windows, if another process is just trying it
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _replace(part: Path, path: Path) -> None:
+    """Puts a complete file, which is closed, in the place of `path`.
+
+    Windows refuses it while any program has `path` open. A reader of a record has it open for a moment: waits for it.
+    """
+    given_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            os.replace(part, path)
+            return
+        except PermissionError as error:
+            if sys.platform != "win32":
+                raise
+            if time.monotonic() > given_up:
+                reason = "is open in another program, perhaps a notebook, or may not be written: close it there"
+                raise PermissionError(error.errno, reason, str(path)) from error
+        time.sleep(0.05)
 
 
 def _remove_leftovers(path: Path) -> None:
-    for name in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        with suppress(OSError), name.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where its writer is alive
-            name.unlink()
+    for name in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):
+        part = name.with_name(name.name.removesuffix(".lock"))
+        lock = _lock(part)
+        with suppress(OSError, NotImplementedError):  # TimeoutError where its writer is alive
+            lock.acquire()
+            try:
+                part.unlink(missing_ok=True)
+            finally:
+                _unlock(lock)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -137,12 +198,6 @@ def write_json(path: Path, content: Any) -> None:
     with atomic_write(path, "w") as file:
         json.dump(content, file, indent=1)
         file.write("\n")
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 class DamagedRecord(ValueError):

@@ -1,6 +1,7 @@
 """Fixtures: an isolated cache and report folder, small images, and the real benchmark files where they are at hand."""
 
 import os
+import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for small networks here and in the processes that tests start: the fastest
 
@@ -21,6 +22,11 @@ from prffn.data.images import image_set
 # The same examples in every run, on machines of any pace: what fails in one place fails in all.
 settings.register_profile("reproducible", deadline=None, derandomize=True, max_examples=100, print_blob=False)
 settings.load_profile("reproducible")
+
+# test_systems.py plays Windows on Linux. Windows itself has no fork, no SIGKILL, and no limit to a file's size.
+collect_ignore = [] if sys.platform == "linux" else ["test_systems.py"]
+if sys.platform == "win32":
+    collect_ignore += ["test_cluster.py", "test_distributed.py", "test_faults_disk.py", "test_faults_killed.py"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PRFFN_TEST_FILES") or CHECKOUT.parent / "shared")

@@ -91,20 +91,22 @@ def check_the_end(folder: Path, command: Command, killed_in_training: int) -> No
     """As undisturbed, bit for bit; nothing is left over; of each training only the last step was made twice."""
     assert result(folder) == command.expected
     names = [path.name for path in folder.rglob("*")]
-    assert not [name for name in names if name.endswith(".part") or name.startswith("tmp")]
+    assert not [name for name in names if ".part" in name or name.startswith("tmp")]
     assert STEPS <= len((folder / "steps").read_bytes()) <= STEPS + killed_in_training
 
 
 def test_leftovers_of_the_dead_are_removed_and_not_those_of_the_living(tmp_path):
     path, left = tmp_path / "a[b].json", tmp_path / ".a[b].json.k1ll3d.part"
-    left.touch()
+    for name in (left, left.with_name(f"{left.name}.lock"), left.with_name(".a[b].json.als0.part.lock")):
+        name.touch()
     with atomic_write(path, "w") as living:
         living.write("first")
         assert not left.exists()
-        (writing,) = tmp_path.iterdir()
+        writing = set(tmp_path.iterdir())
+        assert sorted(file.suffix for file in writing) == [".lock", ".part"]
         with atomic_write(path, "w") as another:
             another.write("second")
-        assert set(tmp_path.iterdir()) == {writing, path}
+        assert set(tmp_path.iterdir()) == {*writing, path}
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -70,7 +70,8 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> None:
         except papermill.PapermillExecutionError as error:  # the copy shows where
             stopped = error
         if made.is_file():
+            before, after = (json.dumps(str(path), ensure_ascii=False) for path in (made, executed))
             with atomic_write(executed, "w") as file:  # papermill notes where it has written
-                file.write(made.read_text(encoding="utf-8").replace(json.dumps(str(made)), json.dumps(str(executed))))
+                file.write(made.read_text(encoding="utf-8").replace(before, after))
     if stopped is not None:
         raise ValueError(f"{path.stem} stopped: {stopped.ename}: {stopped.evalue}") from stopped

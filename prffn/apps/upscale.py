@@ -36,6 +36,10 @@ TILE = 256
 """LR pixels on a side of a tile: small enough for 2 GB with the paper's own network (our choice, measured)."""
 
 
+STOP: int = getattr(signal, "SIGBREAK", signal.SIGTERM)
+"""What asks a process to end; on Windows Ctrl-Break, for nobody can send it SIGTERM."""
+
+
 def upscale_file(
     source: Path,
     target: Path,
@@ -176,14 +180,14 @@ def plan(sources: Sequence[Path], output: Path | None, scale: int, overwrite: bo
             pairs.append((source, (output or source.parent) / f"{source.stem}_x{scale}.png", None))
         else:
             pairs.append((source, output, None))
-    made: dict[Path, Path] = {}
-    inputs = {source.resolve() for source, *_ in pairs}
+    made: dict[str, Path] = {}
+    inputs = {_as_stored(source) for source, *_ in pairs}
     for source, target, _ in pairs:
-        if target.resolve() in inputs:
+        if (name := _as_stored(target)) in inputs:
             raise ValueError(f"{source} would become {target}, which is an input; give another --output")
-        if target in made:
-            raise ValueError(f"{made[target]} and {source} would both become {target}; upscale them one by one")
-        made[target] = source
+        if name in made:
+            raise ValueError(f"{made[name]} and {source} would both become {target}; upscale them one by one")
+        made[name] = source
     todo = [(s, t) for s, t, of_folder in pairs if not is_done(s, t, scale=of_folder, overwrite=overwrite)]
     if len(todo) < len(pairs):
         print(
@@ -193,9 +197,15 @@ def plan(sources: Sequence[Path], output: Path | None, scale: int, overwrite: bo
     return todo
 
 
+def _as_stored(path: Path) -> str:
+    """Return the same text for all paths of one file: Windows and macOS take names that differ in case for one."""
+    name = str(path.resolve())
+    return name.casefold() if sys.platform in ("win32", "darwin") else name
+
+
 def run(options: argparse.Namespace) -> int:
     """Run `python -m prffn upscale`. Return 0; 1 if an image could not be upscaled; 130 if it was stopped."""
-    before = signal.signal(signal.SIGTERM, _stop)
+    before = signal.signal(STOP, _stop)
     tile, failed = TILE if options.tile is None else options.tile, 0
     try:
         device = pick_device(options.device)
@@ -215,9 +225,9 @@ def run(options: argparse.Namespace) -> int:
         print("prffn: stopped; no unfinished file is left behind", file=sys.stderr)
         return 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(STOP, before)
 
 
 def _stop(*_: Any) -> None:
-    """Treat SIGTERM as Ctrl-C, so that the unfinished file is removed."""
+    """Treat STOP as Ctrl-C, so that the unfinished file is removed."""
     raise KeyboardInterrupt

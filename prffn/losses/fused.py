@@ -181,7 +181,8 @@ def _library(channels: int, double: bool) -> ctypes.CDLL:
     """The compiled code for images of this many channels, from the cache if it is there."""
     compiler, target = _compiler()
     command = [*compiler, *LIBRARY, f"-DCHANNELS={channels}", *(["-DDOUBLE"] if double else [])]
-    key = hashlib.sha256("\n".join((SOURCE.read_text(), shlex.join(command), target)).encode()).hexdigest()[:16]
+    source = SOURCE.read_text(encoding="utf-8")
+    key = hashlib.sha256("\n".join((source, shlex.join(command), target)).encode()).hexdigest()[:16]
     path = cache_root() / "compiled" / f"contrast-{key}.so"
     try:
         if not _is_whole(path):
@@ -245,7 +246,7 @@ def build() -> dict[str, str]:
 
 def _run(command: list[str]) -> str:
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace").stdout
     except OSError as error:
         raise _does_not_work(f"{command[0]}: {error.strerror}") from error
     except subprocess.CalledProcessError as error:

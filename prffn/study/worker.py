@@ -31,7 +31,7 @@ def code() -> str:
     content = hashlib.sha256()
     package = Path(__file__).parents[1]
     for file in sorted(f for f in package.rglob("*") if f.suffix in (".py", ".c")):
-        content.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
+        content.update(f"{file.relative_to(package).as_posix()}\n".encode() + file.read_bytes())
     return content.hexdigest()
 
 

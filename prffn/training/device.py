@@ -3,12 +3,16 @@
 import contextlib
 import platform
 import re
-import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+
+try:
+    import resource
+except ImportError:  # on Windows
+    import psutil  # type: ignore[import-untyped]
 
 SMALL_NETWORK = 50_000
 """Parameters below which a network trains with one thread."""
@@ -34,30 +38,36 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if sys.platform == "linux":
-        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
         if match:
             return match[1].strip()
     return platform.processor() or platform.machine()
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begins a new measurement for `peak_memory_mb`."""
+    """Begins a new measurement for `peak_memory_mb`, where the system lets a process do so: CUDA and Linux do."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
         # Resets the high-water mark of resident memory. A container may forbid it: the peak is then since the start.
         with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_bytes(b"5")
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak since `reset_peak_memory`, in MB: of CUDA's allocator, else of the resident memory of the process."""
+    """Peak since `reset_peak_memory`, in MB: of CUDA's allocator, else of the resident memory of the process.
+
+    On macOS and Windows nothing resets the latter: there it is the peak since the process began (on Windows that of its
+    working set).
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     if sys.platform == "linux":
-        match = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        match = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
         if match:
             return int(match[1]) * 1024 / 1e6
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

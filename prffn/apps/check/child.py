@@ -4,14 +4,13 @@
 """
 
 import json
-import os
-import signal
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil  # type: ignore[import-untyped]
 import torch
 import torch.distributed as dist
 
@@ -37,7 +36,7 @@ def killed(job: Job) -> None:
 
     def on_step(step: int) -> None:
         if step == job.after:
-            os.kill(os.getpid(), signal.SIGKILL)
+            psutil.Process().kill()
 
     train(
         experiment(SHORT),

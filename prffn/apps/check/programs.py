@@ -4,15 +4,16 @@ import importlib.util
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import torch
 
 from prffn.apps.check.child import Job
@@ -26,6 +27,9 @@ from prffn.training.loop import build_model, train
 
 KILLED_AFTER = 10
 """Steps, of the 20 of SHORT."""
+
+KILLED = 15 if sys.platform == "win32" else -9
+"""Exit status of a process that psutil has killed."""
 
 NEAR = 0.01
 """Bound of `apart` where bits may differ."""
@@ -54,7 +58,7 @@ def _resumed(device: torch.device) -> str:
         job = Job("killed", str(device), threads, str(checkpoint), KILLED_AFTER)
         code, _, told = _run(_child(job))
         state = load_checkpoint(checkpoint)
-        if code != -signal.SIGKILL or state is None or not 0 < state["step"] <= KILLED_AFTER:
+        if code != KILLED or state is None or not 0 < state["step"] <= KILLED_AFTER:
             raise Wrong(f"the training was not killed as planned, exit status {code}: {_last_line(told)}")
         resumed = train(e, device=device, checkpoint=checkpoint, progress=False)
         whole = train(e, device=device, progress=False)
@@ -169,18 +173,27 @@ def _run(command: list[str], folder: str | None = None) -> Done:
     """Runs a command; with a folder, its cache and reports are there. Raises Wrong where it takes too long."""
     own = {} if folder is None else {CACHE_VARIABLE: f"{folder}/cache", REPORTS_VARIABLE: f"{folder}/reports"}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **own},
-        start_new_session=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
+        env={**os.environ, **own}, start_new_session=True,
     )  # fmt: skip
     try:
         out, told = process.communicate(timeout=PATIENCE)
     except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)  # with the processes that it has started
+        _kill(process.pid)
         process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
             raise Wrong(f"stopped after {PATIENCE:.0f} s: {shlex.join(command[1:3])}") from error
         raise
     return process.returncode, out, told
+
+
+def _kill(number: int) -> None:
+    """Kills a process, and those that it has started."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(number)
+        for each in (*process.children(recursive=True), process):
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 def _succeed(done: Done) -> Done:

@@ -1,0 +1,121 @@
+"""What a process of test_systems.py does on the Windows that windows.py plays: `windows_tasks.py TASK [SETTINGS]`."""
+
+import importlib
+import json
+import os
+import pkgutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+
+def imports() -> None:
+    """Imports every module of the package, and prints those that cannot be."""
+    import prffn
+
+    failed = {}
+    for module in pkgutil.walk_packages(prffn.__path__, "prffn.", onerror=lambda name: None):
+        try:
+            importlib.import_module(module.name)
+        except Exception as error:
+            failed[module.name] = repr(error)
+    print(json.dumps(failed))
+
+
+def train(settings: dict[str, Any]) -> None:
+    """Trains three times: to the end, to an error in the fifth step, and from there. Prints what was recorded."""
+    import torch
+
+    from prffn.config import experiment
+    from prffn.losses import fused
+    from prffn.study import runs
+    from prffn.study.ensure import ensure
+    from prffn.study.keys import checkpoint_path
+
+    said: dict[str, Any] = {}
+
+    def recorded() -> dict[str, Any]:
+        (run,) = ensure({"a": [experiment(settings)]}, "quick", device="cpu", progress=False)["a"]
+        said["peak"] = run.record["peak_memory_mb"]
+        return {name: run.record[name] for name in ("weights_sha256", "evaluation", "curve")}
+
+    runs.train = partial(runs.train, checkpoint_every=0)  # type: ignore[attr-defined]
+    said |= {"without a stop": recorded(), "compiled": fused.works()}
+    os.environ |= {"PRFFN_CACHE": str(Path("cache2").resolve()), "PRFFN_REPORTS": str(Path("reports2").resolve())}
+    step, steps = torch.optim.Adam.step, count(1)
+
+    def stepping(*arguments: Any, **more: Any) -> Any:
+        if next(steps) == 5:
+            raise KeyboardInterrupt
+        return step(*arguments, **more)
+
+    torch.optim.Adam.step = stepping  # type: ignore[method-assign]
+    try:
+        recorded()
+    except KeyboardInterrupt:
+        said["left behind"] = checkpoint_path(runs.run_key(experiment(settings))).is_file()
+    before = next(steps)
+    said["stopped and resumed"] = recorded()
+    said["steps after the stop"] = next(steps) - before - 1
+    print(json.dumps(said))
+
+
+def workers(settings: dict[str, Any]) -> None:
+    """Two dask workers of this machine train two seeds. Prints what was recorded, and where."""
+    from prffn.config import experiment
+    from prffn.study.cluster import local_workers
+    from prffn.study.ensure import ensure
+
+    asked = {"a": [experiment({**settings, "seed": seed}) for seed in range(2)]}
+    with local_workers(2, "cpu") as address:
+        runs = ensure(asked, "quick", device="cpu", progress=False, scheduler=address)
+    print(json.dumps({"trained": len(runs.trained), "weights": [run.record["weights_sha256"] for run in runs["a"]]}))
+
+
+def files() -> None:
+    """A reader has a file open while it is written: for a moment, and for good. Prints what became of it."""
+    from prffn import files
+
+    path, said = Path("record.json").resolve(), {}
+    files.write_json(path, 1)
+    reader = path.open("rb")
+    threading.Timer(0.3, reader.close).start()
+    files.write_json(path, "Łódź")
+    said["written when the reader had done"] = path.read_bytes().decode()
+    with path.open("rb"):
+        began = time.monotonic()
+        try:
+            files.write_json(path, 3)
+        except PermissionError as error:
+            said["refused"] = [str(error), time.monotonic() - began < 10]
+    said["left"] = os.listdir(path.parent)
+    print(json.dumps(said))
+
+
+def refusals(attempts: dict[str, str]) -> None:
+    """Tries what Windows refuses, each as a line of the kit. Prints what was not refused."""
+    here = {name: module for name, module in sys.modules.items() if name in ("os", "signal", "multiprocessing")}
+    Path("open.txt").write_bytes(b"")
+    Path("full").mkdir()
+    granted = {}
+    with Path("open.txt").open("rb"), Path("full", "held").open("wb"):
+        for line, error in attempts.items():
+            try:
+                exec(compile(line, os.environ["KIT"] + "/files.py", "exec"), {**here, "Path": Path})
+                granted[line] = "granted"
+            except Exception as refusal:
+                if type(refusal).__name__ != error:
+                    granted[line] = repr(refusal)
+    print(json.dumps(granted))
+
+
+if __name__ == "__main__":  # dask's workers import this file
+    tasks: dict[str, Callable[..., None]] = {
+        task.__name__: task for task in (imports, train, workers, files, refusals)
+    }  # fmt: skip
+    tasks[sys.argv[1]](*map(json.loads, sys.argv[2:]))
