@@ -1,4 +1,4 @@
-"""Command line: `python -m prffn reports`, `train`, `plan`, `overview`, `html`, `bench`, `check`, `data` and others."""
+"""The command line, `prffn` or `python -m prffn`: `--help` lists the commands."""
 
 import argparse
 import contextlib
@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m prffn", description=sys.modules["prffn"].__doc__)
+    program = "prffn" if Path(sys.argv[0]).stem == "prffn" else "python -m prffn"
+    parser = argparse.ArgumentParser(prog=program, description=sys.modules["prffn"].__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     reports = commands.add_parser("reports", help="run the notebooks and write reports/<profile>/")

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 
 import pytest
 import torch
@@ -14,7 +15,19 @@ from packaging.requirements import Requirement
 from prffn.__main__ import main
 
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-ASKED = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def asked(*extras: str) -> list[Requirement]:
+    """What pyproject.toml asks for: the base, and what these extras bring, through other extras too."""
+    found = []
+    for line in PROJECT["dependencies"] if not extras else chain.from_iterable(EXTRAS[extra] for extra in extras):
+        requirement = Requirement(line)
+        found += asked(*sorted(requirement.extras)) if requirement.name == PROJECT["name"] else [requirement]
+    return found
+
+
+ASKED = asked() + asked("dev")
 
 
 def normal(name: str) -> str:
@@ -39,7 +52,7 @@ def test_environment_yml_is_in_step():
     (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
     expected = {normal(r.name): LOCK[normal(r.name)] for r in ASKED}
     assert pins(pip) == expected
-    assert "--editable ." in pip
+    assert "--editable .[dev]" in pip
     assert "python=3.11" in conda["dependencies"]
 
 

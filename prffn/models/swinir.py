@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prffn.files import from_extra
 from prffn.models.blocks import check_scale, initialise
 
 
@@ -32,7 +33,8 @@ class SwinIRLight(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        from spandrel.architectures.SwinIR import SwinIR  # takes a second to import: only where it is used
+        with from_extra("networks"):
+            from spandrel.architectures.SwinIR import SwinIR  # takes a second to import: only where it is used
 
         check_scale(scale)
         self.scale = scale

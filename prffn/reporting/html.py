@@ -7,16 +7,17 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-import mistune
-from matplotlib.mathtext import math_to_image
-from mistune.util import striptags, unescape
-from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from pygments.formatters import HtmlFormatter
-
 from prffn.config import check_profile
-from prffn.files import RECORDED, atomic_write, checkout, reports_root
+from prffn.files import RECORDED, atomic_write, checkout, from_extra, reports_root
 from prffn.reporting.overview import overview, page_path, slug
+
+with from_extra("kit"):
+    import mistune
+    from matplotlib.mathtext import math_to_image
+    from mistune.util import striptags, unescape
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+    from pygments.formatters import HtmlFormatter
 
 CSS = """
 body { max-width: 72rem; margin: 0 auto; padding: 0 1rem 3rem; font: 1rem/1.5 system-ui, sans-serif; color: #1d232b; }
