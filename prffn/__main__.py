@@ -210,6 +210,9 @@ def find_notebooks(names: list[str]) -> dict[str, Path]:
     """
     folder = (checkout() / "notebooks").resolve()
     available = {path.stem: path for path in sorted(folder.glob("*.ipynb")) if path.resolve().parent == folder}
+    if not available and not names:
+        raise ValueError(f"no notebooks in {folder}: they are in a checkout of the project, not in the package. There: "
+                         'pip install -e ".[kit]"')  # fmt: skip
     found: dict[str, Path] = {}
     for name in names or available:
         path = user_path(name) if "/" in name else available.get(name.removesuffix(".ipynb"))

@@ -228,7 +228,8 @@ def from_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        message = f'the package {error.name} is not installed: pip install "prffn[{extra}]"'
+        package = str(error.name).partition(".")[0]
+        message = f'the package {package} is not installed: pip install "prffn[{extra}]"'
         raise ImportError(message, name=error.name) from error
 
 
