@@ -32,6 +32,8 @@ from prffn.training.loop import build_model, train
 from prffn.training.objective import loss_terms, weighted
 from prffn.training.parallel import VARIABLES, Processes, device_of, started
 
+pytestmark = pytest.mark.slow
+
 SAME_CURVE = 3e-6
 """Relative. Float32 has a rounding error of 6e-8; sums over the batch and twelve steps of Adam make at most 2.5e-7 of
 it here. Ten times that, for processors that sum otherwise."""
