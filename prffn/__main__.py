@@ -1,4 +1,4 @@
-"""Command line: `python -m prffn reports`, `train`, `plan`, `overview`, `html`, `bench`, `check`, `data` and others."""
+"""The command line, `prffn` or `python -m prffn`: `--help` lists the commands."""
 
 import argparse
 import contextlib
@@ -58,7 +58,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m prffn", description=sys.modules["prffn"].__doc__)
+    program = "prffn" if Path(sys.argv[0]).stem == "prffn" else "python -m prffn"
+    parser = argparse.ArgumentParser(prog=program, description=sys.modules["prffn"].__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     reports = commands.add_parser("reports", help="run the notebooks and write reports/<profile>/")
@@ -214,6 +215,9 @@ def find_notebooks(names: list[str]) -> dict[str, Path]:
     """
     folder = (checkout() / "notebooks").resolve()
     available = {path.stem: path for path in sorted(folder.glob("*.ipynb")) if path.resolve().parent == folder}
+    if not available and not names:
+        raise ValueError(f"no notebooks in {folder}: they are in a checkout of the project, not in the package. There: "
+                         'pip install -e ".[kit]"')  # fmt: skip
     found: dict[str, Path] = {}
     for name in names or available:
         path = user_path(name) if Path(name).name != name else available.get(name.removesuffix(".ipynb"))

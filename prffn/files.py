@@ -274,6 +274,20 @@ def weights_sha256(weights: "nn.Module | Mapping[str, Tensor]") -> str:
     return total.hexdigest()
 
 
+@contextmanager
+def from_extra(extra: str) -> Iterator[None]:
+    """For imports of packages that an extra of pyproject.toml brings.
+
+    Raises ImportError with the way to install what is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        message = f'the package {package} is not installed: pip install "prffn[{extra}]"'
+        raise ImportError(message, name=error.name) from error
+
+
 def unknown(kind: str, name: object, choices: Any) -> str:
     """The text of an error for a misspelt name: what it was, the nearest choice, all choices.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from PIL import Image
 from skimage import data as skimage_data
@@ -40,6 +41,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(files.DATA_VARIABLE, raising=False)
     monkeypatch.delenv(files.WEIGHTS_VARIABLE, raising=False)
     image_set.cache_clear()
+    torch.set_flush_denormal(False)  # what an older PyTorch compiles turns subnormal numbers off, for all code after it
     yield
     image_set.cache_clear()
 

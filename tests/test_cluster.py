@@ -32,6 +32,8 @@ from prffn.training.checkpoint import load_checkpoint
 from prffn.training.curve import NonFiniteLoss
 from prffn.training.parallel import Processes
 
+pytestmark = pytest.mark.slow
+
 distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
 
 OF_THE_MOMENT = {"train_seconds", "peak_memory_mb", "started", "finished", "provenance"}

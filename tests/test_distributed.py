@@ -32,6 +32,8 @@ from prffn.training.loop import build_model, train
 from prffn.training.objective import loss_terms, weighted
 from prffn.training.parallel import VARIABLES, Processes, device_of, started
 
+pytestmark = pytest.mark.slow
+
 SAME_CURVE = 3e-6
 """Relative. Float32 has a rounding error of 6e-8; sums over the batch and twelve steps of Adam make at most 2.5e-7 of
 it here. Ten times that, for processors that sum otherwise."""
@@ -323,7 +325,8 @@ def test_torchrun_makes_the_record(photo_folder, tmp_path, monkeypatch):
                "train", str(path), "--profile", "quick", "--device", "cpu"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "1 runs of profile quick: 0 loaded, 1 trained"
+    printed = [line for line in done.stdout.splitlines() if not line.startswith("[Gloo] ")]  # torch's own, before 2.10
+    assert printed == ["1 runs of profile quick: 0 loaded, 1 trained"]
     found = ensure({"a": [e]}, "quick", progress=False)
     assert not found.trained
     record = found["a"][0].record

@@ -19,6 +19,8 @@ from prffn.data.images import KNOWN_SETS
 from prffn.files import atomic_write, read_record
 from prffn.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12
 
 

@@ -19,6 +19,8 @@ from prffn.__main__ import main
 from prffn.files import read_record
 from prffn.study.notebook import check_parameters
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 COUNTED = {"architecture"}
 """Notebooks that only count: exact at once, so that no record of runs, timings or crops stands behind them."""

@@ -5,17 +5,32 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
+from itertools import chain
 
 import pytest
 import torch
 import yaml
 from conftest import CHECKOUT
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from prffn.__main__ import main
 
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-ASKED = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def asked(*extras: str) -> list[Requirement]:
+    """What pyproject.toml asks for: the base, and what these extras bring, through other extras too."""
+    found = []
+    for line in PROJECT["dependencies"] if not extras else chain.from_iterable(EXTRAS[extra] for extra in extras):
+        requirement = Requirement(line)
+        found += asked(*sorted(requirement.extras)) if requirement.name == PROJECT["name"] else [requirement]
+    return found
+
+
+ASKED = asked() + asked("dev")
 
 
 def normal(name: str) -> str:
@@ -40,16 +55,35 @@ def test_environment_yml_is_in_step():
     (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
     expected = {normal(r.name): LOCK[normal(r.name)] for r in ASKED}
     assert pins(pip) == expected
-    assert "--editable ." in pip
+    assert "--editable .[dev]" in pip
     assert "python=3.11" in conda["dependencies"]
 
 
-def test_what_runs_here_is_what_is_pinned():
-    """Tests on other versions than the lock's prove nothing about the lock."""
-    from importlib.metadata import version
+def lowest(requirement: Requirement) -> Version:
+    """The lower bound that pyproject.toml claims."""
+    (bound,) = [Version(part.version) for part in requirement.specifier if part.operator == ">="]
+    return bound
 
-    for requirement in ASKED:
-        assert version(requirement.name).split("+")[0] == LOCK[normal(requirement.name)]
+
+def test_what_runs_here_is_what_is_claimed():
+    """All at the versions of the lock, or all at the lower bounds: tests on others prove nothing about either."""
+    here = {r.name: Version(Version(version(r.name)).public) for r in ASKED}
+    claimed = [{r.name: Version(LOCK[normal(r.name)]) for r in ASKED}, {r.name: lowest(r) for r in ASKED}]
+    assert here in claimed
+
+
+def test_the_workflow_runs_what_is_claimed():
+    """The lowest Python of pyproject.toml on every system, and the lower bounds of all packages."""
+    jobs = yaml.safe_load((CHECKOUT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    least = PROJECT["requires-python"].removeprefix(">=")
+    for name in ("linux", "windows-and-macos"):
+        assert jobs[name]["strategy"]["matrix"]["python"][0] == least
+    assert jobs["windows-and-macos"]["strategy"]["matrix"]["system"] == ["windows-latest", "macos-latest"]
+    commands = {name: "\n".join(step.get("run", "") for step in job["steps"]) for name, job in jobs.items()}
+    assert "make test" in commands["linux"]
+    assert "make reports" in commands["linux"]
+    assert '--constraint requirements.lock --editable ".[dev]"' in commands["windows-and-macos"]
+    assert "--resolution lowest-direct" in commands["lowest-versions"]
 
 
 def test_the_loss_needs_nothing_but_torch():

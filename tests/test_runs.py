@@ -142,6 +142,7 @@ print(len(ensure({"a": [experiment(json.loads(sys.argv[1]))]}, "quick", progress
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_need_a_run_train_it_once(photo_folder):
     settings = json.dumps(tiny_settings(photo_folder, **{"training.steps": 60}))
     command = [sys.executable, "-c", ASK, settings]
@@ -205,6 +206,7 @@ train(e, checkpoint=checkpoint_path(run_key(e)), checkpoint_every=0.0, on_step=s
 """
 
 
+@pytest.mark.slow
 def test_what_computed_the_loss_is_said(tmp_path, photo_folder):
     """With a compiler, without one, and resumed without one: each with other last bits, and each record says which."""
     if not fused.works():

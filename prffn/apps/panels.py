@@ -9,19 +9,22 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import ipywidgets as widgets
 import numpy as np
 import torch
-from IPython.core.pylabtools import print_figure
-from IPython.display import DisplayHandle
-from matplotlib.figure import Figure
 from PIL import Image
 
 from prffn.apps.quickstart import Curves, Upscaled, plot_curves, plot_region, region_at, train_watched
 from prffn.config import Experiment, experiment
 from prffn.data.degradation import ImageArray
+from prffn.files import from_extra
 from prffn.losses.contrast import Contrast
 from prffn.reporting.plots import new_figure
+
+with from_extra("kit"):
+    import ipywidgets as widgets
+    from IPython.core.pylabtools import print_figure
+    from IPython.display import DisplayHandle
+    from matplotlib.figure import Figure
 
 ORANGE = (213, 94, 0)
 """Of what is marked: the colour of the anchor in figures."""

@@ -4,13 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.colors import SymLogNorm
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import nn
 
@@ -20,7 +15,7 @@ from prffn.data.images import read_image
 from prffn.data.pictures import find_image, pixels_sha256
 from prffn.evaluation.metrics import psnr_y, ssim_y
 from prffn.evaluation.tiling import upscale
-from prffn.files import cache_root
+from prffn.files import cache_root, from_extra
 from prffn.losses import contrast as losses
 from prffn.losses.contrast import Contrast
 from prffn.models.complexity import parameters
@@ -29,6 +24,13 @@ from prffn.reporting.plots import STYLE
 from prffn.study.keys import run_key
 from prffn.training.device import threads_for
 from prffn.training.loop import CURVE_POINTS, VALIDATE_EVERY, Trained, build_model, train
+
+with from_extra("kit"):
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.colors import SymLogNorm
+    from matplotlib.patches import Rectangle
 
 Curves = dict[str, list[dict[str, float]]]
 """Points of training curves by label, as in `Trained.curve`."""

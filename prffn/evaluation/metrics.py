@@ -20,7 +20,7 @@ from prffn.data.degradation import ImageArray, mod_crop, upscale_bicubic
 from prffn.data.images import ImageSet, image_set, lr_images
 from prffn.data.patches import to_tensor
 from prffn.evaluation.tiling import upscale
-from prffn.files import load_tensors, weights_root, whole_number
+from prffn.files import from_extra, load_tensors, weights_root, whole_number
 from prffn.models.luma import RGB_TO_YCBCR
 from prffn.models.weights import load_network
 
@@ -90,7 +90,8 @@ def _lpips_network() -> torch.nn.Module:
     torchvision downloads it. Raises LpipsUnavailable with the reason where neither is to be had, UnusableTrunk
     for a file that is damaged.
     """
-    import lpips
+    with from_extra("networks"):
+        import lpips
 
     folder = weights_root()
     trunk = folder / "alexnet_features.pth" if folder else None

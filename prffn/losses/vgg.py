@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from prffn.files import load_tensors, weights_root
+from prffn.files import from_extra, load_tensors, weights_root
 
 BackboneName = Literal["vgg19", "vgg16_caffe"]
 
@@ -149,7 +149,8 @@ def _file(backbone: BackboneName) -> Path:
 
 def _download_vgg19(missing: str) -> Path:
     """torchvision's file in its cache; downloaded once, 548 MB, checked against the checksum in its name."""
-    from torchvision.models import VGG19_Weights  # here, so that L_contr alone needs no torchvision
+    with from_extra("networks"):
+        from torchvision.models import VGG19_Weights
 
     url = VGG19_Weights.IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
@@ -179,7 +180,8 @@ def _file_sha256(file: Path) -> str:
 @lru_cache(maxsize=4)
 def _network(backbone: BackboneName, file: Path, device: torch.device, dtype: torch.dtype) -> nn.Sequential:
     """torchvision's layers in the order of `Backbone.layers`, with the weights of `file`, which take no gradient."""
-    from torchvision import models
+    with from_extra("networks"):
+        from torchvision import models
 
     with torch.device("meta"):
         whole = getattr(models, BACKBONES[backbone].builder)()

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
-import pandas as pd
 import torch
 
 from prffn import paper
+from prffn.files import from_extra
 from prffn.models import build
 from prffn.models.complexity import multi_adds, parameters
+
+with from_extra("kit"):
+    import pandas as pd
 
 PARAMETER_BOUND = 1.0
 """Per cent by which parameters may differ from the printed figure; or they round to it (FSRCNN: 12.8 K, printed 13)."""

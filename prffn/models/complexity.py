@@ -31,7 +31,7 @@ def multi_adds(model: nn.Module, scale: int, *, shared_branches: str = "once") -
     if shared_branches not in ("once", "all"):
         raise ValueError(f"shared_branches must be 'once' or 'all', got {shared_branches!r}")
     height, width = (round(n / scale) for n in OUTPUT_720P)
-    model = copy.deepcopy(model).to("meta").eval()
+    model = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
     repeated = 0
 
     def count_repeats(block: Any, inputs: tuple[Tensor, ...], _: Tensor) -> None:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prffn.files import from_extra
 from prffn.models.blocks import Network
 
 
@@ -22,7 +23,8 @@ class SwinIRLight(Network):
 
     def __init__(self, scale: int = 2, *, groups: int = 4, heads: int = 6, drop_path: float = 0.1) -> None:
         super().__init__(scale)
-        from spandrel.architectures.SwinIR import SwinIR  # takes a second to import: only where it is used
+        with from_extra("networks"):
+            from spandrel.architectures.SwinIR import SwinIR  # takes a second to import: only where it is used
 
         self.network = SwinIR(
             upscale=scale, img_size=64, window_size=8, depths=[6] * groups, num_heads=[heads] * groups,

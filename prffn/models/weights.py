@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.files import DamagedTensors, load_tensors, whole_number
+from prffn.files import DamagedTensors, from_extra, load_tensors, whole_number
 from prffn.models import NETWORKS, build
 from prffn.models.authors import EDSR_RES_SCALE, FORMATS, Format, Shifted, State, told_range
 from prffn.models.blocks import div2k_mean
@@ -268,7 +268,8 @@ class Recognised(nn.Module):
 
 
 def _by_spandrel(path: Path, state: State) -> tuple[nn.Module, str]:
-    from spandrel import ImageModelDescriptor, ModelLoader  # takes a second: only where needed
+    with from_extra("networks"):
+        from spandrel import ImageModelDescriptor, ModelLoader  # takes a second: only where needed
 
     try:
         found = ModelLoader(device="cpu").load_from_state_dict(dict(state))

@@ -7,7 +7,10 @@ contradict others.
 
 from pathlib import Path
 
-import pandas as pd
+from prffn.files import from_extra
+
+with from_extra("kit"):
+    import pandas as pd
 
 LOSSES = {"l1": "L_1", "l_perc": "L_perc", "l_csd": "L_CSD", "l_contr": "L_contr"}
 """The losses of Table 2 by the names of its columns."""

@@ -8,16 +8,17 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-import mistune
-from matplotlib.mathtext import math_to_image
-from mistune.util import striptags, unescape
-from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from pygments.formatters import HtmlFormatter
-
 from prffn.config import check_profile
-from prffn.files import RECORDED, atomic_write, checkout, reports_root
+from prffn.files import RECORDED, atomic_write, checkout, from_extra, reports_root
 from prffn.reporting.overview import overview, page_path, slug
+
+with from_extra("kit"):
+    import mistune
+    from matplotlib.mathtext import math_to_image
+    from mistune.util import striptags, unescape
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+    from pygments.formatters import HtmlFormatter
 
 PAGE = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
 

@@ -1,7 +1,10 @@
 """What is asked and answered: runs and their records, claims, intervals, timings, the plan, many machines."""
 
-from prffn.study.claims import claims_greater, conclusion
-from prffn.study.notebook import Study
-from prffn.study.timings import ensure_timings, forward_cases, step_cases
+from prffn.files import from_extra
+
+with from_extra("kit"):
+    from prffn.study.claims import claims_greater, conclusion
+    from prffn.study.notebook import Study
+    from prffn.study.timings import ensure_timings, forward_cases, step_cases
 
 __all__ = ["Study", "claims_greater", "conclusion", "ensure_timings", "forward_cases", "step_cases"]

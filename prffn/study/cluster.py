@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prffn.data.images import EMBEDDED_SETS, KNOWN_SETS
-from prffn.files import cache_root, digest, user_path, whole_number
+from prffn.files import cache_root, digest, from_extra, user_path, whole_number
 from prffn.losses.vgg import BackboneUnavailable
 from prffn.study.keys import checkpoint_path, run_key
 from prffn.study.runs import Outcome, Wanted
@@ -55,11 +55,8 @@ def check_address(address: object) -> None:
 
 def _distributed() -> Any:
     """The package. Raises ImportError with the way to install it."""
-    try:
+    with from_extra("cluster"):
         import distributed
-    except ImportError as error:
-        message = f'training on dask workers needs the package distributed: pip install "prffn[cluster]" ({error})'
-        raise ImportError(message) from error
     return distributed
 
 
