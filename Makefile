@@ -32,7 +32,7 @@ notebooks: .venv/installed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 test: lint
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n auto --dist loadfile
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks
 
 lint: .venv/installed
