@@ -23,33 +23,35 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         _check_processes(options)
-        if options.command == "reports":
-            return run_notebooks(options)
-        if options.command == "train":
-            return train_runs(options)
-        if options.command == "plan":
-            return plan_runs(options)
-        if options.command in ("overview", "html"):
-            return write_pages(options.profile, only=options.command)
-        if options.command == "bench":
-            return run_benchmarks(options)
-        if options.command == "check":
-            from prffn.apps import check
-
-            return check.run(options.device)
-        if options.command == "ship":
-            return train_shipped(options)
-        if options.command == "upscale":
-            from prffn.apps import upscale as upscaling
-
-            return upscaling.run(options)
-        return list_sets() if options.data_command == "list" else get_sets(options.sets)
-    except BrokenPipeError:  # the reader of the output, such as `head`, wants no more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does the interpreter at its end
+        status = _run(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever reads the output, such as `head`, wants no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
         return 0
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"prffn: {error}", file=sys.stderr)
         return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "upscale":
+        from prffn.apps import upscale
+
+        return upscale.run(options)
+    if options.command == "check":
+        from prffn.apps import check
+
+        return check.run(options.device)
+    if options.command == "data":
+        return list_sets() if options.data_command == "list" else get_sets(options.sets)
+    if options.command in ("overview", "html"):
+        return write_pages(options.profile, only=options.command)
+    commands = {
+        "reports": run_notebooks, "train": train_runs, "plan": plan_runs, "bench": run_benchmarks,
+        "ship": train_shipped,
+    }  # fmt: skip
+    return commands[options.command](options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -69,7 +69,7 @@ def test_the_kits_own_structures_are_among_the_candidates():
 def test_the_baseline_and_the_fusion_stand_out():
     """64 channels: 2,975,163, rounds to the printed 2975 K; no other baseline comes within 4 K. 3,222,843 is the
     printed 3222 K only if it was cut off; without biases it would be 3,220,923."""
-    baseline, fusion = architecture.baseline_candidates(), architecture.fusion_candidates()
+    baseline, fusion = architecture.beside(baselines(), "PRFFN0"), architecture.beside(fusions(), "PRFFN1")
     assert baseline.index[0].startswith("64 channels")
     assert baseline["off (K)"].abs().to_list()[:2] == [0.163, 4.323]
     assert baseline.fits.to_list() == ["rounded, cut off"] + ["no"] * 24
@@ -111,8 +111,8 @@ def test_separate_branches_would_show():
 def test_files_and_that_the_committed_report_says_what_the_code_counts(tmp_path, monkeypatch):
     monkeypatch.setenv("PRFFN_REPORTS", str(tmp_path))
     text = architecture.conclusion(
-        architecture.baseline_candidates(), architecture.fusion_candidates(), architecture.safb_window(),
-        architecture.safb_table(), architecture.mrcab_table(),
+        architecture.beside(baselines(), "PRFFN0"), architecture.beside(fusions(), "PRFFN1"),
+        architecture.safb_window(), architecture.safb_table(), architecture.mrcab_table(),
     )  # fmt: skip
     tables = {"Ablation": architecture.ablation(), "Window": architecture.safb_window()}
     architecture.save_architecture("name", "cpu", tables, text, new_figure()[0], title="Title", answer="A.")

@@ -1,5 +1,6 @@
 """The project's own files: pins in step, the package light to import, every promise of the command line kept."""
 
+import os
 import re
 import subprocess
 import sys
@@ -72,6 +73,16 @@ def test_the_loss_needs_nothing_but_torch():
 def test_the_command_line_names_what_is_wrong(arguments, message, capsys):
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_reader_that_wants_no_more_ends_a_command_quietly():
+    """As `python -m prffn data list | head -1`: the other end of the pipe is closed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "prffn", "data", "list"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_data_list_says_what_is_missing(capsys):

@@ -18,7 +18,7 @@ from prffn import paper
 from prffn.files import reports_root
 from prffn.models import PRFFN
 from prffn.models.complexity import OUTPUT_720P, multi_adds, parameters
-from prffn.reporting.candidates import BLOCKS, KIT_SAFB, X2_SAFB, C, Conv, baselines, cost, fusions, safb_candidates
+from prffn.reporting.candidates import BLOCKS, KIT_SAFB, X2_SAFB, C, Conv, cost, safb_candidates
 from prffn.reporting.tables import markdown, write_report
 
 LABEL = "counted here, exact: nothing was trained or timed"
@@ -34,16 +34,6 @@ def fits(k: Iterable[float], printed: Iterable[float]) -> str:
         "cut off": all(n // 1 == whole for n, whole in pairs),
     }
     return ", ".join(way for way, met in ways.items() if met) or "no"
-
-
-def baseline_candidates() -> pd.DataFrame:
-    """Other baselines at x3 beside the printed 2975 K, nearest first."""
-    return beside(baselines(), "PRFFN0")
-
-
-def fusion_candidates() -> pd.DataFrame:
-    """Fusions that PRFFN1 may have, beside the printed 3222 K at x3, nearest first."""
-    return beside(fusions(), "PRFFN1")
 
 
 def beside(candidates: Mapping[str, int], variant: str) -> pd.DataFrame:

@@ -1,18 +1,18 @@
 """What L_contr costs in every implementation, side by side in one run: `python -m prffn bench`, in reports/bench/."""
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from prffn.evaluation.cost import Case, LossCase, StepCase, in_rounds, peak_memory
-from prffn.reporting.plots import STYLE, new_figure
+from prffn.reporting.plots import STYLE, new_figure, region_size_axis
 from prffn.reporting.tables import markdown, where_made, write_report
-from prffn.study.provenance import provenance
+from prffn.study.provenance import measured
+from prffn.study.timings import Timings
 from prffn.training.device import pick_device
 
 SIZES = (16, 64, 256, 1024, 4096)
@@ -45,19 +45,15 @@ def cases(batch: int) -> dict[Subject, Case]:
 def run(device_asked: str, rounds: int, batch: int) -> pd.DataFrame:
     """Measures all cases and writes reports/bench/contrast.{md,csv,json,png}. Returns the table."""
     device, started = pick_device(device_asked), datetime.now(UTC)
-    every = cases(batch)
-    named: dict[str, Case] = {", ".join(map(str, subject)): case for subject, case in every.items()}
-    seconds = in_rounds({"step": StepCase(batch=batch), **named}, rounds, device)
-    memory = peak_memory(named, device)
-    table = cost_table({subject: seconds[", ".join(map(str, subject))] for subject in every}, seconds["step"])
-    table["extra MB"] = [memory[", ".join(map(str, subject))] for subject in every]
-    table["extra MB"] = [round(mb) if isinstance(mb, float) else mb for mb in table["extra MB"]]
-    when = {"started": started.isoformat(), "finished": datetime.now(UTC).isoformat()}
-    made = where_made([{**when, "provenance": provenance(device, torch.get_num_threads())}])
-    step = "failed" if isinstance(seconds["step"], str) else f"{np.median(seconds['step']):.2f} s"
+    losses = {_label(*subject): case for subject, case in cases(batch).items()}
+    seconds = in_rounds({"step": StepCase(batch=batch), **losses}, rounds, device)
+    record = {"seconds": seconds, "peak_mb": peak_memory(losses, device), **measured(started, device)}
+    timings = Timings(record, "bench", loaded=False)
+    table, step = cost_table(timings), timings["step"].get("seconds", math.nan)
+    about = {"batch": batch, "rounds": rounds, "step with L_1 alone": f"{step:.2f} s", **where_made([record])}
     write_report(
         "contrast", "bench", title="L_contr: time and memory", label="measured here", table=table, figure=plot(table),
-        provenance=pd.DataFrame({"value": {"batch": batch, "rounds": rounds, "step with L_1 alone": step, **made}}),
+        provenance=pd.DataFrame({"value": about}),
         sections=[
             f"Loss and gradient for {batch} HR patches of 144 x 144 in float32, beside a training step of full-size "
             f"PRFFN (64 channels, 10 groups, x3) with L_1 alone on as many: medians of {rounds} rounds, paired within "
@@ -72,23 +68,25 @@ def run(device_asked: str, rounds: int, batch: int) -> pd.DataFrame:
     return table
 
 
-def cost_table(seconds: dict[Subject, list[float] | str], step: list[float] | str) -> pd.DataFrame:
+def _label(form: str, size: int, how: str) -> str:
+    return f"{form}, {size}, {how}"
+
+
+def cost_table(timings: Timings) -> pd.DataFrame:
     """Milliseconds, per cent of a step with the rounds' quartiles, and the multiple of "auto", for each subject."""
     rows = []
-    for (form, size, how), found in seconds.items():
+    for form, size, how in cases(batch=1):
         row: dict[str, Any] = {"form": form, "S": size, "implementation": how}
-        own = seconds[form, size, "auto"]
-        if isinstance(found, str) or isinstance(step, str) or isinstance(own, str):
-            rows.append({**row, "note": found if isinstance(found, str) else "nothing to compare with"})
+        found = timings[_label(form, size, how)]
+        if "error" in found:
+            rows.append({**row, "note": found["error"]})
             continue
-        share = 100 * np.array(found) / np.array(step)
-        low, middle, high = np.percentile(share, (25, 50, 75))
-        times = np.median(np.array(found) / np.array(own))
-        row |= {
-            "ms": float(round(1000 * np.median(found), 1)),
-            "% of a step": f"{middle:.1f} ({low:.1f} to {high:.1f})",
-        }
-        rows.append({**row, "times auto": f"{times:.1f}", "note": ""})
+        middle, low, high = (100 * ratio for ratio in timings.ratio(_label(form, size, how), "step"))
+        times = timings.ratio(_label(form, size, how), _label(form, size, "auto"))[0]
+        rows.append({
+            **row, "ms": round(1000 * found["seconds"], 1), "% of a step": f"{middle:.1f} ({low:.1f} to {high:.1f})",
+            "times auto": f"{times:.1f}", "note": "", "extra MB": round(found["peak_mb"]),
+        })  # fmt: skip
     return pd.DataFrame(rows).set_index(["form", "S", "implementation"])
 
 
@@ -101,9 +99,7 @@ def plot(table: pd.DataFrame) -> Figure:
                 rows = table.loc[form].xs(how, level="implementation")
                 if "ms" in rows and rows["ms"].notna().any():
                     ax.loglog(rows.index, rows["ms"], f"{'osD'[n]}-", color=f"C{n}", label=how)
-            ax.set_xticks(SIZES, [str(s) for s in SIZES], fontsize=8)
-            ax.minorticks_off()
-            ax.set_xlabel("region size $S$ (pixels)")
+            region_size_axis(ax, SIZES, fontsize=8)
             ax.set_title(form, fontsize=10)
         axes[0].set_ylabel("loss and gradient (ms)")  # type: ignore[index]
         handles, labels = axes[0].get_legend_handles_labels()  # type: ignore[index]

@@ -34,7 +34,7 @@ def crop_table(pictures: Sequence[Crops]) -> pd.DataFrame:
     """
     rows = []
     for crops in pictures:
-        bicubic = crops[BICUBIC]["figures"]["crop"]["psnr_y"]
+        bicubic = crops.figures("crop")[BICUBIC]
         for method, record in crops.items():
             crop, image = record["figures"]["crop"], record["figures"]["image"]
             rows.append({
@@ -48,10 +48,11 @@ def crop_table(pictures: Sequence[Crops]) -> pd.DataFrame:
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The table of `crop_table` with the field's number of decimals."""
-    digits = {"parameters (K)": 0, "crop PSNR": 2, "gain": 2, "crop SSIM": 4, "image PSNR": 2, "image SSIM": 4}
-    text = table.astype(object)
-    for column, n in digits.items():
-        text[column] = [f"{value:{'+' if column == 'gain' else ''}.{n}f}" for value in table[column]]
+    text = table.assign(
+        **{"parameters (K)": table["parameters (K)"].map("{:.0f}".format), "gain": table["gain"].map("{:+.2f}".format)},
+        **{f"{part} PSNR": table[f"{part} PSNR"].map("{:.2f}".format) for part in ("crop", "image")},
+        **{f"{part} SSIM": table[f"{part} SSIM"].map("{:.4f}".format) for part in ("crop", "image")},
+    )
     text.loc[(slice(None), BICUBIC), ["parameters (K)", "gain"]] = ""
     return text
 
@@ -71,9 +72,15 @@ def crop_conclusion(pictures: Sequence[Crops]) -> str:
     for crops in pictures:
         shown = crops.picture
         top, left, height, width = shown.region
+        ssim = {part: crops.figures(part, "ssim_y") for part in ("crop", "image")}
+        first = {part: max(found, key=found.__getitem__) for part, found in ssim.items()}
+        best = {
+            part: f"highest PSNR-Y {_highest(crops, part)}; highest SSIM-Y {first[part]}, {found[first[part]]:.4f}"
+            for part, found in ssim.items()
+        }
         lines.append(
             f"{shown.name} x{shown.scale}, {height} x {width} pixels from row {top}, column {left}. "
-            f"Of the crop: {_best(crops, 'crop')}. Of the whole image: {_best(crops, 'image')}. "
+            f"Of the crop: {best['crop']}. Of the whole image: {best['image']}. "
             f"That PRFFN is nearest to HR: {_prffn(crops)}."
         )
     lines.append(
@@ -82,16 +89,10 @@ def crop_conclusion(pictures: Sequence[Crops]) -> str:
     return "\n\n".join(lines)
 
 
-def _best(crops: Crops, part: str) -> str:
-    ssim = {method: record["figures"][part]["ssim_y"] for method, record in crops.items()}
-    second = max(ssim, key=lambda method: ssim[method])
-    return f"highest PSNR-Y {_highest(crops, part)}; highest SSIM-Y {second}, {ssim[second]:.4f}"
-
-
 def _highest(crops: Crops, part: str) -> str:
     """The method with the highest PSNR-Y: "CARN-M, 21.50 dB, 1.50 dB above bicubic"."""
-    psnr = {method: record["figures"][part]["psnr_y"] for method, record in crops.items()}
-    first = max(psnr, key=lambda method: psnr[method])
+    psnr = crops.figures(part)
+    first = max(psnr, key=psnr.__getitem__)
     above = "" if first == BICUBIC else f", {psnr[first] - psnr[BICUBIC]:.2f} dB above bicubic"
     return f"{first}, {psnr[first]:.2f} dB{above}"
 
@@ -100,8 +101,8 @@ def _prffn(crops: Crops) -> str:
     """The verdict on PSNR of this one crop; only PRFFN of the paper's size can bear out what the paper says of it."""
     if "PRFFN" not in crops:
         return "not decided, no PRFFN of the paper's size is there"
-    psnr = {method: record["figures"]["crop"]["psnr_y"] for method, record in crops.items()}
-    others = [psnr[method] for method in psnr if method not in ("PRFFN", BICUBIC)]
+    psnr = crops.figures("crop")
+    others = [value for method, value in psnr.items() if method not in ("PRFFN", BICUBIC)]
     if not others:
         return "not decided, there is no other network"
     return f"{'holds' if psnr['PRFFN'] > max(others) else 'does not hold'} on this crop"
@@ -115,11 +116,10 @@ def compare_losses(crops: Crops, claims: Mapping[str, tuple[str, str]], seeds: i
     rows = []
     for text, labels in claims.items():
         for part, where in {"crop": "the crop", "image": "the whole image"}.items():
+            psnr = crops.figures(part)
             names = [[of_seed(label, seed) for seed in range(seeds)] for label in labels]
-            measured = seeds and all(name in crops for group in names for name in group)
-            first, second = (
-                [crops[name]["figures"][part]["psnr_y"] for name in group] if measured else None for group in names
-            )
+            measured = seeds and all(name in psnr for group in names for name in group)
+            first, second = ([psnr[name] for name in group] if measured else None for group in names)
             rows.append({"claim": text, "set": where, **judged(first, second, digits=3)})
     return pd.DataFrame(rows).set_index(["claim", "set"])
 
@@ -128,14 +128,14 @@ def crop_provenance(pictures: Sequence[Crops], runs: Runs | None = None) -> pd.D
     """What was shown, and made where and how, read off the records; a second column for what was trained for it."""
     shown = [crops.picture for crops in pictures]
     values = {
-        "profile": [pictures[0].profile],
         "image": [p.name for p in shown],
         "SHA-256 of its size and pixels": [p.checksum[:12] for p in shown],
         "HR pixels (height x width)": [f"{p.hr.shape[0]} x {p.hr.shape[1]}" for p in shown],
         "region (top, left, height, width)": [str(list(p.region)) for p in shown],
         "scale": [f"x{p.scale}" for p in shown],
     }
-    of_crops = {name: ", ".join(dict.fromkeys(found)) for name, found in values.items()}
+    of_crops = {"profile": pictures[0].profile}
+    of_crops |= {name: ", ".join(dict.fromkeys(found)) for name, found in values.items()}
     made = where_made([record for crops in pictures for record in crops.values()])
     return side_by_side({"crops": of_crops | made, **({"training": provenance_table(runs)["value"]} if runs else {})})
 

@@ -1,6 +1,6 @@
 """Figures: one style; a plot takes data and an axis, and returns the axis."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,15 @@ def save_figure(figure: Figure, path: Path, **options: Any) -> None:
         figure.savefig(file, format="png", metadata={"Software": None}, **options)
 
 
+def region_size_axis(ax: Axes, sizes: Iterable[int], **ticks: Any) -> None:
+    """A logarithmic axis of S with a tick at each of these sizes. ticks: of their labels."""
+    shown = sorted(set(sizes))
+    ax.set_xscale("log")
+    ax.set_xticks(shown, [str(size) for size in shown], **ticks)
+    ax.minorticks_off()
+    ax.set_xlabel("region size $S$ (pixels)")
+
+
 def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
     """Gain over the baseline for each label: means with 95 % intervals, each seed a dot; printed gains dashed grey.
 
@@ -37,9 +46,8 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
     if _without_gains(ax, table):
         return ax
     gains = table.dropna(subset=["gain"])
-    labels = list(dict.fromkeys(gains.index.get_level_values("label")))
+    labels, sets = gains.index.unique("label"), gains.index.unique("set")
     place = {label: n for n, label in enumerate(labels)}
-    sets = list(dict.fromkeys(gains.index.get_level_values("set")))
     with plt.style.context(STYLE):
         colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
         ax.axhline(0, color="0.3", linewidth=0.8)
@@ -50,10 +58,7 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
         for n, name in enumerate(sets):
             rows = gains.loc[name]
             x = [place[label] + 0.16 * (n - (len(sets) - 1) / 2) for label in rows.index]
-            error = None
-            if "low" in rows and rows["low"].notna().any():  # one seed has no interval
-                error = [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
-            ax.errorbar(x, rows["gain"], yerr=error, fmt="o", color=colours[n], capsize=3,
+            ax.errorbar(x, rows["gain"], yerr=_interval(rows), fmt="o", color=colours[n], capsize=3,
                         label=f"{name}, measured here")  # fmt: skip
             everything = table.loc[name]
             references = everything.loc[rows["over"]] if "over" in rows else everything.iloc[[0] * len(rows)]
@@ -65,6 +70,13 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
         ax.set_ylabel(f"gain ({unit})" if "over" in gains else as_math(f"gain over {table.index[0][1]} ({unit})"))
         ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return ax
+
+
+def _interval(rows: pd.DataFrame) -> list[Any] | None:
+    """How far the intervals reach below and above the gains; None where no row has one, as with one seed."""
+    if "low" not in rows or rows["low"].isna().all():
+        return None
+    return [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
 
 
 def _without_gains(ax: Axes, table: pd.DataFrame) -> bool:
@@ -91,12 +103,8 @@ def plot_gain_grid(ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str
         for n, column in enumerate(columns):
             rows = gains.loc[[grid[name][column] for name in names]]
             y = [k + 0.2 * (n - (len(columns) - 1) / 2) for k in range(len(names))]
-            error = None
-            if "low" in rows and rows["low"].notna().any():  # one seed has no interval
-                error = [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
-            ax.errorbar(
-                rows["gain"], y, xerr=error, fmt="o", color=colours[n], capsize=3, label=as_math(column), clip_on=False
-            )
+            ax.errorbar(rows["gain"], y, xerr=_interval(rows), fmt="o", color=colours[n], capsize=3,
+                        label=as_math(column), clip_on=False)  # fmt: skip
         ax.axvline(0, color="0.3", linewidth=0.8)
         ax.set_xscale("symlog", linthresh=0.1, linscale=2)
         ticks = [-10, -1, -0.1, -0.05, 0, 0.05, 0.1]

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prffn.reporting.plots import STYLE
+from prffn.reporting.plots import STYLE, region_size_axis
 from prffn.reporting.tables import markdown, where_made, write_report
 from prffn.study.claims import LABELS
 from prffn.study.timings import Timings
@@ -76,10 +76,7 @@ def plot_steps(axes: list[Axes], table: pd.DataFrame) -> list[Axes]:
                 ax.errorbar(group["S"], ratio, yerr=bars, fmt=f"{'os'[n]}-", color=f"C{n}", capsize=3,
                             label=f"{way}, measured here")  # fmt: skip
             ax.axhline(1, color="0.3", linewidth=0.8)
-            ax.set_xscale("log")
-            ax.set_xticks(sizes := sorted(set(rows["S"])), [str(size) for size in sizes])
-            ax.minorticks_off()
-            ax.set_xlabel("region size $S$ (pixels)")
+            region_size_axis(ax, rows["S"])
             ax.set_ylabel(f"{what} over that with $L_1$ alone")
         axes[0].legend(fontsize=8)
     return axes
@@ -145,9 +142,7 @@ def plot_costs(ax: Axes, costs: pd.DataFrame) -> Axes:
         flat = costs[costs["ms"] != ""].reset_index()
         for n, (way, group) in enumerate(flat.groupby("how", sort=False)):
             ax.loglog(group["S"], group["ms"].astype(float), f"{'os'[n]}-", color=f"C{n + 2}", label=way)
-        ax.set_xticks(sizes := sorted(set(flat["S"])), [str(size) for size in sizes])
-        ax.minorticks_off()
-        ax.set_xlabel("region size $S$ (pixels)")
+        region_size_axis(ax, flat["S"])
         ax.set_ylabel("loss and gradient (ms)")
         ax.legend(fontsize=8)
     return ax

@@ -1,9 +1,10 @@
 """What follows from Table 8's figures, where they come from, and the files of its report."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
 
 from prffn import paper
 from prffn.models.comparison import MULTI_ADDS_BOUND, PARAMETER_BOUND
@@ -33,10 +34,9 @@ def benchmark_conclusion(table: pd.DataFrame, timings: Timings, runs: Runs) -> s
 
 def _counts(table: pd.DataFrame) -> str:
     met = table["met"].dropna().astype(bool)
-    others: dict[str, list[str]] = {}
-    for scale, name in met[~met].index:
-        others.setdefault(name, []).append(f"x{scale}")
-    names = "; ".join(f"{name} {' '.join(scales)}" for name, scales in others.items())
+    others = met[~met].reset_index()
+    scales = others["scale"].map("x{}".format).groupby(others["network"], sort=False).agg(" ".join)
+    names = "; ".join(f"{name} {at}" for name, at in scales.items())
     return (
         f"Parameters within {PARAMETER_BOUND:g} % and multi-adds within {MULTI_ADDS_BOUND:g} % of the printed: "
         f"{met.sum()} of {len(met)} rows. The others, each with its reason in the notes: {names}."
@@ -44,9 +44,8 @@ def _counts(table: pd.DataFrame) -> str:
 
 
 def _times(table: pd.DataFrame) -> str:
-    both = table[["time / PRFFN printed", "time / PRFFN"]].dropna().astype(float)
-    both.columns = pd.Index(["printed", "here"])
-    rank = [f"{stats.spearmanr(both.loc[s, 'printed'], both.loc[s, 'here']).statistic:.2f} at x{s}" for s in SCALES]
+    both = _run_times(table)
+    rank = [f"{both.loc[scale].corr('spearman').iloc[0, 1]:.2f} at x{scale}" for scale in SCALES]
     others = both.drop(index="PRFFN", level=1)
     agree = ((others.printed < 1) == (others.here < 1)).sum()
     apart = np.log(others.here / others.printed).abs().idxmax()
@@ -55,6 +54,12 @@ def _times(table: pd.DataFrame) -> str:
         f"same side of PRFFN, faster or slower, as in print; furthest from it is {apart[1]} x{apart[0]}, "
         f"{others.printed[apart]:.2f} of PRFFN's time in print and {others.here[apart]:.2f} here."
     )
+
+
+def _run_times(table: pd.DataFrame) -> pd.DataFrame:
+    """Times over PRFFN's, printed and here, of the networks of which both are known."""
+    both = table[["time / PRFFN printed", "time / PRFFN"]].dropna().astype(float)
+    return both.set_axis(["printed", "here"], axis=1)
 
 
 def _checkpoints(table: pd.DataFrame) -> list[str]:
@@ -77,16 +82,13 @@ def _measured_sets(table: pd.DataFrame) -> list[str]:
 
 
 def _best(table: pd.DataFrame) -> str:
-    exceptions, pairs = [], 0
-    for scale in SCALES:
-        for image_set in PRINTED_SETS:
-            printed = table.loc[scale, f"{image_set} PSNR printed"].dropna()
-            pairs += 1
-            exceptions += [f"{n} on x{scale} {image_set}" for n in printed.index[printed > printed["PRFFN"]]]
+    pairs, exceptions = list(product(SCALES, PRINTED_SETS)), []
+    for scale, image_set in pairs:
+        printed = table.loc[scale, f"{image_set} PSNR printed"]
+        exceptions += [f"{n} on x{scale} {image_set}" for n in printed.index[printed > printed["PRFFN"]]]
     better = f"; higher is {', '.join(exceptions)}" if exceptions else ""
-    return (
-        f"In print PRFFN has the highest PSNR on {pairs - len(exceptions)} of {pairs} pairs of scale and set{better}."
-    )
+    held = len(pairs) - len(exceptions)
+    return f"In print PRFFN has the highest PSNR on {held} of {len(pairs)} pairs of scale and set{better}."
 
 
 def _tsan(table: pd.DataFrame) -> str:
@@ -107,12 +109,11 @@ def _trained(table: pd.DataFrame, profile: str) -> str:
     """At `paper`: PRFFN's PSNR less the printed. Else that the small network cannot tell, and what it has learnt."""
     row, parts = trained_row(profile), []
     against = "bicubic" if row != "PRFFN" else "printed"
-    for scale in SCALES:
-        for image_set in _measured_sets(table):
-            rows = table[f"{image_set} PSNR"][scale]
-            reference = rows["bicubic"] if row != "PRFFN" else table.loc[(scale, row), f"{image_set} PSNR printed"]
-            if not np.isnan([rows[row], reference]).any():
-                parts.append(f"{rows[row] - reference:+.2f} dB on x{scale} {image_set}")
+    for scale, image_set in product(SCALES, _measured_sets(table)):
+        psnr = table.loc[scale, f"{image_set} PSNR"]
+        reference = psnr["bicubic"] if row != "PRFFN" else table.loc[(scale, row), f"{image_set} PSNR printed"]
+        if not np.isnan([psnr[row], reference]).any():
+            parts.append(f"{psnr[row] - reference:+.2f} dB on x{scale} {image_set}")
     found = f"{row}, trained here, less {against}: {', '.join(parts) or 'not measured'}."
     if row == "PRFFN":
         return found
@@ -147,8 +148,7 @@ def benchmark_provenance(timings: Timings, runs: Runs, evaluations: Evaluations)
 def answer_benchmark(table: pd.DataFrame, timings: Timings) -> str:
     """One sentence: how many counts are as printed, and how far the order of run times is."""
     met = table["met"].dropna().astype(bool)
-    both = table[["time / PRFFN printed", "time / PRFFN"]].dropna().astype(float)
-    rank = stats.spearmanr(both.iloc[:, 0], both.iloc[:, 1]).statistic if len(both) > 2 else float("nan")
+    rank = _run_times(table).corr("spearman").loc["printed", "here"]
     return (
         f"**{met.sum()} of {len(met)} printed pairs of parameters and multi-adds are counted again within "
         f"{PARAMETER_BOUND:g} and {MULTI_ADDS_BOUND:g} %, and run times over PRFFN's rank as printed with a "

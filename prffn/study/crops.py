@@ -56,6 +56,10 @@ class Crops(Found[str]):
         super().__init__(f"crops of {shown.name} x{shown.scale}", profile, records, new, note)
         self.picture, self.missing = shown, missing
 
+    def figures(self, part: str, metric: str = "psnr_y") -> dict[str, float]:
+        """A metric of the "crop" or of the whole "image", by method."""
+        return {method: record["figures"][part][metric] for method, record in self.items()}
+
 
 def weights_there(profile: str, scale: int) -> dict[str, Weights]:
     """Of METHODS, those whose weights are in the folder PRFFN_WEIGHTS, see `find_weights`; PRFFN as shipped, and as
