@@ -12,7 +12,6 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from prffn.data.degradation import ImageArray
 from prffn.reporting.plots import STYLE
 from prffn.study.crops import Crops, from_png
 
@@ -108,19 +107,20 @@ def _draw(ax: Axes, crops: Crops, shown: Mapping[str, str], top: float) -> tuple
     below: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": points}
     title = f"{picture.name}, x{picture.scale}"
     ax.text(wide / 2, top + high + 1, title, ha="center", va="top", fontsize=_points([title], wide), weight="bold")
-    figures = {method: crops[method]["figures"]["crop"] for method in shown}
-    best = {metric: max(f[metric] for f in figures.values()) for metric in DIGITS}
+    figures = {metric: crops.figures("crop", metric) for metric in DIGITS}
+    best = {metric: max(figures[metric][method] for method in shown) for metric in DIGITS}
     tiles = [("HR", "PSNR / SSIM", picture.crop(picture.hr))]
     for method, caption in shown.items():
-        both = " / ".join(_figure(figures[method][metric], best[metric], digits) for metric, digits in DIGITS.items())
+        both = " / ".join(_figure(figures[metric][method], best[metric], digits) for metric, digits in DIGITS.items())
         tiles.append((caption, both, from_png(crops[method]["png"])))
     for n, (caption, values, image) in enumerate(tiles):
         row, column = divmod(n, layout.columns)
         x, y = wide + GAP + column * (w + GAP), top + row * (h + CAPTION)
-        ax.imshow(_enlarged(image), extent=(x, x + w, y + h, y), interpolation="antialiased", gid=f"crop {caption}")
+        squares = image.repeat(12, axis=0).repeat(12, axis=1)  # matplotlib reduces them: all come out of one size
+        ax.imshow(squares, extent=(x, x + w, y + h, y), interpolation="antialiased", gid=f"crop {caption}")
         if n == 0:
             _frame(ax, x, y, w, h)
-        ax.text(x + w / 2, y + h + 1, _as_math(caption), weight="bold", **below)
+        ax.text(x + w / 2, y + h + 1, re.sub(r"L_(\w+)", r"$\\mathbf{L_{\1}}$", caption), weight="bold", **below)
         ax.text(x + w / 2, y + h + 4.2, values, **below)
     return layout.size
 
@@ -129,11 +129,6 @@ def _frame(ax: Axes, x: float, y: float, width: float, height: float) -> None:
     thickness = min(1.3, 0.2 * min(width, height))
     for colour, line in (("white", 2 * thickness), (MARK, thickness)):
         ax.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=line, gid="region"))
-
-
-def _enlarged(image: ImageArray) -> ImageArray:
-    """Each pixel a square of many: matplotlib then reduces it, and all squares come out of one size."""
-    return image.repeat(12, axis=0).repeat(12, axis=1)
 
 
 def _figure(value: float, best: float, digits: int) -> str:
@@ -145,8 +140,3 @@ def _figure(value: float, best: float, digits: int) -> str:
 def _points(names: Iterable[str], width: float) -> float:
     """The size of text at which all of these are within that width: bold letters are 0.7 em wide, an em 0.353 mm."""
     return min(POINTS, width / (0.7 * 0.353 * max(len(name) for name in names)))
-
-
-def _as_math(name: str) -> str:
-    """L_contr and the like with their index."""
-    return re.sub(r"L_(\w+)", r"$\\mathbf{L_{\1}}$", name)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
+from string import Template
 
 import mistune
 from matplotlib.mathtext import math_to_image
@@ -18,35 +19,7 @@ from prffn.config import check_profile
 from prffn.files import RECORDED, atomic_write, checkout, reports_root
 from prffn.reporting.overview import overview, page_path, slug
 
-CSS = """
-body { max-width: 72rem; margin: 0 auto; padding: 0 1rem 3rem; font: 1rem/1.5 system-ui, sans-serif; color: #1d232b; }
-a { color: #0a58a8; }
-nav { padding: 0.8rem 0; border-bottom: 1px solid #d5dae0; font-size: 0.9rem; }
-nav a { margin-right: 0.8rem; white-space: nowrap; }
-h2, h3 { margin-top: 2.2rem; }
-table { display: block; overflow-x: auto; border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; border: 0; }
-th, td { padding: 0.3rem 0.6rem; border: 0; border-bottom: 1px solid #d5dae0; vertical-align: top; }
-tbody th { text-align: left; font-weight: 600; }
-.dataframe td { text-align: right; }
-pre { padding: 0.7rem; background: #f5f7f9; white-space: pre-wrap; font: 0.85rem/1.4 ui-monospace, monospace; }
-.output_png img, .output_svg svg { max-width: 100%; height: auto; }
-"""
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{css}</style>
-</head>
-<body>
-<nav>{links}</nav>
-{body}
-</body>
-</html>
-"""
+PAGE = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
 
 
 def write_site(profile: str) -> Path:
@@ -62,10 +35,11 @@ def write_site(profile: str) -> Path:
     bodies = {"index": MarkdownWithMath(renderer).render(overview(profile))}
     bodies |= {path.stem: notebook_html(path, folder, names) for path in notebooks}
     links = "\n".join(f'<a href="{escape(name)}.html">{escape(name)}</a>' for name in bodies)
-    css = CSS + HtmlFormatter().get_style_defs(".highlight")
+    highlighting = HtmlFormatter().get_style_defs(".highlight")
     for name, body in bodies.items():
         with atomic_write(folder / f"{name}.html", "w") as file:
-            file.write(PAGE.format(title=f"{escape(name)} (prffn, {profile})", css=css, links=links, body=body))
+            title = f"{escape(name)} (prffn, {profile})"
+            file.write(PAGE.substitute(title=title, highlighting=highlighting, links=links, body=body))
     for stale in set(folder.glob("*.html")) - {folder / f"{name}.html" for name in bodies}:
         stale.unlink()
     return folder / "index.html"
