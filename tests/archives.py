@@ -15,16 +15,14 @@ from PIL import Image
 from prffn.data.download import Archive
 
 
-def png(value: int, size: int = 24) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((size, size, 3), value, np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def to_png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def png(value: int, size: int = 24) -> bytes:
+    return to_png(np.full((size, size, 3), value, np.uint8))
 
 
 def zip_of(members: dict[str, bytes]) -> bytes:

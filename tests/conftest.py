@@ -7,8 +7,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for small networks here and in the proces
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import settings
@@ -19,6 +21,8 @@ from prffn import files
 from prffn.config import Experiment, experiment
 from prffn.data.degradation import ImageArray
 from prffn.data.images import image_set
+from prffn.models import PRFFN
+from prffn.models.comparison import table8_complexity
 
 # The same examples in every run, on machines of any pace: what fails in one place fails in all.
 settings.register_profile("reproducible", deadline=None, derandomize=True, max_examples=100, print_blob=False)
@@ -66,6 +70,12 @@ def shared_weights(monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def counted() -> pd.DataFrame:
+    """The counts of all networks of Table 8, which take seconds."""
+    return table8_complexity()
+
+
 def load(path: Path) -> ImageArray:
     return np.asarray(Image.open(path).convert("RGB"))
 
@@ -76,14 +86,33 @@ def photo() -> ImageArray:
     return skimage_data.chelsea()
 
 
-@pytest.fixture
-def photo_folder(tmp_path: Path, photo: ImageArray) -> Path:
-    """A folder of three small images."""
-    folder = tmp_path / "photos"
+def photos_in(folder: Path, photo: ImageArray, suffix: str = ".png") -> Path:
+    """A new folder of three small images."""
     folder.mkdir()
     for n in range(3):
-        Image.fromarray(photo[40 * n : 40 * n + 72, 90 * n : 90 * n + 96]).save(folder / f"{n}.png")
+        Image.fromarray(photo[40 * n : 40 * n + 72, 90 * n : 90 * n + 96]).save(folder / f"{n}{suffix}")
     return folder
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path, photo: ImageArray) -> Path:
+    return photos_in(tmp_path / "photos", photo)
+
+
+MADE: dict[str, Any] = {
+    "device": "cpu", "device_name": "test", "threads": 1, "platform": "test", "versions": {"torch": "0"},
+    "commit": "abc",
+}  # fmt: skip
+"""The provenance of a made-up record."""
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def small_prffn(scale: int = 2, seed: int = 0, **options: Any) -> PRFFN:
+    """A network of a single block."""
+    return PRFFN(scale, **{"channels": 4, "groups": 1, "blocks": 1, **options}, generator=generator(seed)).eval()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
+from conftest import SHARED, generator
 from oracles import share_computed
 from PIL import Image
 from safetensors.torch import save_file
@@ -31,10 +31,6 @@ from prffn.models.table8.smsr import SMSR
 from prffn.models.weights import CHECKPOINT_MAGIC, Recognised, UnusableCheckpoint, load_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*makes a smooth image")  # most networks here are not trained
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def checkpoint(name: str) -> Path:
@@ -265,21 +261,22 @@ def test_edsr_by_its_authors_names_computes_what_they_do(tmp_path, size, rgb_ran
 @pytest.mark.parametrize("how", ["told by the shift", "said"])
 def test_the_value_range_of_every_format(tmp_path, name, rgb_range, how):
     """f = own * (network - mean) is what lies between the shifts: the file's network is f(v (x - mean)) / v + mean."""
+    shapes = rcan(2, channels=16, groups=2, blocks=3) if name == "RCAN" else AUTHORS[name](2)  # its own size is slow
     own, scale = 1.0 if "CARN" in name else 255.0, 2
     lr, mean = torch.rand(1, 3, 8, 8, generator=generator(1)), torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1)
-    state, path = drawn(AUTHORS[name](scale), own), tmp_path / "model.pt"
+    state, path = drawn(shapes, own), tmp_path / "model.pt"
     torch.save(state, path)
     network = load_network(path, scale=scale)
     assert not isinstance(network, Shifted)
     said = {} if how == "told by the shift" else {"rgb_range": rgb_range}
-    state = drawn(AUTHORS[name](scale), rgb_range)
+    state = drawn(shapes, rgb_range)
     torch.save({k: v for k, v in state.items() if not said or "_mean" not in k}, path)
     with torch.no_grad():
         expected = own * (network(rgb_range * (lr - mean) / own + mean) - mean) / rgb_range + mean
         assert torch.allclose(load_network(path, scale=scale, **said)(lr), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan, True, "255"])
+@pytest.mark.parametrize("value", [0, math.nan, True, "255"])
 @pytest.mark.parametrize("setting", ["rgb_range", "res_scale"])
 def test_settings_are_numbers(tmp_path, setting, value):
     with pytest.raises(ValueError, match=f"{setting} must be a number above 0, such as 1, got {value!r}"):
@@ -424,7 +421,6 @@ ASK_RANGE = r"no sub_mean and add_mean.* rgb_range=255 or rgb_range=1"
 REFUSED = {  # what is in the file, the arguments, the error
     "blocks": (lambda: drawn(edsr(2, 64, 15)), {}, "15 blocks of 64 channels are no published size.* say res_scale="),
     "EDSR without shift": (lambda: without(drawn(edsr(2)), "_mean"), {}, ASK_RANGE),
-    "SMSR without shift": (lambda: without(drawn(smsr(2)), "_mean"), {}, ASK_RANGE),
     "CARN without shift": (lambda: without(drawn(carn(1)), "_mean"), {"scale": 2}, ASK_RANGE),
     "no shift": (lambda: edsr_like(sub_mean__bias=ZERO, add_mean__bias=ZERO), {}, "say rgb_range=255"),
     "half a shift": (lambda: without(drawn(edsr(2)), "add_mean.bias"), {}, r"no add_mean\.bias"),
@@ -442,10 +438,8 @@ REFUSED = {  # what is in the file, the arguments, the error
     "which scale": (lambda: build("FSRCNN", 4).state_dict(), {}, "fits FSRCNN x2 or FSRCNN x3 or FSRCNN x4: say which"),
     "pickled": (lambda: nn.Conv2d(3, 3, 1), {}, "whole pickled network, or is damaged.*save its state_dict"),
     "unknown": (lambda: {"layer.weight": torch.zeros(3)}, {}, "of no network that is known here.* layer.weight"),
-    "nothing": (dict, {}, "holds no state dict"),
     "a number": (lambda: {"epoch": 3}, {}, "holds no state dict"),
     "a list": (lambda: [torch.zeros(3)], {}, "holds no state dict"),
-    "numbered": (lambda: {0: torch.zeros(3)}, {}, "holds no state dict"),
     "not finite": (lambda: {"layer.weight": torch.tensor([1.0, math.nan])}, {}, r"not finite in layer\.weight"),
 }  # fmt: skip
 
@@ -458,25 +452,20 @@ def test_files_that_are_refused(tmp_path, case):
         load_network(tmp_path / "model.pt", **settings)
 
 
-def test_damaged_files_are_refused(tmp_path):
-    path, whole = tmp_path / "model.pth", tmp_path / "whole.pth"
+def test_other_files_are_refused(tmp_path):
+    """Damaged ones: test_faults_damaged.py."""
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        load_network(path)
-    torch.save(drawn(awsrn(2)), whole)
-    for content, message in (
-        (whole.read_bytes()[:-5000], "damaged"),
-        (CHECKPOINT_MAGIC + bytes(40), "a training run of this kit.*trained_model"),
-    ):
-        path.write_bytes(content)
-        with pytest.raises(UnusableCheckpoint, match=message):
-            load_network(path)
+        load_network(tmp_path / "model.pth")
+    (tmp_path / "model.pth").write_bytes(CHECKPOINT_MAGIC + bytes(40))
+    with pytest.raises(UnusableCheckpoint, match="a training run of this kit.*trained_model"):
+        load_network(tmp_path / "model.pth")
     (tmp_path / "bad.safetensors").write_bytes(b"not tensors")
     with pytest.raises(UnusableCheckpoint, match="damaged"):
         load_network(tmp_path / "bad.safetensors")
     with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
         load_tensors(tmp_path)
     with pytest.raises(ValueError, match="unknown network 'ESDR'"):
-        load_network(whole, "ESDR")
+        load_network(tmp_path / "model.pth", "ESDR")
 
 
 @pytest.mark.parametrize("odd", [torch.zeros(()), torch.zeros(3), torch.zeros(0, 0, 0, 0)], ids=str)

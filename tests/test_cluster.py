@@ -13,20 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from conftest import CHECKOUT, tiny_settings
+from conftest import tiny_settings
+from test_distributed import notebook
 
 import prffn.__main__ as command_line
 from prffn import files
-from prffn.config import PROFILES, Experiment, experiment
+from prffn.config import Experiment, experiment
 from prffn.files import read_record
-from prffn.study import cluster, trainings
-from prffn.study.cluster import RunKillsWorkers, check_address, local_workers
-from prffn.study.continued import CONTINUED
+from prffn.study import cluster
+from prffn.study.cluster import RunKillsWorkers, local_workers
 from prffn.study.ensure import ensure
 from prffn.study.keys import checkpoint_path, run_key
-from prffn.study.notebook import check_parameters, parameters_of
+from prffn.study.notebook import check_parameters
 from prffn.study.worker import Place
 from prffn.training.checkpoint import load_checkpoint
 from prffn.training.curve import NonFiniteLoss
@@ -170,7 +169,8 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(client, address, phot
         "no images": [experiment(tiny_settings(photo_folder, **{"data.train": "BSD200"}))],
         "good": seeds(tiny, 2),
     }
-    for missing in (4, 2):
+    asked["after"] = [after(asked["diverges"][0])]  # not trained, as what it starts from failed
+    for missing in (5, 3):
         with pytest.warns(UserWarning, match="others go on"), pytest.raises(Exception) as raised:  # noqa: PT011
             ensure(asked, "quick", device="cpu", progress=False, scheduler=address)
         assert type(raised.value) in (NonFiniteLoss, FileNotFoundError)
@@ -180,15 +180,9 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(client, address, phot
             assert told.count(name) == 1
         assert "is nan at step" in told or "is inf at step" in told
         assert "python -m prffn data get BSD200" in told
+        assert told.count(f"({run_key(asked['after'][0])}): NonFiniteLoss") == 1
     store = tmp_path / "reports" / "quick" / "runs"
     assert sorted(os.listdir(store)) == sorted(f"{run_key(e)}.json" for e in asked["good"])
-
-
-def test_what_starts_from_a_failed_run_is_not_trained(client, address, photo_folder):
-    bad = experiment(tiny_settings(photo_folder, **{"training.learning_rate": 1e30}))
-    with pytest.warns(UserWarning, match="others go on"), pytest.raises(NonFiniteLoss) as raised:
-        ensure({"after": [after(bad)], "bad": [bad]}, "quick", device="cpu", progress=False, scheduler=address)
-    assert f"({run_key(after(bad))}): NonFiniteLoss" in "\n".join(raised.value.__notes__)
 
 
 def test_two_clients_that_ask_for_the_same_runs_have_them_trained_once(client, address, tiny):
@@ -379,38 +373,12 @@ def test_folders_of_images_are_absolute(tiny):
         list(cluster.train_on("tcp://127.0.0.1:1", wanted, files.reports_root(), device="cpu", progress=False))
 
 
-@pytest.mark.parametrize(
-    "address", ["tcp://10.0.0.1:8786", "tls://head.node-1.org:1", "head:65535", "tcp://[::1]:8786"]
-)
+@pytest.mark.parametrize("address", ["", "head", "tcp://head", "http://head:8787", "tcp://head:99999", "a b:1", 8786])
 def test_addresses(address):
-    check_parameters(scheduler=address)
-    check_parameters(scheduler=None)
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "",
-        "head",
-        "tcp://head",
-        "http://head:8787/status",
-        "http://head:8787",
-        "tcp://head:0",
-        "tcp://head:99999",
-        "a b:1",
-    ],
-)
-def test_malformed_addresses(address, capsys):
-    with pytest.raises(ValueError, match=r'such as "tcp://host:8786".*; got'):
+    for right in ("tcp://10.0.0.1:8786", "tls://head.node-1.org:1", "head:65535", "tcp://[::1]:8786", None):
+        check_parameters(scheduler=right)
+    with pytest.raises((ValueError, TypeError), match=r'scheduler must be .*such as "tcp://host:8786"'):
         check_parameters(scheduler=address)
-    assert command_line.main(["reports", "table5_region_size", "--scheduler", address]) == 1
-    assert "such as" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("address", [8786, True, ["tcp://head:8786"], b"tcp://head:8786"])
-def test_addresses_of_another_type(address):
-    with pytest.raises(TypeError, match="scheduler must be None or"):
-        check_address(address)
 
 
 def test_workers_of_this_machine():
@@ -441,83 +409,11 @@ def test_each_worker_has_a_gpu_of_its_own(monkeypatch):
     assert "CUDA_VISIBLE_DEVICES" not in cluster._environments(1, "cpu")[0]
 
 
-def in_few_steps(path: Path, target: Path, changes: str) -> Path:
-    """A copy of a notebook that first makes the profile smaller."""
-    notebook = nbformat.read(path, 4)
-    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    notebook.cells.insert(notebook.cells.index(cell), nbformat.v4.new_code_cell(changes))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, target)
-    return target
-
-
-def test_only_notebooks_that_have_it_get_the_scheduler(tmp_path, monkeypatch):
-    import papermill
-
-    has, has_not = "table5_region_size", "table6_memory_time"
-    assert "scheduler" in parameters_of(CHECKOUT / "notebooks" / f"{has}.ipynb")
-    assert "scheduler" not in parameters_of(CHECKOUT / "notebooks" / f"{has_not}.ipynb")
-    given: dict[str, dict[str, Any]] = {}
-    monkeypatch.setattr(trainings, "train", lambda *_, **__: None)
-    monkeypatch.setattr(command_line, "write_pages", lambda *_: 0)
-    monkeypatch.setattr(
-        papermill, "execute_notebook", lambda path, out, parameters, **_: given.update({Path(path).stem: parameters})
-    )
-    assert command_line.main(["reports", has, has_not, "--scheduler", "tcp://head:8786"]) == 0
-    assert given[has]["scheduler"] == "tcp://head:8786"
-    assert "scheduler" not in given[has_not]
-    assert command_line.main(["reports", has, has_not]) == 0
-    assert "scheduler" not in given[has]
-
-
-def test_the_command_line_writes_the_same_report(address, tmp_path, monkeypatch):
-    """Table 5 at profile quick, with few steps: by a scheduler's workers, and serially, from one notebook."""
-    changes = "from prffn.config import PROFILES\nfrom prffn.study.continued import CONTINUED"
-    for name, budget, steps in (("PROFILES", PROFILES, 8), ("CONTINUED", CONTINUED, 4)):
-        monkeypatch.setitem(budget["quick"], "training.steps", steps)  # as the command reads the notebook
-        changes += f"\n{name}['quick']['training.steps'] = {steps}"  # as its kernel runs it
-    name = "table5_region_size"
-    path = CHECKOUT / "notebooks" / f"{name}.ipynb"
-    notebook = in_few_steps(path, tmp_path / "notebooks" / path.name, changes)
-    monkeypatch.setattr(command_line, "find_notebooks", lambda _: {name: notebook})
-    monkeypatch.setattr(command_line, "write_pages", lambda *_: 0)
-    written = {}
-    for how, arguments in {"serial": [], "dask": ["--scheduler", address]}.items():
-        monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / how / "reports"))
-        monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / how / "cache"))
-        assert command_line.main(["reports", name, "--seeds", "1", "--device", "cpu", *arguments]) == 0
-        written[how] = tmp_path / how / "reports" / "quick"
-    serial, dask = written["serial"], written["dask"]
-    assert (serial / f"{name}.csv").read_bytes() == (dask / f"{name}.csv").read_bytes()
-    one, other = (json.loads((folder / f"{name}.json").read_text()) for folder in (serial, dask))
-    assert one.pop("provenance").keys() == other.pop("provenance").keys()
-    assert one == other
-    pages = [
-        (folder / f"{name}.md").read_text().split("## What was measured, where, how")[0] for folder in (serial, dask)
-    ]
-    assert pages[0] == pages[1]
-    keys = {key for group in one["runs"].values() for key in group}
-    assert len(keys) >= 4
-    for key in keys:
-        records = [read_record(folder / "runs" / f"{key}.json") for folder in (serial, dask)]
-        assert lasting(records[0]) == lasting(records[1])
-    assert "0 loaded" in (serial / f"{name}.ipynb").read_text()
-    assert f"{len(keys)} loaded, 0 trained" in (dask / f"{name}.ipynb").read_text()  # trained before, all at once
-
-
-def test_all_notebooks_runs_are_those_of_a_serial_run(address, tmp_path, monkeypatch, capsys):
-    """What every notebook trains at profile quick, in a step or two: by a scheduler's workers, and serially."""
-    for budget, steps in ((PROFILES, 2), (CONTINUED, 1)):
-        monkeypatch.setitem(budget["quick"], "training.steps", steps)
-    records, told = {}, {}
-    for how, arguments in {"serial": [], "dask": ["--scheduler", address]}.items():
-        monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / how / "reports"))
-        monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / how / "cache"))
-        assert command_line.main(["train", "--seeds", "1", "--device", "cpu", *arguments]) == 0
-        store = tmp_path / how / "reports" / "quick" / "runs"
-        records[how] = {path.name: lasting(read_record(path)) for path in store.iterdir()}
-        told[how] = capsys.readouterr().out
-    assert records["serial"] == records["dask"]
-    assert told["serial"] == told["dask"]
-    assert told["serial"].startswith(f"{len(records['serial'])} runs of profile quick: 0 loaded")
-    assert len(records["serial"]) > 40
+def test_the_train_command(address, photo_folder, tmp_path, capsys):
+    settings = tiny_settings(photo_folder)
+    path = notebook(tmp_path, {"a": [settings]})
+    expected = serially({"a": [experiment(settings)]}, tmp_path)
+    assert command_line.main(["train", str(path), "--device", "cpu", "--scheduler", address]) == 0
+    assert capsys.readouterr().out == "1 runs of profile quick: 0 loaded, 1 trained\n"
+    for key, record in expected.items():
+        assert lasting(read_record(tmp_path / "reports" / "quick" / "runs" / f"{key}.json")) == record

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from conftest import MADE
 
 from prffn import paper
 from prffn.__main__ import main
@@ -18,7 +19,6 @@ from prffn.study import timings as study
 from prffn.study.timings import Timings, ensure_timings, step_cases
 
 CPU = torch.device("cpu")
-MADE = {"device_name": "test", "device": "cpu", "threads": 1, "platform": "test", "commit": "abc"}
 
 
 def made_up(profile: str = "cpu") -> Timings:
@@ -37,7 +37,7 @@ def made_up(profile: str = "cpu") -> Timings:
             },
             "seconds": {label: seconds for label, (_, _, seconds, _) in steps.items()},
             "peak_mb": {label: mb for label, (_, _, _, mb) in steps.items()},
-            "provenance": {**MADE, "versions": {"torch": "0"}}, "finished": "2024-01-01",
+            "provenance": MADE, "finished": "2024-01-01",
         },
         profile, loaded=True,
     )  # fmt: skip
@@ -113,12 +113,12 @@ def test_rounds_and_memory_and_what_fails():
     assert memory["loss"] > 144 * 144 * 64 * 4 / 1e6  # of one S x S matrix for each region, in float32
 
 
-def test_timings_are_recorded_and_belong_to_the_device_that_is_asked_for(tmp_path, monkeypatch):
+def test_timings_are_recorded_and_belong_to_the_device_that_is_asked_for(monkeypatch):
     measured = []
     monkeypatch.setattr(study, "in_rounds", lambda cases, *_: measured.append(1) or {label: [0.5] for label in cases})
     cases = {"small": ForwardCase(network="FSRCNN", scale=2, height=8, width=8)}
-    first = ensure_timings(cases, "quick", device="cpu")
-    assert repr(first) == "1 timings of profile quick: 0 loaded, 1 measured"
+    made = ensure_timings(cases, "quick", device="cpu")
+    assert repr(made) == "1 timings of profile quick: 0 loaded, 1 measured"
     for device in ("cpu", "auto"):
         assert repr(ensure_timings(cases, "quick", device=device)) == "1 timings of profile quick: 1 loaded, 0 measured"
     with pytest.raises(ValueError, match="device 'cuda' cannot be used here"):
@@ -127,10 +127,6 @@ def test_timings_are_recorded_and_belong_to_the_device_that_is_asked_for(tmp_pat
     monkeypatch.setattr(study, "measured", lambda *_: {"provenance": {}, "finished": "now"})
     assert ensure_timings(cases, "quick", device="cuda").new
     assert len(measured) == 2
-    (path,) = (tmp_path / "reports" / "quick" / "timings").glob(f"{first.record['key']}.json")
-    path.write_text(path.read_text().replace("0.5", "0.1"))
-    with pytest.warns(UserWarning, match="it is not used"):
-        assert ensure_timings(cases, "quick", device="cpu").new
 
 
 def test_steps_at_each_profile():
@@ -152,10 +148,5 @@ def test_bench(tmp_path, monkeypatch, capsys):
     assert "L1" in capsys.readouterr().out
     table = json.loads((tmp_path / "reports" / "bench" / "contrast.json").read_text())["table"]
     (row,) = [r for r in table if (r["form"], r["S"], r["implementation"]) == ("ratio", 16, "reference")]
-    assert (row["ms"], row["% of a step"], row["times auto"], row["extra MB"]) == (
-        200.0,
-        "10.0 (10.0 to 10.0)",
-        "10.0",
-        10,
-    )
-    assert main(["bench", "--rounds", "0"]) == 1
+    found = row["ms"], row["% of a step"], row["times auto"], row["extra MB"]
+    assert found == (200.0, "10.0 (10.0 to 10.0)", "10.0", 10)

@@ -7,21 +7,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import MADE, small_prffn
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 from torch import nn
 
+from prffn import config
 from prffn.config import variants
 from prffn.data.degradation import downscale, upscale_bicubic
 from prffn.data.pictures import EMBEDDED, Picture, find_image, picture
 from prffn.evaluation.metrics import psnr_y, ssim_y
 from prffn.evaluation.tiling import upscale
-from prffn.files import digest, reports_root, save_record, weights_sha256
+from prffn.files import digest, reports_root, weights_sha256
 from prffn.models import PRFFN, build
 from prffn.models import pretrained as shipped
 from prffn.reporting.crop_plots import MARK, draw_crops, size_of
-from prffn.reporting.crops import compare_losses, crop_conclusion, crop_provenance, crop_table, readable, save_crops
+from prffn.reporting.crops import compare_losses, crop_conclusion, crop_table, readable, save_crops
 from prffn.reporting.plots import new_figure
 from prffn.study import crops as module
 from prffn.study.claims import LABELS
@@ -37,7 +39,7 @@ from prffn.study.crops import (
     weights_there,
 )
 from prffn.study.ensure import ensure
-from prffn.study.evaluations import Weights, ensure_evaluations
+from prffn.study.evaluations import Weights
 
 REGION = (20, 30, 16, 24)
 
@@ -50,12 +52,12 @@ def small(tmp_path, photo) -> Picture:
     return picture(str(path), REGION, 3)
 
 
-def weights_of(model: nn.Module, origin: str = "file x.pt") -> Weights:
-    return Weights(weights_sha256(model), origin, lambda: model)
+def weights_of(model: nn.Module) -> Weights:
+    return Weights(weights_sha256(model), "file x.pt", lambda: model)
 
 
 def tiny(seed: int = 0) -> nn.Module:
-    return PRFFN(3, channels=4, groups=1, blocks=1, generator=torch.Generator().manual_seed(seed)).eval()
+    return small_prffn(3, seed)
 
 
 def gone() -> nn.Module:
@@ -63,20 +65,16 @@ def gone() -> nn.Module:
 
 
 def record_path(crops: Crops, method: str) -> Path:
-    from prffn.files import reports_root
-
     return reports_root() / crops.profile / "crops" / f"{crops[method]['key']}.json"
 
 
 def made_up(shown: Picture, psnr: dict[str, float], missing: tuple[str, ...] = ()) -> Crops:
     """Records with these PSNR of the crop, an image 1 dB better, SSIM a hundredth of the PSNR."""
-    made = {"device": "cpu", "device_name": "test", "threads": 1, "platform": "test", "versions": {"torch": "0"},
-            "commit": "abc"}  # fmt: skip
     records = {
         method: {
             "key": method, "method": method, "origin": "authors'", "parameters": 1234567, "finished": "2024-01-02",
             "figures": {"crop": {"psnr_y": p, "ssim_y": p / 100}, "image": {"psnr_y": p + 1, "ssim_y": p / 100}},
-            "png": to_png(shown.crop(shown.hr)), "provenance": made,
+            "png": to_png(shown.crop(shown.hr)), "provenance": MADE,
         }
         for method, p in psnr.items()
     }  # fmt: skip
@@ -115,42 +113,28 @@ class TestPictures:
         assert np.array_equal(small.crop(small.hr), photo[100:116, 150:174])
         assert small.name == "mine"  # no path of this machine
 
-    @pytest.mark.parametrize("region", ["20, 30, 16, 24", "20,30,16,24", [20, 30, 16, 24]])
-    def test_papermill_can_give_a_region_as_text(self, region):
-        assert picture("chelsea", region, 2).region == REGION
+    @pytest.mark.parametrize("region", ["20, 30, 16, 24", "20,30,16,24", [20, 30, 16, 24], (3, 3, 54, 63)])
+    def test_a_region_may_be_text_and_reach_to_the_shaved_border(self, small, tmp_path, region):
+        expected = region if isinstance(region, tuple) else REGION
+        assert picture(str(tmp_path / "mine.png"), region, 3).region == expected
 
     @pytest.mark.parametrize(
-        ("region", "bounds"),
+        ("region", "message"),
         [
-            ((2, 30, 16, 24), r"from row 2 to 18"),
-            ((42, 30, 16, 24), r"from row 42 to 58"),
-            ((20, 44, 16, 24), r"from column 44 to 68"),
-            ((20, -1, 16, 24), r"from column -1 to 23"),
+            ((2, 30, 16, 24), "from row 2 to 18.*within rows 3 to 57 and columns 3 to 66 of this image of 60 x 69"),
+            ((42, 30, 16, 24), "from row 42 to 58"),
+            ((20, 44, 16, 24), "from column 44 to 68"),
+            ((20, -1, 16, 24), "from column -1 to 23"),
+            ((20, 30, 10, 24), "10 pixels high and 24 wide: SSIM needs at least 11 x 11"),
+            ((20, 30, 16), r"must be top, left, height, width in whole HR pixels, got \(20, 30, 16\)"),
+            ("20, 30, 16, x", "got '20, 30, 16, x'"),
+            ((20, 30, 16.5, 24), "whole HR pixels"),
         ],
     )
-    def test_outside(self, small, tmp_path, region, bounds):
+    def test_wrong_regions(self, small, tmp_path, region, message):
         """At x3 three pixels at each border are shaved: rows 3 to 57 and columns 3 to 66 are left of 60 x 69."""
-        with pytest.raises(ValueError, match=bounds) as error:
+        with pytest.raises(ValueError, match=message):
             picture(str(tmp_path / "mine.png"), region, 3)
-        assert "within rows 3 to 57 and columns 3 to 66 of this image of 60 x 69 pixels" in str(error.value)
-        assert str(list(region)) in str(error.value)
-
-    def test_up_to_the_shaved_border(self, small, tmp_path):
-        assert picture(str(tmp_path / "mine.png"), (3, 3, 54, 63), 3).region == (3, 3, 54, 63)
-
-    @pytest.mark.parametrize(
-        ("region", "error", "message"),
-        [
-            ((20, 30, 10, 24), ValueError, "10 pixels high and 24 wide: SSIM needs at least 11 x 11"),
-            ((20, 30, 16), ValueError, r"must be top, left, height, width in whole HR pixels, got \(20, 30, 16\)"),
-            ("20, 30, 16, x", ValueError, "got '20, 30, 16, x'"),
-            (7, ValueError, "got 7"),
-            ((20, 30, 16.5, 24), ValueError, "whole HR pixels"),
-        ],
-    )
-    def test_no_region(self, region, error, message):
-        with pytest.raises(error, match=message):
-            picture("chelsea", region, 3)
 
     @pytest.mark.parametrize("name", EMBEDDED)
     def test_embedded_photographs_are_there(self, name):
@@ -225,47 +209,12 @@ class TestRecords:
         found = ensure_crops(small, ["net"], {"net": Weights("0" * 64, "", gone)}, "quick")
         assert found.missing == ["net"]
 
-    def test_a_damaged_record_is_reported_and_not_used(self, small):
-        weights = {"net": weights_of(tiny())}
-        first = ensure_crops(small, ["net"], weights, "quick")
-        path = record_path(first, "net")
-        text = path.read_text()
-        psnr = str(first["net"]["figures"]["crop"]["psnr_y"])
-        path.write_text(text.replace(psnr, str(float(psnr) + 1)))
-        with pytest.warns(UserWarning, match="checksum does not match; it is not used"):
-            assert ensure_crops(small, ["net"], {}, "quick").missing == ["net"]
-        with pytest.warns(UserWarning, match="it is not used"):
-            again = ensure_crops(small, ["net"], weights, "quick")
-        assert again.new == {first["net"]["key"]}
-        assert again["net"]["figures"] == first["net"]["figures"]
-
-    def test_a_record_under_another_key_is_not_used(self, small):
-        """Whole by its checksum, but of another region than its key says."""
-        first = ensure_crops(small, ["net"], {"net": weights_of(tiny())}, "quick")
-        content = {**first["net"], "region": [21, 30, 16, 24]}
-        record_path(first, "net").write_text(json.dumps({"sha256": digest(content), **content}))
-        with pytest.warns(UserWarning, match="not of what it names"):
-            assert ensure_crops(small, ["net"], {}, "quick").missing == ["net"]
-
-    @pytest.mark.parametrize("foreign", [{}, {"protocol": 1, "weights": "w", "checksum": "c"}], ids=str)
-    def test_a_record_of_another_kind_is_named_and_not_used(self, small, foreign):
-        """A timing, say, that was copied into the wrong folder: whole by its checksum."""
-        for store in ("crops", "evaluations"):
-            save_record(reports_root() / "quick" / store, "k", {"key": "k", **foreign})
-        with pytest.warns(UserWarning, match="crops/k.json is a record of another kind .* it is not used"):
-            assert list(ensure_crops(small, [], {}, "quick")) == [BICUBIC]
-        with pytest.warns(UserWarning, match="evaluations/k.json is a record of another kind .* it is not used"):
-            assert not ensure_evaluations({}, (), "quick")
-
     def test_another_protocol_is_another_key(self, small, monkeypatch):
         before = ensure_crops(small, [], {}, "quick")
         monkeypatch.setattr(module, "PROTOCOL", module.PROTOCOL + 1)
         after = ensure_crops(small, [], {}, "quick")
         assert len(after.new) == 1
         assert after[BICUBIC]["key"] != before[BICUBIC]["key"]
-
-    def test_png_is_lossless(self, photo):
-        assert np.array_equal(from_png(to_png(photo[:37, :53])), photo[:37, :53])
 
 
 class TestWeights:
@@ -293,12 +242,16 @@ class TestWeights:
         crops = ensure_crops(small, list(weights), weights, "quick")
         assert len(crops.new) == 5
         verdicts = compare_losses(crops, {"it helps": ("L_1 + L_contr", "L_1")}, 2)
-        gains = [
-            crops[of_seed("L_1 + L_contr", n)]["figures"]["crop"]["psnr_y"]
-            - crops[of_seed("L_1", n)]["figures"]["crop"]["psnr_y"]
-            for n in range(2)
-        ]
+        of_crop = {method: record["figures"]["crop"]["psnr_y"] for method, record in crops.items()}
+        gains = [of_crop[of_seed("L_1 + L_contr", n)] - of_crop[of_seed("L_1", n)] for n in range(2)]
         assert verdicts.loc[("it helps", "the crop"), "difference"] == pytest.approx(np.mean(gains), abs=5e-4)
+        save_crops("fig7", [crops], new_figure()[0], title="T", runs=runs, verdicts=verdicts)
+        content = json.loads((tmp_path / "reports" / "quick" / "fig7.json").read_text())
+        assert content["label"] == LABELS["quick"]
+        assert content["runs"] == {label: [run.key for run in group] for label, group in runs.items()}
+        assert content["verdicts"][0]["set"] == "the crop"
+        assert content["provenance"]["training"]["steps"].startswith("2 of 2 LR patches")
+        assert "- it helps:" in (tmp_path / "reports" / "quick" / "fig7.md").read_text()
         for file in (tmp_path / "cache" / "checkpoints").iterdir():
             file.unlink()
         assert len(ensure_crops(small, list(weights), weights_of_losses(experiments, runs), "quick").new) == 0
@@ -317,7 +270,6 @@ class TestWeights:
 @pytest.fixture
 def tiny_losses(tiny, monkeypatch):
     """L_1 and L_1 + L_contr, two seeds each, of a network that trains in a second."""
-    from prffn import config
 
     budget = {
         name: config.setting(tiny, name)
@@ -337,10 +289,6 @@ class TestTableAndConclusion:
         row = table.loc[("mine x3", "CARN-M")]
         found = [row[name] for name in ("crop PSNR", "gain", "crop SSIM", "image PSNR")]
         assert found == pytest.approx([21.5, 1.496, 0.215, 22.5])
-        text = readable(table).loc[("mine x3", "CARN-M")]
-        assert text[["weights", "parameters (K)", "crop PSNR", "gain", "crop SSIM"]].to_list() == [
-            "authors'", "1235", "21.50", "+1.50", "0.2150",
-        ]  # fmt: skip
         assert readable(table).loc[("mine x3", BICUBIC), ["parameters (K)", "gain"]].to_list() == ["", ""]
 
     def test_conclusion(self, small):
@@ -352,12 +300,12 @@ class TestTableAndConclusion:
         )
         assert "Of the whole image: highest PSNR-Y CARN-M, 22.50 dB" in text
         assert "not decided, no PRFFN of the paper's size is there" in text
-        text = crop_conclusion([made_up(small, {BICUBIC: 20.0, "CARN-M": 21.5, "PRFFN": 22.0})])
-        assert "That PRFFN is nearest to HR: holds on this crop." in text
-        text = crop_conclusion([made_up(small, {BICUBIC: 20.0, "CARN-M": 21.5, "PRFFN": 21.4})])
-        assert "does not hold on this crop." in text
-        text = crop_conclusion([made_up(small, {BICUBIC: 20.0, "PRFFN": 21.4})])
-        assert "not decided, there is no other network" in text
+        for psnr, verdict in (
+            ({"CARN-M": 21.5, "PRFFN": 22.0}, "That PRFFN is nearest to HR: holds on this crop."),
+            ({"CARN-M": 21.5, "PRFFN": 21.4}, "does not hold on this crop."),
+            ({"PRFFN": 21.4}, "not decided, there is no other network"),
+        ):
+            assert verdict in crop_conclusion([made_up(small, {BICUBIC: 20.0, **psnr})])
 
     def test_losses_by_hand(self, small):
         """Differences 0.2 and 0.1 dB: mean 0.15, t(1) = 12.7062, error 0.05: 0.15 +- 0.6353."""
@@ -387,24 +335,9 @@ class TestTableAndConclusion:
         assert pd.read_csv(folder / "fig.csv")["crop PSNR"].to_list() == [20.0, 21.5, 20.5]
         with Image.open(folder / "fig.png") as png:
             assert abs(png.width - 180 / 25.4 * 250) < 2  # a page's two columns at 250 dots per inch
-        before = [(folder / f"fig.{suffix}").read_bytes() for suffix in ("md", "json", "csv", "png")]
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
         save_crops("fig", pictures, figure, title="T")
-        assert [(folder / f"fig.{suffix}").read_bytes() for suffix in ("md", "json", "csv", "png")] == before
-
-    def test_files_of_trained_losses(self, small, tiny_losses, tmp_path):
-        experiments, runs = tiny_losses
-        weights = weights_of_losses(experiments, runs)
-        crops = ensure_crops(small, list(weights), weights, "quick")
-        verdicts = compare_losses(crops, {"L_contr helps": ("L_1 + L_contr", "L_1")}, 2)
-        figure, _ = new_figure()
-        save_crops("fig7", [crops], figure, title="T", runs=runs, verdicts=verdicts)
-        content = json.loads((tmp_path / "reports" / "quick" / "fig7.json").read_text())
-        assert content["label"] == LABELS["quick"]
-        assert content["runs"] == {label: [run.key for run in group] for label, group in runs.items()}
-        assert content["verdicts"][0]["set"] == "the crop"
-        assert content["provenance"]["training"]["steps"].startswith("2 of 2 LR patches")
-        assert "- L_contr helps:" in (tmp_path / "reports" / "quick" / "fig7.md").read_text()
-        assert crop_provenance([crops], runs).loc["scale"].to_list() == ["x3", "x3"]
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 class TestPlot:
@@ -469,8 +402,9 @@ class TestPlot:
         assert r"$\mathbf{21.00}$ / $\mathbf{0.2100}$" in texts
         assert not [text for text in texts if "25.00" in text or "none" in text]
 
-    @pytest.mark.parametrize("count", [1, 2, 5, 11])
-    @pytest.mark.parametrize("shape", [(60, 69), (200, 60), (60, 240)])
+    @pytest.mark.parametrize(
+        ("count", "shape"), [(1, (60, 69)), (2, (200, 60)), (5, (60, 240)), (11, (60, 69)), (11, (60, 240))]
+    )
     def test_nothing_overlaps_or_leaves_the_page(self, photo, count, shape):
         """From bicubic alone to all methods of the paper, on upright and wide images."""
         hr = np.resize(photo, (*shape, 3)).astype(np.uint8)
@@ -486,7 +420,4 @@ class TestPlot:
             assert not any(box.shrunk(0.99, 0.99).overlaps(other) for other in boxes[:n])
         assert ax.figure.get_figwidth() <= 180.01 / 25.4
         assert len(ax.patches) == 4  # the frame in the image and around HR's crop, each with its white edge
-        assert {p.get_edgecolor()[:3] for p in ax.patches} == {
-            (1, 1, 1),
-            to_rgb(MARK),
-        }
+        assert {p.get_edgecolor()[:3] for p in ax.patches} == {(1, 1, 1), to_rgb(MARK)}

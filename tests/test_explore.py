@@ -7,23 +7,22 @@ import ipywidgets
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_settings
+from conftest import small_prffn, tiny_settings
 from PIL import Image
 
 from prffn.apps.panels import compare_slider, region_panel, train_live, training_panel
-from prffn.apps.quickstart import Upscaled, contrast_map, load_photo, region_at, train_watched, upscaled
+from prffn.apps.quickstart import Upscaled, contrast_map, load_photo, plot_detail, region_at, train_watched, upscaled
 from prffn.config import LossConfig, experiment
 from prffn.data.degradation import downscale, upscale_bicubic
 from prffn.evaluation.metrics import psnr_y
 from prffn.evaluation.tiling import upscale
 from prffn.losses import pixel_contrast
-from prffn.models import PRFFN
+from prffn.reporting.plots import new_figure
 
 
 @pytest.fixture
 def result(photo) -> Upscaled:
-    network = PRFFN(3, channels=4, groups=1, blocks=1, generator=torch.Generator().manual_seed(0))
-    return upscaled(photo[90:151, 120:206], network)  # 60 x 84 once it is cropped to a multiple of 3
+    return upscaled(photo[90:151, 120:206], small_prffn(3))  # 60 x 84 once it is cropped to a multiple of 3
 
 
 def test_a_photograph_is_downscaled_and_upscaled_again(photo, result):
@@ -53,11 +52,8 @@ def test_weights_by_hand():
 @pytest.mark.parametrize("size", [16, 64])
 def test_weights_and_map_are_those_of_the_loss(result, size):
     """Also in regions cut short by the border, at S = 64 from row 56 and column 80 on: the terms' mean is the loss."""
-    side, loss, terms = (
-        math.isqrt(size),
-        LossConfig(region_size=size),
-        contrast_map(result, LossConfig(region_size=size)),
-    )
+    side, loss = math.isqrt(size), LossConfig(region_size=size)
+    terms = contrast_map(result, loss)
     for row, column in ((0, 0), (17, 40), (55, 79), (59, 83), (58, 3)):
         region = region_at(result, row, column, loss)
         assert region.weights.shape == (min(side, 60 - row // side * side), min(side, 84 - column // side * side))
@@ -68,6 +64,14 @@ def test_weights_and_map_are_those_of_the_loss(result, size):
     assert terms.mean() == pytest.approx(pixel_contrast(sr, hr, size, implementation="reference").item())
     with pytest.raises(ValueError, match="got ratio, hr"):
         region_at(result, 0, 0, LossConfig(form="ratio"))
+
+
+@pytest.mark.parametrize("at", [(-1, 0), (60, 0), (0, -1), (0, 84)])
+def test_a_pixel_outside_the_image_is_named(result, at):
+    axes = new_figure(ncols=3)[1]
+    for look in (lambda: region_at(result, *at), lambda: plot_detail(axes, result, *at)):
+        with pytest.raises(ValueError, match=rf"no pixel in row {at[0]}, column {at[1]}: .* 60 rows and 84 columns"):
+            look()
 
 
 def test_the_map_leaves_out_a_pixel_alone_in_its_region():
@@ -83,10 +87,14 @@ def test_photographs_by_name_and_path(photo_folder):
     assert load_photo("chelsea").shape == (300, 451, 3)
     with pytest.raises(ValueError, match="Did you mean 'chelsea'"):
         load_photo("chelsae")
+    for name in ("~no-such-user/x.png", "Set5/", "/", ".", "a\0b", ""):
+        with pytest.raises((ValueError, OSError), match="unknown image|is not in") as error:
+            load_photo(name)
+        assert repr(name) in str(error.value) or name.partition("/")[0] in str(error.value)
 
 
 def settings(folder) -> dict[str, object]:
-    return {**tiny_settings(folder), "training.steps": 20}
+    return tiny_settings(folder, **{"training.steps": 20})
 
 
 def test_a_training_is_watched(result, photo, photo_folder):

@@ -104,23 +104,11 @@ def test_only_the_kits_own_notebooks_are_executed():
         find_notebooks(["../elsewhere/evil"])
 
 
-@pytest.mark.parametrize(
-    ("name", "executed"),
-    [
-        ("evil", False),
-        ("evil.ipynb", False),
-        ("evil.txt", False),
-        ("link", False),
-        ("link.ipynb", False),
-        ("own", False),
-        ("own.ipynb", False),
-        ("./evil.txt", False),
-        ("./evil.ipynb", True),
-        ("{}/evil.ipynb", True),
-        ("kit/../own.ipynb", True),
-        ("kit/notebooks/link.ipynb", True),
-    ],
-)
+BY_NAME = ("evil", "evil.ipynb", "evil.txt", "link", "link.ipynb", "own", "own.ipynb", "./evil.txt")
+BY_PATH = ("./evil.ipynb", "{}/evil.ipynb", "kit/../own.ipynb", "kit/notebooks/link.ipynb")
+
+
+@pytest.mark.parametrize(("name", "executed"), [(n, False) for n in BY_NAME] + [(n, True) for n in BY_PATH])
 def test_a_strangers_notebook_is_executed_only_by_its_path(name, executed, tmp_path, monkeypatch):
     """It lies in the current folder, also under a name of the kit's; a link in the kit's folder leads to it."""
     marker, notebooks = tmp_path / "executed", tmp_path / "kit" / "notebooks"

@@ -3,6 +3,7 @@
 A change in a byte that nothing reads, as in the padding of an archive, may pass, if what is read is the same.
 """
 
+import json
 import random
 import re
 import shutil
@@ -18,8 +19,7 @@ import numpy as np
 import pytest
 import torch
 from archives import tar_of, to_png, zip_of
-from conftest import tiny_settings
-from PIL import Image
+from conftest import generator, photos_in, small_prffn, tiny_settings
 
 from prffn.apps.photos import read_photo
 from prffn.apps.upscale import network
@@ -29,10 +29,10 @@ from prffn.data.images import image_set, lr_images
 from prffn.data.pictures import picture
 from prffn.evaluation import metrics
 from prffn.evaluation.cost import StepCase
-from prffn.files import weights_sha256
+from prffn.files import digest, read_record, weights_sha256
 from prffn.losses import fused, pixel_contrast
 from prffn.losses import vgg as backbone
-from prffn.models import PRFFN, build
+from prffn.models import build
 from prffn.models.pretrained import save_pretrained
 from prffn.study import timings
 from prffn.study.crops import ensure_crops
@@ -53,11 +53,7 @@ class Place:
 
     def images(self, suffix: str = ".png") -> Path:
         """A folder of three small photographs."""
-        folder = self.folder / "photos"
-        folder.mkdir()
-        for n in range(3):
-            Image.fromarray(self.photo[40 * n : 40 * n + 72, 90 * n : 90 * n + 96]).save(folder / f"{n}{suffix}")
-        return folder
+        return photos_in(self.folder / "photos", self.photo, suffix)
 
     def weights(self) -> Path:
         """An empty folder in place of the user's weights."""
@@ -74,10 +70,6 @@ class Place:
 
 Use = Callable[[], Any]
 """Uses the file as the kit does; what it gives must not depend on the damage."""
-
-
-def model(seed: int = 0) -> PRFFN:
-    return PRFFN(2, channels=4, groups=1, blocks=1, generator=torch.Generator().manual_seed(seed)).eval()
 
 
 def checkpoint(place: Place) -> tuple[Path, Use]:
@@ -99,7 +91,7 @@ def run_record(place: Place) -> tuple[Path, Use]:
 
 def evaluation_record(place: Place) -> tuple[Path, Use]:
     images, folder = str(place.images()), place.weights()
-    torch.save(build("FSRCNN", 2, generator=torch.Generator().manual_seed(0)).state_dict(), folder / "fsrcnn_x2.pth")
+    torch.save(build("FSRCNN", 2, generator=generator()).state_dict(), folder / "fsrcnn_x2.pth")
     weights = weights_from_files(["FSRCNN"], (2,))
     use = lambda: ensure_evaluations(weights, [images], "quick")["FSRCNN", 2, "photos"]["evaluation"]  # noqa: E731
     use()
@@ -152,7 +144,7 @@ def compiled_code(place: Place) -> tuple[Path, Use]:
         return answer
 
     place.monkeypatch.setattr(fused, "_run", run)
-    image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, 8, 8, generator=generator())
 
     def use() -> Any:
         fused._library.cache_clear()
@@ -186,25 +178,19 @@ def archive(name: str, make: Callable[[dict[str, bytes]], bytes]) -> Callable[[P
     return of_that_format
 
 
-def png_of_a_set(place: Place) -> tuple[Path, Use]:
-    images = place.images()
-
-    def use() -> str:
-        image_set.cache_clear()
-        return image_set(str(images)).checksum
-
-    return images / "1.png", use
-
-
-def jpeg_of_a_set(place: Place) -> tuple[Path, Use]:
+def image_of_a_set(suffix: str) -> Callable[[Place], tuple[Path, Use]]:
     """JPEG has no checksum: damage gives other pixels. They are told, and are other images to every record."""
-    images = place.images(".jpg")
 
-    def use() -> str:
-        image_set.cache_clear()
-        return image_set(str(images)).checksum
+    def of_that_format(place: Place) -> tuple[Path, Use]:
+        images = place.images(suffix)
 
-    return images / "1.jpg", use
+        def use() -> str:
+            image_set.cache_clear()
+            return image_set(str(images)).checksum
+
+        return images / f"1{suffix}", use
+
+    return of_that_format
 
 
 def photograph(place: Place) -> tuple[Path, Use]:
@@ -213,23 +199,23 @@ def photograph(place: Place) -> tuple[Path, Use]:
 
 def shipped_network(place: Place) -> tuple[Path, Use]:
     path = place.folder / "prffn_x2.safetensors"
-    settings = {"data.scale": 2, "model.channels": 4, "model.groups": 1, "model.blocks": 1}
-    save_pretrained(model(), path, {**settings, "model.dilation_rates": [1, 2, 4]}, "0123", weights_sha256(model()))
-    lr = torch.rand(1, 3, 9, 8, generator=torch.Generator().manual_seed(1))
+    settings: dict[str, Any] = {"data.scale": 2, "model.channels": 4, "model.groups": 1, "model.blocks": 1}
+    settings["model.dilation_rates"] = [1, 2, 4]
+    save_pretrained(small_prffn(), path, settings, "0123", weights_sha256(small_prffn()))
+    lr = torch.rand(1, 3, 9, 8, generator=generator(1))
     return path, lambda: network(2, path)(lr).tolist()
 
 
 def authors_weights(place: Place) -> tuple[Path, Use]:
     path = place.folder / "fsrcnn.pt"
-    torch.save({"state_dict": build("FSRCNN", 2, generator=torch.Generator().manual_seed(0)).state_dict()}, path)
+    torch.save({"state_dict": build("FSRCNN", 2, generator=generator()).state_dict()}, path)
     return path, lambda: weights_sha256(network(2, path))
 
 
 def backbone_weights(place: Place) -> tuple[Path, Use]:
     """torchvision's VGG-19, cut to its first convolution; a part of its checksum stands in its name."""
     folder = place.weights()
-    generator = torch.Generator().manual_seed(0)
-    state = {"features.0.weight": torch.rand(64, 3, 3, 3, generator=generator), "features.0.bias": torch.rand(64)}
+    state = {"features.0.weight": torch.rand(64, 3, 3, 3, generator=generator()), "features.0.bias": torch.rand(64)}
     torch.save(state, folder / "weights", _use_new_zipfile_serialization=False)  # the older format has no sums
     path = folder / f"vgg19-{backbone._file_sha256(folder / 'weights')[:8]}.pth"
     (folder / "weights").rename(path)
@@ -245,12 +231,12 @@ def backbone_weights(place: Place) -> tuple[Path, Use]:
 
 
 def alexnet_weights(place: Place) -> tuple[Path, Use]:
-    path, generator = place.weights() / "alexnet_features.pth", torch.Generator().manual_seed(0)
+    path, draw = place.weights() / "alexnet_features.pth", generator()
     layers = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
     state = {}
     for n, (out, into, side) in layers.items():
-        state[f"features.{n}.weight"] = torch.rand(out, into, side, side, generator=generator) / into / side - 0.02
-        state[f"features.{n}.bias"] = torch.rand(out, generator=generator)
+        state[f"features.{n}.weight"] = torch.rand(out, into, side, side, generator=draw) / into / side - 0.02
+        state[f"features.{n}.bias"] = torch.rand(out, generator=draw)
     torch.save(state, path)
 
     with warnings.catch_warnings():
@@ -272,7 +258,7 @@ KINDS = {
         of_the_image_cache("photos-*/hr/images.json"), compiled_code,
     ],
     "archive": [archive("a.zip", zip_of), archive("a.tar", lambda m: tar_of(m, "w")), archive("a.tgz", tar_of)],
-    "image": [png_of_a_set, jpeg_of_a_set, photograph],
+    "image": [image_of_a_set(".png"), image_of_a_set(".jpg"), photograph],
     "weights": [shipped_network, authors_weights, backbone_weights, alexnet_weights],
 }  # fmt: skip
 
@@ -347,12 +333,25 @@ def test_a_damaged_file(kind, make, tmp_path, monkeypatch, photo):
             assert use() == expected
 
 
+@pytest.mark.parametrize(
+    ("make", "asked"), [(evaluation_record, "weights"), (crop_record, "region"), (timing_record, "cases")]
+)
+def test_a_record_of_something_else(make, asked, tmp_path, monkeypatch, photo):
+    """Whole by its checksum, but of something else than its key says, or of another kind."""
+    path, use = make(Place(tmp_path, monkeypatch, photo))
+    expected, record = use(), read_record(path)
+    for other in ({**record, asked: "another"}, {"key": record["key"]}):
+        content = json.loads(json.dumps(other))
+        path.write_text(json.dumps({"sha256": digest(content), **content}))
+        assert what_came_of(path, use, expected) == "made anew, with a warning"
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_authors_weights_that_are_others_now(known, tmp_path, monkeypatch, photo):
     """Files of PyTorch's older format have no checksum: a changed one is not called the authors', and is told."""
     place = Place(tmp_path, monkeypatch, photo)
     images, folder = str(place.images()), place.weights()
-    network = build("FSRCNN", 2, generator=torch.Generator().manual_seed(0))
+    network = build("FSRCNN", 2, generator=generator())
     path = folder / "fsrcnn_x2.pt"
     torch.save(network.state_dict(), path, _use_new_zipfile_serialization=False)
     if known:

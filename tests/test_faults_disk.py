@@ -11,9 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from archives import SET5, archive_at, served, tar_of
-from conftest import tiny_settings
+from conftest import small_prffn, tiny_settings
 from PIL import Image
 
 from prffn.apps.upscale import upscale_file
@@ -22,7 +21,6 @@ from prffn.data.download import get, unpack
 from prffn.data.images import image_set
 from prffn.files import atomic_write, read_record, save_record, weights_sha256, write_json
 from prffn.losses import fused
-from prffn.models import PRFFN
 from prffn.models.pretrained import save_pretrained
 from prffn.reporting.plots import save_figure
 from prffn.reporting.tables import markdown
@@ -43,18 +41,13 @@ def full_after(size: int) -> Iterator[None]:
 
 
 def figure(path: Path) -> None:
-    drawn, ax = plt.subplots()
-    ax.plot([1, 3, 2])
+    drawn = plt.figure()
     save_figure(drawn, path)
     plt.close(drawn)
 
 
 def upscaled(path: Path) -> None:
-    upscale_file(path.with_name("in.png"), path, network(), overwrite=True, progress=False)
-
-
-def network() -> PRFFN:
-    return PRFFN(2, channels=4, groups=1, blocks=1, generator=torch.Generator().manual_seed(0)).eval()
+    upscale_file(path.with_name("in.png"), path, small_prffn(), overwrite=True, progress=False)
 
 
 TABLE = pd.DataFrame({"PSNR": np.linspace(30, 40, 99)})
@@ -70,7 +63,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "report.json": lambda path: write_json(path, {"table": TABLE.to_dict()}),
     "report.md": text,
     "figure.png": figure,
-    "weights.safetensors": lambda path: save_pretrained(model := network(), path, {}, "0", weights_sha256(model)),
+    "weights.safetensors": lambda path: save_pretrained(model := small_prffn(), path, {}, "0", weights_sha256(model)),
     **{f"photo_x2.{suffix}": upscaled for suffix in ("png", "jpg", "tif", "webp")},
 }
 

@@ -6,6 +6,7 @@ here, up to the first one that would train or write.
 """
 
 import copy
+import io
 import os
 import subprocess
 import sys
@@ -155,19 +156,12 @@ def test_a_corrected_cell_counts_not_what_it_was():
         exec(check, {})
 
 
-@pytest.mark.parametrize(
-    ("notebook", "arguments", "message"),
-    [
-        ("00_quickstart", ["-p", "rows", "3"], "unknown notebook parameter 'rows'. Did you mean 'row'?"),
-        ("fig8_crops_x2", ["-p", "image", "cofee"], "unknown image 'cofee'. Did you mean 'coffee'?"),
-    ],
-)
-def test_with_a_kernel(tmp_path, notebook, arguments, message):
+def test_with_a_kernel(tmp_path):
     """The same by papermill's own command."""
-    command = [BIN / "papermill", CHECKOUT / "notebooks" / f"{notebook}.ipynb", tmp_path / "out.ipynb", *arguments]
+    command = [BIN / "papermill", CHECKOUT / "notebooks" / "fig8_crops_x2.ipynb", "out.ipynb", "-p", "regions", "3"]
     done = subprocess.run(command, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True)
     assert done.returncode != 0
-    assert message in done.stderr
+    assert "unknown notebook parameter 'regions'. Did you mean 'region'?" in done.stderr
     assert not reports_root().exists()
 
 
@@ -213,42 +207,27 @@ def test_a_wrong_option_ends_in_one_line_and_nothing_is_written(asked, data):
     if command == "train" and option == "--label":
         arguments.append("table5_region_size")
     with pytest.MonkeyPatch.context() as patch:
-        said = Said()
+        said = io.StringIO()
         patch.setattr(sys, "stderr", said)
         try:
             status = main(arguments)
         except SystemExit as stopped:  # argparse's own
             status = int(stopped.code)
-    line = said.text.strip().splitlines()[-1]
+    line = said.getvalue().strip().splitlines()[-1]
     assert status in (1, 2)
     assert line.startswith(("prffn: ", "python -m prffn"))
-    assert "Traceback" not in said.text
+    assert "Traceback" not in said.getvalue()
     assert not reports_root().exists()
-
-
-class Said:
-    """What was written to standard error."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> int:
-        self.text += text
-        return len(text)
-
-    def flush(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["reports", "--seeds", "0"], "seeds must be a whole number, at least 1"),
-        (["reports", "--device", "meta"], "device 'meta' cannot be used here"),
-        (["train", "table5_region_size", "--seeds", "0"], "seeds must be a whole number, at least 1"),
+        (["plan", "--gpus", "0"], "--gpus must be a whole number, at least 1"),
+        (["plan", "--step-seconds", "0"], "--step-seconds must be"),
         (["train", "--device", "gpu"], "device 'gpu' cannot be used here"),
         (["train", "table5_region_size", "--label", "S = 65"], "unknown label 'S = 65'. Did you mean 'S = 64'?"),
-        (["bench", "--rounds", "0"], "--rounds must be a whole number, at least 1, got 0"),
         (["bench", "--batch", "-3"], "--batch must be a whole number, at least 1, got -3"),
         (["ship", "5"], "scale must be 2, 3 or 4, got 5"),
     ],

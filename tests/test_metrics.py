@@ -16,7 +16,6 @@ from prffn.data.degradation import downscale, mod_crop, upscale_bicubic
 from prffn.data.images import image_set
 from prffn.evaluation import metrics
 from prffn.evaluation.metrics import (
-    UnusableTrunk,
     evaluate,
     evaluate_bicubic,
     lpips_alex,
@@ -50,25 +49,24 @@ def test_rcan_outputs_score_as_published(shared_data, scale):
     assert np.mean(ssim) == pytest.approx(RCAN[scale][1], abs=0.0005)
 
 
-@pytest.mark.parametrize(("name", "scale"), list(BICUBIC_RGB))
-def test_bicubic_scores_as_published(shared_data, name, scale):
-    assert evaluate_bicubic(name, scale=scale).mean() == pytest.approx(BICUBIC_RGB[name, scale], abs=0.01)
-
-
-@pytest.mark.parametrize(("name", "scale"), list(BICUBIC_Y))
-def test_bicubic_scores_as_published_for_y(shared_data, name, scale):
-    """PSNR and SSIM of SRCNN's convention, in which bicubic's SSIM is published; Pillow scales the Y plane."""
-    found = []
-    for hr in image_set(name).images:
-        y = mod_crop(luma(hr).round(), scale)
-        size = (y.shape[1], y.shape[0])
-        plane = Image.fromarray(y.astype(np.float32))
-        lr = plane.resize((size[0] // scale, size[1] // scale), Image.Resampling.BICUBIC)
-        sr = np.asarray(lr.resize(size, Image.Resampling.BICUBIC), float).clip(0, 255).round()
-        inside = slice(scale, -scale)
-        found.append((psnr(sr[inside, inside], y[inside, inside]), ssim(sr[inside, inside], y[inside, inside])))
-    assert np.mean(found, axis=0)[0] == pytest.approx(BICUBIC_Y[name, scale][0], abs=0.01)
-    assert np.mean(found, axis=0)[1] == pytest.approx(BICUBIC_Y[name, scale][1], abs=0.0005)
+@pytest.mark.parametrize("name", ["Set5", "B100"])
+def test_bicubic_scores_as_published(shared_data, name):
+    """By the kit's protocol; and PSNR and SSIM of SRCNN's convention, in which bicubic's SSIM is published, with
+    Pillow to scale the Y plane."""
+    images = image_set(name)
+    for scale in (2, 3, 4):
+        assert evaluate_bicubic(images, scale=scale).mean() == pytest.approx(BICUBIC_RGB[name, scale], abs=0.01)
+        found = []
+        for hr in images.images:
+            y = mod_crop(luma(hr).round(), scale)
+            size = (y.shape[1], y.shape[0])
+            plane = Image.fromarray(y.astype(np.float32))
+            lr = plane.resize((size[0] // scale, size[1] // scale), Image.Resampling.BICUBIC)
+            sr = np.asarray(lr.resize(size, Image.Resampling.BICUBIC), float).clip(0, 255).round()
+            inside = slice(scale, -scale)
+            found.append((psnr(sr[inside, inside], y[inside, inside]), ssim(sr[inside, inside], y[inside, inside])))
+        assert np.mean(found, axis=0)[0] == pytest.approx(BICUBIC_Y[name, scale][0], abs=0.01)
+        assert np.mean(found, axis=0)[1] == pytest.approx(BICUBIC_Y[name, scale][1], abs=0.0005)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -178,31 +176,9 @@ def test_lpips_without_a_trunk_is_not_measured(photo_folder, monkeypatch):
     assert len(measured.psnr_y) == 3
 
 
-def test_a_damaged_trunk_is_not_used(tmp_path, monkeypatch, photo):
-    metrics._lpips_network.cache_clear()
-    (tmp_path / "alexnet_features.pth").write_bytes(b"not weights")
-    monkeypatch.setenv("PRFFN_WEIGHTS", str(tmp_path))
-    with pytest.raises(UnusableTrunk, match="alexnet_features.pth is not a state dict .*or remove it"):
-        lpips_alex(photo[:64, :64], photo[:64, :64])
-
-
 class Nearest(torch.nn.Module):
     def forward(self, x):
         return torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
-
-
-class NotFinite(Nearest):
-    """Nearest, but for one value in the last pixel of images that are as wide as `of`, or in all of them."""
-
-    def __init__(self, value: float, of: int, everywhere: bool) -> None:
-        super().__init__()
-        self.value, self.of, self.where = value, of, slice(None) if everywhere else slice(-1, None)
-
-    def forward(self, x):
-        sr = super().forward(x)
-        if x.shape[-1] == self.of:
-            sr[:, self.where, self.where, self.where] = self.value
-        return sr
 
 
 @pytest.mark.parametrize(("side", "scale", "left"), [(30, 2, 30), (31, 2, 30), (32, 3, 30), (31, 4, 28), (33, 2, None)])
@@ -222,6 +198,8 @@ def test_lpips_names_the_image_that_is_too_small(tmp_path, photo, monkeypatch, s
         evaluate_bicubic(str(tmp_path), scale=scale, lpips=True)
     with pytest.raises(ValueError, match="two RGB images .* of one shape"):
         lpips_alex(photo[:40, :40], photo[:40, :41])
+    with pytest.raises(ValueError, match="one shape"):
+        psnr_y(photo, photo[1:], 2)
 
 
 def test_a_scale_is_any_whole_number(photo_folder):
@@ -239,12 +217,3 @@ def test_evaluate_takes_functions_and_modules(photo_folder):
     assert module == function
     assert module.image_names == ("0", "1", "2")
     assert module.mean() < evaluate_bicubic(str(photo_folder), scale=2).mean()
-
-
-def test_bad_input(photo):
-    with pytest.raises(ValueError, match="one shape"):
-        psnr_y(photo, photo[1:], 2)
-    with pytest.raises(ValueError, match="nothing is left"):
-        psnr_y(photo[:4], photo[:4], 2)
-    with pytest.raises(ValueError, match="11 x 11"):
-        ssim_y(photo[:12, :30], photo[:12, :30], 2)

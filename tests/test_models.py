@@ -2,19 +2,15 @@
 
 import pytest
 import torch
-from oracles import upscale_tensor
+from conftest import generator
 from torch import nn
 
 from prffn import paper
 from prffn.evaluation.tiling import upscale
 from prffn.models import PRFFN
-from prffn.models.blocks import MRCAB, RCAB, SAFB, ChannelAttention, RFAFusion
+from prffn.models.blocks import MRCAB, RCAB, SAFB, RFAFusion
 from prffn.models.complexity import multi_adds, parameters
 from prffn.models.prffn import PFFG
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("variant", ["PRFFN0", "PRFFN1", "PRFFN2", "PRFFN3"])
@@ -107,28 +103,11 @@ def test_a_gradient_reaches_every_parameter_of_a_variant(variant):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [
-        ({"variant": "PRFFN4"}, "PRFFN4"),
-        ({"groups": 0}, "groups .* 0"),
-        ({"dilation_rates": ()}, "dilation_rates"),
-    ],
+    [({"variant": "PRFFN4"}, "PRFFN4"), ({"groups": 0}, "groups .* 0"), ({"dilation_rates": ()}, "dilation_rates")],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         PRFFN(**{"channels": 4, **arguments})
-
-
-@pytest.mark.parametrize("tile", [8, 13, 40])
-def test_tiles_equal_the_whole_image_where_the_halo_covers_the_receptive_field(tile, monkeypatch):
-    """One group of one block without attention sees: head 1, MRCAB 4 + 1, group's conv 1 (its SAFB beside it 1),
-    trunk 1, upsampler 1, tail 1/2 (one SR pixel): at most 10 LR pixels. A halo of 10 is exact, none is not."""
-    monkeypatch.setattr(ChannelAttention, "gate", lambda self, x: x.new_ones(()))
-    model = PRFFN(2, channels=8, groups=1, blocks=1, generator=generator()).eval()
-    lr = torch.rand(3, 31, 45, generator=generator(1))
-    whole = upscale_tensor(model, lr, scale=2)
-    assert (upscale_tensor(model, lr, scale=2, tile=tile, halo=10) - whole).abs().max() < 1e-5
-    if tile < 31:
-        assert (upscale_tensor(model, lr, scale=2, tile=tile, halo=0) - whole).abs().max() > 1e-3
 
 
 def test_tiles_of_the_whole_prffn_stay_close(photo):

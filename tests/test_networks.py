@@ -1,10 +1,9 @@
 """The networks of Tables 8 and 4: counts against the print and against others' papers, and that each one trains."""
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import generator
 from oracles import share_computed, weights_computed
 from torch import nn
 
@@ -13,7 +12,7 @@ from prffn.data.degradation import upscale_bicubic
 from prffn.data.patches import to_image, to_tensor
 from prffn.models import NETWORKS, build
 from prffn.models.blocks import Network
-from prffn.models.comparison import UNMET, is_met, table8_complexity
+from prffn.models.comparison import UNMET, is_met
 from prffn.models.complexity import multi_adds, parameters
 from prffn.models.edsr import EDSR
 from prffn.models.luma import bicubic, rgb_to_ycbcr, ycbcr_to_rgb
@@ -23,11 +22,6 @@ from prffn.models.table8.fsrcnn import FSRCNN
 from prffn.models.table8.oisr import OISR, HeunBlock, LeapfrogBlock
 from prffn.models.table8.smsr import SMSR, MaskedConvs
 from prffn.models.table8.tsan import CrossRegion, cross_dimension
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
 
 SMALL = {
     "FSRCNN": {"d": 8, "s": 4, "m": 2},
@@ -58,10 +52,10 @@ def image(height: int = 8, width: int = 8, seed: int = 1) -> torch.Tensor:
     return torch.rand(1, 3, height, width, generator=generator(seed))
 
 
-def test_counts_are_as_printed_or_stand_among_the_exceptions():
+def test_counts_are_as_printed_or_stand_among_the_exceptions(counted):
     """All 36 rows, within 1 % and 2 %. An exception must be needed, and its note must give its deviation and reason."""
     printed = paper.table(8).set_index(["method", "scale"])
-    comparison = table8_complexity().set_index(["method", "scale"])
+    comparison = counted.set_index(["method", "scale"])
     assert list(comparison.index) == list(printed.index)
     assert len(comparison) == 36
     for key, row in comparison.iterrows():
@@ -174,30 +168,24 @@ def test_the_seed_decides_the_weights_and_global_state_does_not(name):
     assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
 
 
-@pytest.mark.parametrize("name", list(NETWORKS))
-def test_a_trained_network_can_be_copied_and_computes_the_same(name):
-    torch.manual_seed(0)
-    model, lr = small(name), image()
-    model.train()(lr).sum().backward()
-    twin = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        expected = model.eval()(lr)
-        assert torch.equal(twin(lr), expected)
-        assert name == "SMSR" or torch.equal(model.train()(lr), expected)
-
-
-@pytest.mark.parametrize("name", list(NETWORKS))
-def test_bad_scales(name):
-    with pytest.raises(ValueError, match="scale must be 2, 3 or 4, got 5"):
-        build(name, 5)
-
-
 def test_names():
     assert set(SMALL) == set(NETWORKS) >= set(paper.table(8).method)
     with pytest.raises(ValueError, match=r"'carnm'.*'CARN-M'.*FSRCNN"):
         build("carnm", 2)
     with pytest.raises(ValueError, match="RK3"):
         OISR(2, scheme="RK3")
+    for name in NETWORKS:
+        with pytest.raises(ValueError, match="scale must be 2, 3 or 4, got 5"):
+            build(name, 5)
+
+
+def test_luma_is_bt601_and_inverts():
+    """White is Y = 235 / 255 with neutral chroma 128 / 255; red's Y is (16 + 65.481) / 255."""
+    white, red = torch.ones(1, 3, 1, 1), torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    assert (rgb_to_ycbcr(white).flatten() * 255).tolist() == pytest.approx([235, 128, 128], abs=1e-3)
+    assert rgb_to_ycbcr(red)[0, 0].item() == pytest.approx((16 + 65.481) / 255)
+    rgb = image()
+    assert torch.allclose(ycbcr_to_rgb(rgb_to_ycbcr(rgb)), rgb, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -208,15 +196,6 @@ def test_bicubic_equals_the_kits(photo, scale):
     ours = to_image(bicubic(to_tensor(image[None]), scale)[0]).astype(int)
     assert abs(kits - ours).max() <= 1
     assert (kits != ours).mean() < 0.25
-
-
-def test_luma_is_bt601_and_inverts():
-    """White is Y = 235 / 255 with neutral chroma 128 / 255; red's Y is (16 + 65.481) / 255."""
-    white, red = torch.ones(1, 3, 1, 1), torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
-    assert (rgb_to_ycbcr(white).flatten() * 255).tolist() == pytest.approx([235, 128, 128], abs=1e-3)
-    assert rgb_to_ycbcr(red)[0, 0].item() == pytest.approx((16 + 65.481) / 255)
-    rgb = torch.rand(1, 3, 4, 5, generator=generator())
-    assert torch.allclose(ycbcr_to_rgb(rgb_to_ycbcr(rgb)), rgb, atol=1e-6)
 
 
 def test_drcn_with_an_identity_recursion_by_hand():

@@ -17,7 +17,7 @@ from conftest import CHECKOUT
 from prffn import __main__ as command_line
 from prffn.__main__ import main
 from prffn.files import read_record
-from prffn.study.notebook import check_parameters
+from prffn.study import trainings
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +34,14 @@ def run(*command: object, cwd: Path, **environment: str) -> subprocess.Completed
     return subprocess.run(
         [str(part) for part in command], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True
     )
+
+
+def parameters(path: Path) -> dict[str, object]:
+    """What a notebook's cell of parameters assigns: literals only."""
+    (cell,) = [cell for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
+    names: dict[str, object] = {}
+    exec(cell.source, {"__builtins__": {}}, names)
+    return names
 
 
 @pytest.fixture
@@ -63,13 +71,10 @@ class TestEachNotebook:
         assert path.stat().st_size < 1_000_000
 
     def test_has_literal_parameters_and_the_usual_kernel(self, path):
-        notebook = nbformat.read(path, 4)
-        (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-        names: dict[str, object] = {}
-        exec(cell.source, {"__builtins__": {}}, names)
+        names = parameters(path)
         assert {"device", "retrain"} <= set(names) or path.stem in COUNTED | SHOWN
         assert names["profile"] == "cpu"
-        assert notebook.metadata.kernelspec.name == "python3"
+        assert nbformat.read(path, 4).metadata.kernelspec.name == "python3"
 
     def test_is_thin(self, path):
         code = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
@@ -166,20 +171,21 @@ def test_the_executed_copy_is_replaced_whole(error, left, tmp_path, monkeypatch)
 
 
 def test_the_command_gives_each_notebook_the_parameters_that_it_has(monkeypatch):
-    """Some train nothing, and have no seeds, or only count, and have a profile alone."""
+    """Some train nothing, and have no seeds or scheduler, or only count, and have a profile alone."""
     given = {}
     monkeypatch.setattr(
         papermill, "execute_notebook", lambda path, *_, parameters, **__: given.update({Path(path).stem: parameters})
     )
     monkeypatch.setattr(command_line, "write_pages", lambda _: 0)
-    assert main(["reports", "--seeds", "2"]) == 0
-    assert set(given) == {path.stem for path in NOTEBOOKS}
-    for path in NOTEBOOKS:
-        (cell,) = [cell for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
-        names: dict[str, object] = {}
-        exec(cell.source, {"__builtins__": {}}, names)
-        asked = {"profile": "quick", "device": "auto", "seeds": 2, "retrain": False}
-        assert given[path.stem] == {name: value for name, value in asked.items() if name in names}
+    monkeypatch.setattr(trainings, "train", lambda *_, **__: None)
+    asked = {"profile": "quick", "device": "auto", "seeds": 2, "retrain": False, "scheduler": "tcp://head:8786"}
+    for more in (["--scheduler", asked["scheduler"]], []):
+        asked = asked if more else {name: value for name, value in asked.items() if name != "scheduler"}
+        assert main(["reports", "--seeds", "2", *more]) == 0
+        assert set(given) == {path.stem for path in NOTEBOOKS}
+        for path in NOTEBOOKS:
+            names = parameters(path)
+            assert given[path.stem] == {name: value for name, value in asked.items() if name in names}
 
 
 def test_papermill_writes_to_standard_output(tmp_path):
@@ -189,28 +195,6 @@ def test_papermill_writes_to_standard_output(tmp_path):
     assert done.returncode == 0, done.stderr
     notebook = nbformat.reads(done.stdout, 4)
     assert "loaded, 0 trained" in json.dumps(notebook.cells)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        (["-p", "profil", "quick"], "unknown notebook parameter 'profil'. Did you mean 'profile'?"),
-        (["-p", "profile", "quik"], "unknown profile 'quik'. Did you mean 'quick'?"),
-        (["-p", "seeds", "0"], "seeds must be a whole number, at least 1"),
-        (["-p", "device", "gpu"], "device 'gpu' cannot be used here"),
-    ],
-)
-def test_wrong_parameters_stop_the_notebook(tmp_path, parameters, message):
-    done = run(BIN / "papermill", TABLE5, tmp_path / "out.ipynb", *parameters, cwd=tmp_path)
-    assert done.returncode != 0
-    assert message in done.stderr
-    assert not (tmp_path / "reports").exists()
-
-
-@pytest.mark.parametrize("value", ["cpu", 1, None])
-def test_retrain_must_be_a_truth_value(value):
-    with pytest.raises(TypeError, match="retrain must be True or False"):
-        check_parameters(retrain=value)
 
 
 def nbval(path: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -223,10 +207,9 @@ def tampered(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_nbval_passes_and_notices_a_changed_output(recorded, tmp_path):
-    """A copy of the committed notebook passes; with one digit of one output changed by hand it fails."""
+def test_nbval_notices_a_changed_output(recorded, tmp_path):
+    """With one digit of one output changed by hand; that the committed notebooks pass is what CI tests."""
     copy = Path(shutil.copy(TABLE5, tmp_path / "copy.ipynb"))
-    assert nbval(copy, tmp_path).returncode == 0
     report = json.loads((recorded / "table5_region_size.json").read_text())
     mean = str(report["table"][0]["mean"])
     tampered(copy, mean, mean[:-1] + str((int(mean[-1]) + 1) % 10))

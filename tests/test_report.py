@@ -2,10 +2,12 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import MADE
 from scipy import stats
 
 from prffn import paper
@@ -75,17 +77,8 @@ def test_verdicts(a, b, greater, not_smaller):
     assert verdict(interval, margin=0.1) == not_smaller
 
 
-def test_unpaired_values_are_refused():
-    with pytest.raises(ValueError, match=r"got \(2,\) and \(1,\)"):
-        paired_interval([1, 2], [1])
-    with pytest.raises(ValueError, match="got"):
-        paired_interval([[1, 2], [3, 4]], [1, 2])
-
-
 def made_up(psnr: dict[str, list[list[float]]], lpips: list[float] | None = None) -> Runs:
     """Runs whose records hold these PSNR values: label -> one list of images for each seed."""
-    made = {"device": "cpu", "device_name": "test", "threads": 1, "platform": "test", "versions": {"torch": "0"},
-            "commit": "abc"}  # fmt: skip
     settings = {"data.train": "t", "model.channels": 4, "model.groups": 1, "data.scale": 3, "training.steps": 1,
                 "data.batch_size": 1, "data.patch_size": 8, "loss.contrast_weight": 0.0}  # fmt: skip
 
@@ -93,7 +86,7 @@ def made_up(psnr: dict[str, list[list[float]]], lpips: list[float] | None = None
         evaluation = {"set": {"psnr_y": values, "ssim_y": [0.9] * len(values), "lpips": lpips}}
         return {
             "evaluation": evaluation, "bicubic": {"set": {"psnr_y": [20.0, 22.0]}}, "settings": settings,
-            "provenance": made, "parameters": 10, "started": "2024-01-01", "finished": "2024-01-02",
+            "provenance": MADE, "parameters": 10, "started": "2024-01-01", "finished": "2024-01-02",
             "train_seconds": 60.0, "peak_memory_mb": 100.0,
         }  # fmt: skip
 
@@ -118,6 +111,10 @@ def test_compare_by_hand():
     assert (row["low"], row["high"]) == (-0.485, 0.785)
     assert (row["seed 0"], row["seed 1"]) == (31.2, 32.1)
     assert pd.isna(table.loc[("set", "none")]["gain"])
+    verdicts = claims_greater(made_up(RUNS), {"c": ("with", "none")}, printed={"with": 32.451, "none": 32.364})
+    assert verdicts["printed"].item() == 0.087
+    row = report.compare_with_bicubic(made_up(RUNS)).loc["set"]
+    assert (row["bicubic"], row["worst run"], row["best run"]) == (21, 31, 32.1)
 
 
 def test_each_with_its_own_baseline():
@@ -142,12 +139,13 @@ def test_rows_of_fewer_seeds_are_paired_by_those_they_have():
     assert rows.loc["one", "gain"] == 0.5
     assert pd.isna(rows.loc["one", "low"])
     assert (rows.loc["two", "low"], rows.loc["two", "high"]) == (1.0, 1.0)
+    _, ax = new_figure()
+    (bars,) = plot_gains(ax, compare(runs, {}, baseline="none")).containers
+    one, two = bars.lines[2][0].get_segments()
+    assert (len(one), two[:, 1].tolist()) == (0, [1.0, 1.0])
+    alone = compare(made_up({"none": [[20.0]], "a": [[20.5]]}), {}, baseline="none")
+    assert gain_grid(alone, {"a": {"w": "a"}}).iloc[0, 0] == "+0.500"
     assert claims_greater(runs, {"c": ("one", "none")})["verdict"].item() == "not decided"
-
-
-def test_a_claim_beside_its_printed_difference():
-    verdicts = claims_greater(made_up(RUNS), {"c": ("with", "none")}, printed={"with": 32.451, "none": 32.364})
-    assert verdicts["printed"].item() == 0.087
 
 
 def test_what_has_no_runs_is_not_measured_and_says_why():
@@ -181,18 +179,13 @@ def test_nothing_measured_is_said_in_tables_figures_and_sentences(tmp_path):
     runs = made_up({"none": [], "with": []})
     runs.not_measured |= {"none": "no backbone", "with": "no backbone"}
     table = compare(runs, {"with": 32.0}, baseline="none")
-    assert table["mean"].to_dict() == dict.fromkeys(
-        [("embedded_val", "none"), ("embedded_val", "with")], "not measured"
-    )
+    assert table["mean"].to_dict() == {("embedded_val", label): "not measured" for label in ("none", "with")}
     verdicts = claims_greater(runs, {"it helps": ("with", "none")})
     grid = {"a": {"w": "with"}}
     assert gain_grid(table, grid).iloc[0, 0] == "not measured"
-    figure, ax = new_figure()
-    assert [text.get_text() for text in plot_gains(ax, table).texts] == ["no gain was measured"]
-    _, other = new_figure()
-    assert [text.get_text() for text in plot_gain_grid(other, table, grid, "embedded_val").texts] == [
-        "no gain was measured"
-    ]
+    figure, (ax, other) = new_figure(ncols=2)
+    for drawn in (plot_gains(ax, table), plot_gain_grid(other, table, grid, "embedded_val")):
+        assert [text.get_text() for text in drawn.texts] == ["no gain was measured"]
     save("t", runs, table, verdicts, figure, title="T")
     lines = (tmp_path / "reports" / "quick" / "t.md").read_text().splitlines()
     for line in ("Profile quick, no seeds: nothing was measured.", "- it helps: not measured on embedded_val.",
@@ -201,35 +194,14 @@ def test_nothing_measured_is_said_in_tables_figures_and_sentences(tmp_path):
         assert line in lines
 
 
-def test_a_row_with_one_seed_takes_no_interval_from_the_others():
-    """Gains 1 with two seeds, whose interval is [1, 1], and 0.5 with one."""
-    runs = made_up({"none": [[20.0], [30.0]], "one": [[20.5]], "two": [[21.0], [31.0]]})
-    table = compare(runs, {}, baseline="none")
-    _, ax = new_figure()
-    (bars,) = plot_gains(ax, table).containers
-    one, two = bars.lines[2][0].get_segments()
-    assert len(one) == 0
-    assert two[:, 1].tolist() == [1.0, 1.0]
-
-
-def test_what_was_not_measured_is_said_to_be_so():
-    table = compare(made_up(RUNS), {}, baseline="none", metric="lpips")
-    assert set(table["mean"]) == {"not measured"}
-    verdicts = claims_greater(made_up(RUNS), {"c": ("with", "none")}, metric="lpips")
-    assert set(verdicts["verdict"]) == {"not measured"}
-    assert "- c: not measured on set." in conclusion(made_up(RUNS), verdicts)
-
-
 def test_summary_of_all_metrics():
     row = report.summary(made_up(RUNS)).loc[("set", "with")]
     assert dict(row) == {"PSNR-Y": "31.650", "SSIM-Y": "0.9000", "LPIPS": "not measured"}
+    assert set(compare(made_up(RUNS), {}, baseline="none", metric="lpips")["mean"]) == {"not measured"}
+    verdicts = claims_greater(made_up(RUNS), {"c": ("with", "none")}, metric="lpips")
+    assert "- c: not measured on set." in conclusion(made_up(RUNS), verdicts)
     measured = report.summary(made_up(RUNS, lpips=[0.1, 0.3])).loc[("set", "none")]
     assert measured["LPIPS"] == "0.2000"
-
-
-def test_networks_beside_bicubic():
-    row = report.compare_with_bicubic(made_up(RUNS)).loc["set"]
-    assert (row["bicubic"], row["worst run"], row["best run"]) == (21, 31, 32.1)
 
 
 def test_conclusion_and_files(tmp_path):
@@ -255,9 +227,7 @@ def test_conclusion_and_files(tmp_path):
 
 
 def test_the_plot_shows_the_numbers():
-    table = compare(made_up(RUNS), {"none": 32.0, "with": 32.1}, baseline="none")
-    _, ax = new_figure()
-    plot_gains(ax, table)
+    ax = plot_gains(new_figure()[1], compare(made_up(RUNS), {"none": 32.0, "with": 32.1}, baseline="none"))
     assert [t.get_text() for t in ax.get_xticklabels()] == ["with"]
     assert "dB" in ax.get_ylabel()
     (printed,) = [line for line in ax.lines if line.get_label() == "printed in the paper"]
@@ -271,11 +241,6 @@ def test_markdown_leaves_empty_what_is_missing():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("number", "rows"), [(1, 5), (2, 6), (3, 4), (4, 6), (5, 3), (6, 4), (7, 5), (8, 36)])
-def test_printed_tables_are_whole(number, rows):
-    assert len(paper.table(number)) == rows
-
-
 def test_printed_figures_that_stand_in_two_tables_agree():
     """PRFFN with L_contr is 32.451 dB in Tables 1, 2, 3, 5 and 7; without it 32.364 in Tables 1 and 2. The text gives
     the gain as 0.087 dB."""
@@ -284,14 +249,13 @@ def test_printed_figures_that_stand_in_two_tables_agree():
     assert paper.table(3).set_index("lambda_c").psnr_db[0.1] == 32.451
     assert paper.table(7).set_index("dilation_rates").psnr_db["1,2,4"] == 32.451
     assert paper.table(1).set_index("model").psnr_db["PRFFN3"] == 32.364
+    assert [len(paper.table(number)) for number in range(1, 9)] == [5, 6, 4, 6, 3, 4, 5, 36]
     with pytest.raises(ValueError, match="tables 1 to 8"):
         paper.table(9)
 
 
 def test_transcription_equals_the_shared_one(shared_data):
     """Where the transcribed tables are at hand, the package's copies are the same."""
-    from pathlib import Path
-
     for path in Path(paper.__file__).parent.glob("table*.csv"):
         assert path.read_bytes() == (shared_data.parent / "paper" / path.name).read_bytes()
 
@@ -321,17 +285,10 @@ def test_gains_as_a_grid():
     table = compare(runs, {}, baseline="none")
     grid = {"a": {"weight 1": "a, 1", "weight 2": "a, 2"}}
     shown = gain_grid(table, grid)
-    assert shown.loc[("set", "a")].to_dict() == {
-        "weight 1": "+1.000 [+1.000, +1.000]", "weight 2": "-1.000 [-1.000, -1.000]",
-    }  # fmt: skip
+    assert shown.loc[("set", "a")].to_list() == ["+1.000 [+1.000, +1.000]", "-1.000 [-1.000, -1.000]"]
     _, ax = new_figure()
     plot_gain_grid(ax, table, grid, "set")
     assert [line.get_xdata()[0] for line in ax.get_lines() if line.get_marker() == "o"] == [1.0, -1.0]
-
-
-def test_one_seed_in_a_grid_has_no_interval():
-    table = compare(made_up({"none": [[20.0]], "a": [[20.5]]}), {}, baseline="none")
-    assert gain_grid(table, {"a": {"w": "a"}}).iloc[0, 0] == "+0.500"
 
 
 def test_rows_keep_the_side_of_zero_and_say_where_there_is_no_value():

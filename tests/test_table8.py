@@ -1,22 +1,20 @@
 """Table 8 from made-up timings, runs and evaluations, by hand; evaluation records that are damaged or tampered with."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CHECKOUT
+from conftest import CHECKOUT, MADE
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from torch import nn
 
 from prffn import paper
-from prffn.files import REPORTS_VARIABLE, digest, weights_sha256
+from prffn.files import REPORTS_VARIABLE, weights_sha256
 from prffn.models import build
-from prffn.models.comparison import table8_complexity
 from prffn.reporting import tradeoff
 from prffn.reporting.plots import new_figure
 from prffn.reporting.table8 import benchmark_conclusion, save_benchmark
@@ -33,14 +31,6 @@ from prffn.study.evaluations import (
 from prffn.study.runs import Run, Runs
 from prffn.study.store import Found, Store
 from prffn.study.timings import Timings, forward_cases
-
-MADE: dict[str, Any] = {"device_name": "test", "device": "cpu", "threads": 1, "platform": "test", "commit": "abc"}
-MADE["versions"] = {"torch": "0"}
-
-
-@pytest.fixture(scope="module")
-def counted() -> pd.DataFrame:
-    return table8_complexity()
 
 
 def made_up(profile: str = "cpu", failing: str | None = None) -> tuple[Timings, Runs, Found]:
@@ -90,9 +80,13 @@ def made_up(profile: str = "cpu", failing: str | None = None) -> tuple[Timings, 
     return timings, runs, Found("evaluations", profile, {("SMSR", 2, "Set5"): file}, set())
 
 
-@pytest.fixture
-def table(counted, monkeypatch) -> pd.DataFrame:
+@pytest.fixture(autouse=True)
+def counted_once(counted, monkeypatch) -> None:
     monkeypatch.setattr(benchmark, "table8_complexity", lambda: counted)
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
     return compare_networks(*made_up())
 
 
@@ -115,8 +109,7 @@ def test_figures_by_hand(table):
     assert len(table) == 3 * (12 + 3)
 
 
-def test_a_network_that_could_not_be_timed_says_why(counted, monkeypatch):
-    monkeypatch.setattr(benchmark, "table8_complexity", lambda: counted)
+def test_a_network_that_could_not_be_timed_says_why():
     row = compare_networks(*made_up(failing="DRCN x2")).loc[(2, "DRCN")]
     assert np.isnan(row["time (ms)"])
     assert row["note"].endswith("the same multi-adds at every scale; not timed: OutOfMemoryError")
@@ -156,9 +149,8 @@ def test_the_conclusion_by_hand(table):
     assert "varies by 10 %" in text  # 0.95 to 1.05 of the median
 
 
-def test_at_the_papers_profile_prffn_is_compared_with_print(counted, monkeypatch):
+def test_at_the_papers_profile_prffn_is_compared_with_print():
     """Runs evaluated on DIV2K_val5 only: the figures come from evaluations, 38.00 and 38.20 dB beside 38.18."""
-    monkeypatch.setattr(benchmark, "table8_complexity", lambda: counted)
     timings, runs, _ = made_up("paper")
     for run in [run for group in runs.values() for run in group]:
         run.record["evaluation"] = {"DIV2K_val5": {}}
@@ -174,9 +166,17 @@ def test_at_the_papers_profile_prffn_is_compared_with_print(counted, monkeypatch
     assert found["Set5 PSNR"].drop(index="bicubic", level=1).notna().sum() == 1
 
 
-def test_the_plot_names_every_network_once_in_each_panel_and_apart(table):
-    figure, axes = new_figure(nrows=3, ncols=2, figsize=(10, 11.5))
-    tradeoff.plot_tradeoffs(axes, table)
+@pytest.fixture(scope="module")
+def plotted(counted) -> tuple[Any, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "table8_complexity", lambda: counted)
+        figure, axes = new_figure(nrows=3, ncols=2, figsize=(10, 11.5))
+        tradeoff.plot_tradeoffs(axes, compare_networks(*made_up()))
+    return figure, axes
+
+
+def test_the_plot_names_every_network_once_in_each_panel_and_apart(plotted):
+    figure, axes = plotted
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     for ax in axes.flat:
@@ -187,11 +187,9 @@ def test_the_plot_names_every_network_once_in_each_panel_and_apart(table):
         assert not any(a.overlaps(b) for n, a in enumerate(extents) for b in extents[:n])
 
 
-def test_files(table, tmp_path):
+def test_files(table, plotted, tmp_path):
     timings, runs, found = made_up()
-    figure, axes = new_figure(nrows=3, ncols=2, figsize=(10, 11.5))
-    tradeoff.plot_tradeoffs(axes, table)
-    path = save_benchmark("table8", table, timings, runs, found, figure, title="Table 8")
+    path = save_benchmark("table8", table, timings, runs, found, plotted[0], title="Table 8")
     assert path == "reports/cpu/table8.md"
     written = json.loads((tmp_path / "reports" / "cpu" / "table8.json").read_text())
     assert (written["timings"], written["evaluations"]) == ("timings", ["e"])
@@ -208,11 +206,8 @@ def test_cases_have_the_same_output_at_all_scales():
     """192 x 108 pixels at profile cpu: 96 x 54, 64 x 36, 48 x 27; at paper 1280 / 3 = 426.67, 427."""
     cases = forward_cases("cpu", benchmark.networks("cpu"))
     assert len(cases) == 3 * 14
-    assert [(cases[f"CARN x{s}"].width, cases[f"CARN x{s}"].height) for s in (2, 3, 4)] == [
-        (96, 54),
-        (64, 36),
-        (48, 27),
-    ]
+    sizes = [(cases[f"CARN x{s}"].width, cases[f"CARN x{s}"].height) for s in (2, 3, 4)]
+    assert sizes == [(96, 54), (64, 36), (48, 27)]
     assert cases[f"{SMALL} x2"].options == {"channels": 16, "groups": 2}
     assert forward_cases("paper", {"CARN": ("CARN", {})})["CARN x3"].width == 427
     with pytest.raises(ValueError, match="unknown profile"):
@@ -247,18 +242,14 @@ def weights(photo_folder, tmp_path, monkeypatch) -> dict[tuple[str, int], Weight
     return found
 
 
-def the_record(tmp_path: Path) -> Path:
-    (path,) = (tmp_path / "reports" / "quick" / "evaluations").iterdir()
-    return path
-
-
 def test_an_evaluation_is_measured_once_and_shown_without_its_weights(weights, photo_folder, tmp_path):
     sets = (str(photo_folder),)
     first = ensure_evaluations(weights, sets, "quick", device="cpu")
     assert repr(first) == "1 evaluations of profile quick: 0 loaded, 1 measured"
     psnr = first["FSRCNN", 2, "photos"]["evaluation"]["psnr_y"]
     assert len(psnr) == 3
-    assert str(tmp_path) not in the_record(tmp_path).read_text()
+    (path,) = (tmp_path / "reports" / "quick" / "evaluations").iterdir()
+    assert str(tmp_path) not in path.read_text()
     for at_hand in (weights, {}):
         again = ensure_evaluations(at_hand, sets, "quick", device="cpu")
         assert repr(again) == "1 evaluations of profile quick: 1 loaded, 0 measured"
@@ -283,35 +274,6 @@ def test_measuring_afresh_keeps_what_cannot_be_measured(weights, photo_folder, m
     ensure_evaluations(weights, sets, "quick", device="cpu")
     monkeypatch.setattr(evaluations, "_measure", lambda *arguments: None)
     assert repr(ensure_evaluations(weights, sets, "quick", retrain=True)).endswith("1 loaded, 0 measured")
-
-
-def test_a_changed_figure_is_reported_and_not_used(weights, photo_folder, tmp_path):
-    sets = (str(photo_folder),)
-    ensure_evaluations(weights, sets, "quick", device="cpu")
-    path = the_record(tmp_path)
-    content = json.loads(path.read_text())
-    content["evaluation"]["psnr_y"][0] += 1
-    path.write_text(json.dumps(content))
-    with pytest.warns(UserWarning, match="its checksum does not match; it is not used"):
-        assert not ensure_evaluations({}, sets, "quick", device="cpu")
-    with pytest.warns(UserWarning, match="it is not used"):
-        assert repr(ensure_evaluations(weights, sets, "quick")).endswith("0 loaded, 1 measured")
-    path.write_text("{")
-    with pytest.warns(UserWarning, match="is not a run record"):
-        assert not ensure_evaluations({}, sets, "quick", device="cpu")
-
-
-def test_a_record_under_the_key_of_other_weights_is_not_used(weights, photo_folder, tmp_path):
-    """Its checksum was made to fit again; its key is still not that of the weights that it names."""
-    sets = (str(photo_folder),)
-    ensure_evaluations(weights, sets, "quick", device="cpu")
-    path = the_record(tmp_path)
-    content = json.loads(path.read_text())
-    del content["sha256"]
-    content["weights"] = "f" * 64
-    path.write_text(json.dumps({"sha256": digest(content), **content}))
-    with pytest.warns(UserWarning, match="is not of what it names"):
-        assert not ensure_evaluations({}, sets, "quick", device="cpu")
 
 
 def test_weights_that_are_not_those_of_the_run_are_not_measured_as_its(photo_folder):

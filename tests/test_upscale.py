@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from conftest import load
+from conftest import load, small_prffn
 from PIL import ExifTags, Image, ImageCms
 from PIL.ExifTags import IFD, Base
 from test_photos import Broken, Repeat
@@ -24,18 +23,13 @@ from prffn.apps.png import write_png
 from prffn.apps.upscale import upscale_file
 from prffn.evaluation.tiling import upscale
 from prffn.files import weights_sha256
-from prffn.models import PRFFN
 from prffn.models.pretrained import save_pretrained
-
-
-def prffn(scale: int = 2) -> PRFFN:
-    return PRFFN(scale, channels=4, groups=1, blocks=1, generator=torch.Generator().manual_seed(0)).eval()
 
 
 @pytest.fixture
 def weights(tmp_path) -> Path:
     settings = {"data.scale": 2, "model.channels": 4, "model.groups": 1, "model.blocks": 1}
-    save_pretrained(prffn(), tmp_path / "tiny.safetensors", settings, "0", weights_sha256(prffn()))
+    save_pretrained(small_prffn(), tmp_path / "tiny.safetensors", settings, "0", weights_sha256(small_prffn()))
     return tmp_path / "tiny.safetensors"
 
 
@@ -84,7 +78,7 @@ def test_png_refuses_bands_that_are_not_the_image(bands):
 def test_a_file_holds_what_the_network_makes(pixels, tmp_path, capsys, weights):
     source = save(pixels, tmp_path / "photo.png")
     assert main(["upscale", str(source), "--weights", str(weights), "--tile", "16", "--device", "cpu"]) == 0
-    assert np.array_equal(load(tmp_path / "photo_x2.png"), upscale(prffn(), pixels, scale=2, tile=16))
+    assert np.array_equal(load(tmp_path / "photo_x2.png"), upscale(small_prffn(), pixels, scale=2, tile=16))
     assert "photo_x2.png: 74 x 46" in capsys.readouterr().out
 
 
@@ -109,7 +103,7 @@ def exif(orientation: int | None = None, endian: str = "<") -> bytes:
 
 @pytest.mark.parametrize("source", [".jpg", ".png", ".webp", ".tif"])
 @pytest.mark.parametrize("target", [".jpg", ".png", ".webp", ".tif"])
-@pytest.mark.parametrize(("orientation", "endian"), [(None, "<"), (1, ">"), (6, "<"), (7, ">")])
+@pytest.mark.parametrize(("orientation", "endian"), [(None, "<"), (6, ">")])
 def test_profile_and_exif_are_kept(pixels, tmp_path, source, target, orientation, endian):
     """Pixels are upright, and EXIF says so: viewers that heed the orientation and viewers that do not show the same."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -121,7 +115,7 @@ def test_profile_and_exif_are_kept(pixels, tmp_path, source, target, orientation
         assert (found[Base.Make], found.get(Base.Orientation, 1)) == ("Camera", 1)
         assert found.get_ifd(IFD.Exif) == {Base.ISOSpeedRatings: 400, Base.MakerNote: b"a note of its maker's"}
         assert found.get_ifd(IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
-        assert out.size == ((46, 74) if orientation in (6, 7) else (74, 46))
+        assert out.size == ((46, 74) if orientation else (74, 46))
 
 
 @pytest.mark.parametrize("source", [".jpg", ".png", ".webp"])
@@ -130,9 +124,8 @@ def test_exif_is_kept_byte_for_byte(pixels, tmp_path, source, orientation):
     """But for the orientation: a MakerNote has offsets of its own, which lead astray where it is moved."""
     Image.fromarray(pixels).save(tmp_path / f"in{source}", exif=exif(orientation))
     upscale_file(tmp_path / f"in{source}", tmp_path / "out.png", Repeat(), progress=False)
-    before, after = (
-        Image.open(tmp_path / name).info["exif"].removeprefix(b"Exif\0\0") for name in (f"in{source}", "out.png")
-    )
+    paths = tmp_path / f"in{source}", tmp_path / "out.png"
+    before, after = (Image.open(path).info["exif"].removeprefix(b"Exif\0\0") for path in paths)
     entry = struct.pack("<HHI", Base.Orientation, 3, 1)
     assert after == before.replace(entry + b"\6", entry + b"\1")
 
@@ -145,16 +138,6 @@ def test_exif_that_cannot_be_read_does_not_stop_the_image(pixels, tmp_path, caps
 
 
 # What cannot be done
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
-@pytest.mark.parametrize("keep", [0, 10, 0.5])
-def test_damaged_images_are_named(pixels, tmp_path, suffix, keep):
-    whole = save(pixels, tmp_path / f"in{suffix}").read_bytes()
-    (tmp_path / f"in{suffix}").write_bytes(whole[: int(keep * len(whole)) if keep == 0.5 else keep])
-    with pytest.raises(ValueError, match=rf"in{suffix} is damaged, or no image .*replace the file"):
-        upscale_file(tmp_path / f"in{suffix}", tmp_path / "out.png", Repeat())
-    assert os.listdir(tmp_path) == [f"in{suffix}"]
 
 
 @pytest.mark.parametrize(
@@ -290,12 +273,12 @@ print(*peaks)
 
 
 def test_memory_does_not_grow_with_the_output(tmp_path):
-    """6 megapixels at x4: 288 MB of output, 384 MB as Pillow holds it. The peak grows by the input and a band alone."""
-    image = Image.effect_mandelbrot((3000, 2000), (-2, -1.5, 1, 1.5), 20).convert("RGB")
+    """3 megapixels at x4: 144 MB of output, 192 MB as Pillow holds it. The peak grows by the input and a band alone."""
+    image = Image.effect_mandelbrot((2000, 1500), (-2, -1.5, 1, 1.5), 20).convert("RGB")
     image.save(tmp_path / "large.png")
     image.crop((0, 0, 200, 200)).save(tmp_path / "small.png")
     done = subprocess.run([sys.executable, "-c", MEASURE], cwd=tmp_path, capture_output=True, text=True, check=True)
     small, large = map(float, done.stdout.split())
-    in_pillow, as_array, band = (n * 1e-6 for n in (3000 * 2000 * 4, 3000 * 2000 * 3, 4 * 64 * 12000 * 3))
+    in_pillow, as_array, band = (n * 1e-6 for n in (2000 * 1500 * 4, 2000 * 1500 * 3, 4 * 64 * 8000 * 3))
     assert large - small < 2 * in_pillow + 2 * as_array + 2 * band + 30  # 30 MB to spare
-    assert (tmp_path / "large_x4.png").read_bytes()[16:24] == struct.pack(">II", 12000, 8000)
+    assert (tmp_path / "large_x4.png").read_bytes()[16:24] == struct.pack(">II", 8000, 6000)

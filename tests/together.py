@@ -123,15 +123,9 @@ def all_jobs(processes: Processes, jobs: dict[str, dict[str, Any]], folder: Path
         except InterruptedError as error:
             found["stopped"] = str(error)
 
-    batches: list[Any] = []
     validated: list[Any] = []
-
-    def noting(loss_terms: Any) -> Any:
-        return lambda *given: (batches.append((given[1].numpy(), given[2].numpy())), loss_terms(*given))[1]
-
-    with patched(training, "loss_terms", noting):
-        curve = trained(processes, e, validate=lambda _: validated.append(1) or 30.0)["curve"]
-    found["batches"], found["validated"] = batches, (len(validated), curve)
+    curve = trained(processes, e, validate=lambda _: validated.append(1) or 30.0)["curve"]
+    found["validated"] = len(validated), curve
 
     def poisoned(loss_terms: Any) -> Any:
         def terms(*arguments: Any) -> Any:
@@ -140,12 +134,8 @@ def all_jobs(processes: Processes, jobs: dict[str, dict[str, Any]], folder: Path
 
         return terms
 
-    for name, function in {
-        "poisoned": lambda: trained(processes, e),
-        "small batch": lambda: trained(processes, experiment({**jobs["even"]["settings"], "data.batch_size": 1})),
-    }.items():
-        with patched(training, "loss_terms", poisoned):
-            found[name] = error_of(function)
+    with patched(training, "loss_terms", poisoned):
+        found["poisoned"] = error_of(lambda: trained(processes, e))
 
     def other(inputs: Any) -> Any:
         return lambda e: {what: "other" if processes.rank == 1 else sum for what, sum in inputs(e).items()}
