@@ -18,7 +18,7 @@ from prffn.evaluation.tiling import upscale
 from prffn.losses import Implementation, computed_by, pixel_contrast
 from prffn.losses.contrast import Contrast, Negatives, Similarity
 from prffn.losses.perceptual import csd_loss, perceptual_loss
-from prffn.models import NETWORKS
+from prffn.models import NETWORKS, build
 from prffn.models.pretrained import pretrained
 from prffn.study.ensure import ensure
 
@@ -123,7 +123,7 @@ def test_evaluation_and_upscaling(photo_folder, tmp_path, device):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_upscales(network, photo, device):
-    model = NETWORKS[network](2, generator=torch.Generator().manual_seed(0))
+    model = build(network, 2, generator=torch.Generator().manual_seed(0))
     assert upscale(model, photo[:16, :16], scale=2, device=device).shape == (32, 32, 3)
 
 
