@@ -120,7 +120,7 @@ print(json.dumps({"errors": errors, "said": said, "upscaled": upscaled, "psnr": 
 """
 
 OF_THE_KIT = ("prffn.study", "prffn.reporting", "prffn.paper", "prffn.models.comparison", "prffn.apps.panels",
-              "prffn.apps.quickstart", "prffn.apps.ship")  # fmt: skip
+              "prffn.apps.quickstart", "prffn.apps.ship", "prffn.apps.headless")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import papermill
-
-from prffn.files import atomic_write, reports_root
+from prffn.files import atomic_write, from_extra, reports_root
 from prffn.study import trainings
 from prffn.study.notebook import check_parameters, parameters_of
 from prffn.study.side_by_side import cores
+
+with from_extra("kit"):
+    import papermill
 
 
 def run(notebooks: Mapping[str, Path], parameters: Mapping[str, Any], *, retrain: bool, scheduler: str | None) -> None:

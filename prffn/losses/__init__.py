@@ -15,6 +15,7 @@ from prffn.losses.contrast import Contrast, reference
 from prffn.losses.streaming import streaming_loss
 
 Implementation = Literal["auto", "compiled", "streaming", "reference"]
+IMPLEMENTATIONS = get_args(Implementation)
 
 
 def pixel_contrast(
@@ -41,8 +42,8 @@ def pixel_contrast(
     images of whole numbers; RuntimeError where the compiler or a second derivative does not work.
     """
     definition = _definition(contrast, settings)
-    if implementation not in get_args(Implementation):
-        raise ValueError(f"implementation must be one of {', '.join(get_args(Implementation))}, got {implementation!r}")
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}")
     for name, image in (("sr", sr), ("hr", hr)):
         if not isinstance(image, Tensor) or not image.is_floating_point():
             kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
@@ -108,9 +109,8 @@ class PixelContrastLoss(nn.Module):
         self.rgb_range = rgb_range
         self.implementation: Implementation = implementation
         self.used: Implementation | None = None
-        if implementation not in get_args(Implementation):
-            choices = ", ".join(get_args(Implementation))
-            raise ValueError(f"implementation must be one of {choices}, got {implementation!r}")
+        if implementation not in IMPLEMENTATIONS:
+            raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}")
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         how = self.implementation
