@@ -15,6 +15,7 @@ from prffn.losses.contrast import Contrast, reference
 from prffn.losses.streaming import streaming_loss
 
 Implementation = Literal["auto", "compiled", "streaming", "reference"]
+IMPLEMENTATIONS = get_args(Implementation)
 
 
 def pixel_contrast(
@@ -130,8 +131,8 @@ def _definition(contrast: Contrast | int | None, settings: dict[str, Any]) -> Co
 
 
 def _check_implementation(name: str) -> None:
-    if name not in get_args(Implementation):
-        raise ValueError(f"implementation must be one of {', '.join(get_args(Implementation))}, got {name!r}")
+    if name not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {name!r}")
 
 
 _ranges_checked: set[tuple[str, float]] = set()

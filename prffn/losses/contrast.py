@@ -37,6 +37,10 @@ Form = Literal["ratio", "infonce"]
 Similarity = Literal["l1", "squared", "cosine", "dot"]
 Negatives = Literal["hr", "sr", "both", "none", "elsewhere"]
 
+CHOICES = {"form": get_args(Form), "similarity": get_args(Similarity), "negatives": get_args(Negatives)}
+LARGEST = sys.float_info.max
+"""Worked out here, as CHOICES are: PyTorch 2.4 compiles neither `get_args` nor `sys`."""
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -64,20 +68,20 @@ class Contrast:
     the squared error over tau; "elsewhere", the HR pixels of the region half the batch away."""
 
     def __post_init__(self) -> None:
-        with suppress(TypeError):
-            if not isinstance(self.region_size, bool):
+        if type(self.region_size) not in (int, bool):  # so that torch.compile does not meet `suppress` for an int
+            with suppress(TypeError):
                 object.__setattr__(self, "region_size", operator.index(self.region_size))  # NumPy's whole numbers too
         size = self.region_size if type(self.region_size) is int and self.region_size >= 4 else 0
         if not size or math.isqrt(size) ** 2 != size:
             raise ValueError(f"region_size must be a square number such as 16, 64 or 256, got {self.region_size!r}")
-        for name, kind in (("form", Form), ("similarity", Similarity), ("negatives", Negatives)):
-            if (value := getattr(self, name)) not in get_args(kind):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}")
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         if self.form == "ratio" and self.negatives in ("none", "elsewhere"):
             raise ValueError(f"form 'ratio' takes negatives hr, sr or both, got {self.negatives!r}")
         for name in ("temperature", "epsilon"):
             number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number <= sys.float_info.max:
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number <= LARGEST:
                 raise ValueError(f"{name} must be a positive number, got {number!r}")
 
 
