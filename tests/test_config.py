@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 
-from prffn.config import PROFILES, Experiment, experiment, fields_of, variants
+from prffn.config import PROFILE_SEEDS, PROFILES, Experiment, experiment, fields_of, variants
 from prffn.files import unknown
+from prffn.study.claims import LABELS
 from prffn.study.keys import run_key
+from prffn.study.timings import BATCH, OUTPUT, ROUNDS
 
 
 def test_the_defaults_are_the_papers():
@@ -21,6 +23,11 @@ def test_profiles_name_settings_that_exist():
     for budget in PROFILES.values():
         assert set(budget) <= set(fields_of())
         experiment(budget)
+
+
+@pytest.mark.parametrize("table", [PROFILE_SEEDS, LABELS, ROUNDS, BATCH, OUTPUT])
+def test_every_profile_has_its_entry(table):
+    assert set(table) == set(PROFILES)
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,13 @@ from prffn.study.provenance import measured
 from prffn.study.store import Found, Record, Store
 from prffn.training.device import pick_device
 
-ROUNDS = {"paper": 10, "cpu": 7, "quick": 2}
+ROUNDS = {"paper": 10, "gpu": 10, "cpu": 7, "quick": 2}
 """How often each case is timed, after a call that does not count. At `quick` they tell an order of magnitude."""
 
-BATCH = {"paper": 16, "cpu": 2, "quick": 1}
+BATCH = {"paper": 16, "gpu": 16, "cpu": 2, "quick": 1}
 """Patches of a training step. Time and memory of network and loss grow with them alike: the ratios can be compared."""
 
-OUTPUT = {"paper": OUTPUT_720P, "cpu": (108, 192), "quick": (48, 72)}
+OUTPUT = {"paper": OUTPUT_720P, "gpu": OUTPUT_720P, "cpu": (108, 192), "quick": (48, 72)}
 """Height and width of the SR image of Table 8's run times.
 
 The paper does not say what they are of; 1280 x 720, as for its multi-adds, is our choice. The work of a convolution
