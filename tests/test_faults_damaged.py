@@ -343,7 +343,7 @@ def test_a_record_of_something_else(make, asked, tmp_path, monkeypatch, photo):
     for other in ({**record, asked: "another"}, {"key": record["key"]}):
         content = json.loads(json.dumps(other))
         path.write_text(json.dumps({"sha256": digest(content), **content}))
-        assert what_came_of(path, use, expected) == "made anew, with a warning"
+        assert what_came_of(path, use, expected) == "made again, with a warning"
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -14,7 +14,7 @@ from prffn import files
 from prffn.apps.ship import body, shipped_experiments
 from prffn.config import Experiment, experiment
 from prffn.evaluation.metrics import evaluate
-from prffn.files import DamagedRecord, atomic_write, read_record
+from prffn.files import DamagedRecord, atomic_write, read_record, save_record
 from prffn.losses import fused
 from prffn.study import runs
 from prffn.study.ensure import ensure
@@ -238,6 +238,15 @@ def test_the_study_says_of_older_records_that_they_do_not_say(tiny):
     save_checkpoint(path, {**state, "step": 5})
     made = train(tiny, checkpoint=path, progress=False).made
     assert [(part["step"], part["device"]) for part in made] == [(0, "not recorded"), (5, "cpu")]
+
+
+def test_a_record_of_something_else_is_no_run(tiny, tmp_path):
+    """Whole by its checksum, but of another kind: a timing, say, copied among the runs."""
+    ensure({"a": [tiny]}, "quick", progress=False)
+    save_record(record_file(tmp_path, tiny).parent, run_key(tiny), {"key": run_key(tiny), "cases": {}})
+    with pytest.warns(UserWarning, match="is no record of a run"):
+        again = ensure({"a": [tiny]}, "quick", progress=False)
+    assert repr(again) == "1 runs of profile quick: 0 loaded, 1 trained"
 
 
 def test_all_recorded_runs_load(monkeypatch):

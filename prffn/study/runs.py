@@ -287,6 +287,9 @@ def load_record(store: Path, key: str, experiment: Experiment) -> dict[str, Any]
     except DamagedRecord as error:
         warnings.warn(f"{error}; the run is trained again", stacklevel=2)
         return None
+    if not isinstance(record.get("settings"), dict):
+        warnings.warn(f"{path} is no record of a run; the run is trained again", stacklevel=2)
+        return None
     settings, paper = settings_of(experiment), settings_of(Experiment())
     recorded = {name: record["settings"].get(name, paper[name]) for name in settings}
     if differing := [name for name in settings if recorded[name] != settings[name]]:
