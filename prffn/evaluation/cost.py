@@ -6,7 +6,7 @@ paired ratios, and their spread. A process has its own peak of memory.
 
 import ctypes
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -135,18 +135,25 @@ def in_rounds(cases: Mapping[str, Case], rounds: int, device: torch.device) -> d
     return found
 
 
-def peak_memory(cases: Mapping[str, Case], device: torch.device) -> dict[str, float | str]:
-    """Peak memory of two calls of each case, in MB above what its process had; the error of one that fails."""
-    found: dict[str, float | str] = {}
-    bar = progress_bar(total=len(cases), desc="memory", unit="case", leave=False)
-    for label, case in cases.items():
+def peak_memory(cases: Mapping[str, Case], device: torch.device, at_once: int = 1) -> dict[str, float | str]:
+    """Peak memory of two calls of each case, in MB above what its process had; the error of one that fails.
+
+    at_once: how many are measured at a time, each in a process of its own: the machine needs the memory of all.
+    """
+
+    def measure(case: Case) -> float | str:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             try:
-                found[label] = process.submit(extra_memory_mb, case, device).result()
+                return process.submit(extra_memory_mb, case, device).result()
             except Exception as error:
-                found[label] = _in_one_line(error)
-        bar.update()
-    bar.close()
+                return _in_one_line(error)
+
+    bar = progress_bar(total=len(cases), desc="memory", unit="case", leave=False)
+    with ThreadPoolExecutor(at_once) as threads, bar:
+        found = {}
+        for label, peak in zip(cases, threads.map(measure, cases.values()), strict=True):
+            found[label] = peak
+            bar.update()
     return found
 
 

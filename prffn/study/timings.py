@@ -13,6 +13,7 @@ from prffn.losses import computed_by
 from prffn.losses.contrast import Contrast
 from prffn.models.complexity import OUTPUT_720P
 from prffn.study.provenance import measured
+from prffn.study.side_by_side import cores
 from prffn.study.store import Found, Record, Store
 from prffn.training.device import pick_device
 
@@ -72,7 +73,7 @@ def ensure_timings(
     started = datetime.now(UTC)
     timed = {
         "seconds": in_rounds(cases, rounds, picked),
-        "peak_mb": peak_memory(cases, picked) if memory else {},
+        "peak_mb": peak_memory(cases, picked, cores() if profile == "quick" else 1) if memory else {},
     }
     made = measured(started, picked)
     for case in cases.values():
