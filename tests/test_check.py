@@ -22,6 +22,8 @@ from prffn.apps.check import loss, programs, step
 from prffn.apps.check.lines import SMALL, Check, Sizes, Skipped, Wrong, apart, performed, ratio
 from prffn.losses import Implementation, pixel_contrast
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 PRINTED = re.compile(r"(passed|failed|skipped) +(.+?): (.+?): (.+)  \[\d+\.\d s\]")

@@ -15,6 +15,8 @@ from prffn.study.ensure import ensure
 from prffn.study.side_by_side import room_for
 from prffn.training.curve import NonFiniteLoss
 
+pytestmark = pytest.mark.slow
+
 
 def lasting(record):
     """What a record says of the run, not of the process that made it."""

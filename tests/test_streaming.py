@@ -14,6 +14,7 @@ import killed
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -228,7 +229,16 @@ def test_only_the_gradients_that_are_needed(contrast, definition, negatives):
     assert torch.equal(value, loss)
 
 
-@pytest.mark.parametrize("compile", [lambda f: f, functools.partial(torch.compile, backend="aot_eager")])
+COMPILED_TRANSFORMS = pytest.param(
+    functools.partial(torch.compile, backend="aot_eager"),
+    marks=pytest.mark.skipif(
+        Version(torch.__version__) < Version("2.9"),
+        reason="before 2.9, PyTorch does not compile torch.func's transforms of an operator",
+    ),
+)
+
+
+@pytest.mark.parametrize("compile", [lambda f: f, COMPILED_TRANSFORMS])
 def test_transforms_of_torch_func(contrast, compile):
     """First derivatives and batches, alone and together, are those of plain autograd; what the closed form has not,
     derivatives in forward mode and second ones, by either route, is refused, never 0."""
