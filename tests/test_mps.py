@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import tiny_settings
 from mps import MPS, OnMPS, mps
+from packaging.version import Version
 from test_perceptual import save_random_vgg16
 
 from prffn.apps.upscale import upscale_file
@@ -21,6 +22,10 @@ from prffn.losses.perceptual import csd_loss, perceptual_loss
 from prffn.models import NETWORKS, build
 from prffn.models.pretrained import pretrained
 from prffn.study.ensure import ensure
+
+pytestmark = pytest.mark.skipif(
+    Version(torch.__version__) < Version("2.9"), reason="the device that is played needs PyTorch 2.9 or newer"
+)
 
 DEFINITIONS = [
     *(Contrast(16, "infonce", kind, tau, negatives=which)

@@ -76,7 +76,8 @@ def _filter_rows(rows: ImageArray, taps: Taps, denominator: int, stride: int) ->
     first = stride * np.arange(len(rows) // stride)
     total = np.full((len(first), *rows.shape[1:]), denominator, np.int32)  # up to scale 16 far below 2^31
     for offset, weight in taps:
-        total += np.int32(2 * weight) * rows[(first + offset).clip(0, len(rows) - 1)]
+        values = rows[(first + offset).clip(0, len(rows) - 1)]
+        total += np.multiply(values, 2 * weight, dtype=np.int32)  # NumPy 1 would multiply in uint8, and overflow
     return (total // (2 * denominator)).clip(0, 255).astype(np.uint8)  # floor(sum / denominator + 1/2)
 
 
