@@ -8,19 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from prffn.config import SHIPPED, Experiment, experiment
+from prffn.config import BRIEF, SHIPPED, Experiment, experiment
 from prffn.models import PRFFN
 from prffn.models.pretrained import SCALES, pretrained_path, save_pretrained
 from prffn.study.ensure import ensure
 from prffn.study.runs import trained_model
 
 SETTINGS: dict[str, Any] = {
-    "data.train": "BSD200",
-    "data.evaluation": ("Set5", "B100"),
-    "data.patch_size": 24,
-    "data.batch_size": 8,
-    "model.channels": 16,
-    "model.groups": 2,
+    **BRIEF,
     "loss.contrast_weight": 0.001,
     "training.learning_rate": 2e-3,
     "training.schedule": "one_cycle",

@@ -1,7 +1,9 @@
 """An experiment in plain dataclasses, and the profiles: what a table varies, and at which budget."""
 
 from prffn.config.profiles import (
+    BRIEF,
     MOST_SEEDS,
+    PHOTOGRAPHS,
     PROFILE_SEEDS,
     PROFILES,
     SHIPPED,
@@ -22,7 +24,9 @@ from prffn.config.settings import (
 )
 
 __all__ = [
+    "BRIEF",
     "MOST_SEEDS",
+    "PHOTOGRAPHS",
     "PROFILES",
     "PROFILE_SEEDS",
     "SHIPPED",

@@ -6,6 +6,23 @@ from typing import Any
 from prffn.config.settings import Experiment, experiment
 from prffn.files import unknown, whole_number
 
+PHOTOGRAPHS: dict[str, Any] = {
+    "data.train": "embedded_train",
+    "data.evaluation": ("embedded_val",),
+    "data.lpips": False,
+}
+"""The images inside the scikit-image wheel, which are on every machine."""
+
+BRIEF: dict[str, Any] = {
+    "data.train": "BSD200",
+    "data.evaluation": ("Set5", "B100"),
+    "data.patch_size": 24,
+    "data.batch_size": 8,
+    "model.channels": 16,
+    "model.groups": 2,
+}
+"""Images and network of trainings for two cores: the recorded study, and the networks of the package."""
+
 PROFILES: dict[str, dict[str, Any]] = {
     "paper": {},
     "gpu": {
@@ -17,12 +34,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "training.channels_last": True,
     },
     "cpu": {
-        "data.train": "BSD200",
-        "data.evaluation": ("Set5", "B100"),
-        "data.patch_size": 24,
-        "data.batch_size": 8,
-        "model.channels": 16,
-        "model.groups": 2,
+        **BRIEF,
         "training.steps": 1500,
         "training.learning_rate": 2e-3,
         "training.schedule": "one_cycle",
@@ -31,9 +43,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "loss.backbone": "vgg16_caffe",
     },
     "quick": {
-        "data.train": "embedded_train",
-        "data.evaluation": ("embedded_val",),
-        "data.lpips": False,
+        **PHOTOGRAPHS,
         "data.patch_size": 16,
         "data.batch_size": 4,
         "model.channels": 12,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from prffn.losses import fused
-from prffn.losses.contrast import Contrast, reference
+from prffn.losses.contrast import CONTROLS, Contrast, reference
 from prffn.losses.streaming import streaming_loss
 
 Implementation = Literal["auto", "compiled", "streaming", "reference"]
@@ -58,8 +58,7 @@ def pixel_contrast(
     hr = hr.to(sr.dtype)
     if rgb_range != 1:
         sr, hr = sr / rgb_range, hr / rgb_range
-    controls = definition.negatives in ("none", "elsewhere")
-    if controls and implementation not in ("auto", "reference"):
+    if definition.negatives in CONTROLS and implementation not in ("auto", "reference"):
         raise ValueError(f"implementation {implementation!r} does not know negatives={definition.negatives!r}")
     chosen = implementation_for(sr, definition) if implementation == "auto" else implementation
     if chosen == "reference":
@@ -75,7 +74,7 @@ def pixel_contrast(
 
 def implementation_for(sr: Tensor, contrast: Contrast) -> Implementation:
     """The fastest implementation that works for such images: what "auto" takes, and all trainings of the kit."""
-    if contrast.negatives in ("none", "elsewhere"):
+    if contrast.negatives in CONTROLS:
         return "reference"  # controls, which nobody trains with for their own sake
     return "compiled" if fused.is_for(sr, contrast) and fused.works() else "streaming"
 

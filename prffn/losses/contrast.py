@@ -37,6 +37,9 @@ Form = Literal["ratio", "infonce"]
 Similarity = Literal["l1", "squared", "cosine", "dot"]
 Negatives = Literal["hr", "sr", "both", "none", "elsewhere"]
 
+CONTROLS = ("none", "elsewhere")
+"""Negatives that InfoNCE alone knows, and `reference` alone computes."""
+
 CHOICES = {"form": get_args(Form), "similarity": get_args(Similarity), "negatives": get_args(Negatives)}
 LARGEST = sys.float_info.max
 """Worked out here, as CHOICES are: PyTorch 2.4 compiles neither `get_args` nor `sys`."""
@@ -77,7 +80,7 @@ class Contrast:
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        if self.form == "ratio" and self.negatives in ("none", "elsewhere"):
+        if self.form == "ratio" and self.negatives in CONTROLS:
             raise ValueError(f"form 'ratio' takes negatives hr, sr or both, got {self.negatives!r}")
         for name in ("temperature", "epsilon"):
             number = getattr(self, name)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from prffn.config import Experiment, check_profile, experiment, fields_of, setting
+from prffn.config import PHOTOGRAPHS, Experiment, check_profile, experiment, fields_of, setting
 from prffn.data.images import KNOWN_SETS
 from prffn.files import atomic_write, data_root, reports_root
 from prffn.models.complexity import parameters
@@ -31,9 +31,6 @@ FREE = {
     "training.initial",
 }  # fmt: skip
 """Settings that change nothing of what a step takes."""
-
-PHOTOGRAPHS = {"data.train": "embedded_train", "data.evaluation": ("embedded_val",), "data.lpips": False}
-"""The images of every measurement: inside the scikit-image wheel."""
 
 STEPS = 3
 """How many are measured, after one that does not count."""

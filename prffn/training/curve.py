@@ -39,7 +39,7 @@ class Losses:
         self.unread = []
 
     def means(self, count: int) -> dict[str, float]:
-        """The mean of each term over so many steps, since the last call."""
+        """The mean of each term over the `count` steps since the last call."""
         means = {name: total / count for name, total in self.sums.items()}
         self.sums = {}
         return means

@@ -177,7 +177,7 @@ class Training:
             self.losses.read(self.step)
         parts = weighted(terms, e.loss, self.step / e.training.steps)
         squares = None
-        if ends and self.validates(self.step + 1) and len(parts) > 1:
+        if self.validates(self.step + 1) and len(parts) > 1:
             squares = processes.mean(self.share * gradient_norms(parts, sr), self.share)
         self.optimizer.zero_grad(set_to_none=True)
         (sum(parts.values()) * (self.share * processes.world_size)).backward()
@@ -194,7 +194,7 @@ class Training:
         return ends
 
     def validates(self, step: int) -> bool:
-        """Whether the network is validated after so many steps."""
+        """Whether the network is validated once `step` steps are done."""
         return step % (VALIDATE_EVERY * self.interval) == 0 or step == self.e.training.steps
 
 

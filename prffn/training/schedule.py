@@ -38,7 +38,7 @@ class Clipping:
             self.norms[: len(norms)] = norms
 
     def so_far(self, step: int) -> Tensor | None:
-        """The norms of so many steps; None if nothing is clipped."""
+        """The norms of the first `step` steps; None if nothing is clipped."""
         return self.norms[:step].clone() if self.quantile < 1 else None
 
     def clip(self, parameters: Iterable[nn.Parameter], step: int) -> None:

@@ -32,7 +32,7 @@ class Job:
 
 
 def killed(job: Job) -> None:
-    """Trains, and kills itself after so many steps."""
+    """Trains, and kills itself after `job.after` steps."""
 
     def on_step(step: int) -> None:
         if step == job.after:

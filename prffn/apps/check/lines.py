@@ -15,9 +15,6 @@ from torch import Tensor
 
 from prffn.config import PROFILES
 
-PHOTOGRAPHS = {"data.train": "embedded_train", "data.evaluation": ("embedded_val",), "data.lpips": False}
-"""The images of every training here: inside the scikit-image wheel."""
-
 SHORT = {
     **PROFILES["quick"],
     "training.steps": 20,

@@ -12,16 +12,13 @@ from torch import Tensor
 from prffn.apps.check.lines import Check, Sizes, Skipped, Wrong, ratio
 from prffn.evaluation.cost import Case, LossCase, extra_memory_mb, in_rounds
 from prffn.losses import Implementation, fused, implementation_for, pixel_contrast
-from prffn.losses.contrast import Contrast, Negatives, Similarity, reference
+from prffn.losses.contrast import CONTROLS, Contrast, Negatives, Similarity, reference
 
 FORMS: dict[str, dict[str, Any]] = {
     **{f"InfoNCE, {s}": {"similarity": s, "temperature": 0.1} for s in get_args(Similarity)},
     "InfoNCE, squared": {},  # the default, at its small temperature
     "ratio": {"form": "ratio"},
 }
-CONTROLS = ("none", "elsewhere")
-"""Negatives of InfoNCE that only the reference knows."""
-
 MEASURED = (16, 64, 256, 1024, 4096)
 """S, for time and memory."""
 

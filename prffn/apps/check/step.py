@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prffn.apps.check.lines import PHOTOGRAPHS, Check, Sizes, Skipped, Wrong, ratio, wait_for
-from prffn.config import Experiment, experiment
+from prffn.apps.check.lines import Check, Sizes, Skipped, Wrong, ratio, wait_for
+from prffn.config import PHOTOGRAPHS, Experiment, experiment
 from prffn.data.patches import AHEAD
 from prffn.evaluation.cost import begin_memory
 from prffn.models.complexity import parameters
