@@ -40,6 +40,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "training.schedule": "one_cycle",
         "training.channels_last": True,
         "training.initial": "interpolating",
+        "training.clip_quantile": 0.5,
         "loss.backbone": "vgg16_caffe",
     },
     "quick": {
@@ -53,6 +54,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "training.schedule": "one_cycle",
         "training.channels_last": True,
         "training.initial": "interpolating",
+        "training.clip_quantile": 0.5,
         "loss.backbone": "vgg16_caffe",
     },
 }

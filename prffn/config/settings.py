@@ -61,7 +61,13 @@ class ModelConfig(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig(_Settings, Contrast):
-    """L = L_1 + lambda_c L_contr + ...; L_contr is defined by the settings of `Contrast`, such as loss.region_size."""
+    """L = 255 L_1 + lambda_c L_contr + ...; L_contr is defined by the settings of `Contrast`, such as loss.region_size.
+
+    L_1 is in grey levels, 0 to 255 (inferred: the paper's set-up is RCAN's to the digit, and RCAN's code trains on
+    images in that range), all other terms are those of images in [0, 1]. Over 64 candidates L_contr starts at
+    log 64 = 4.2, beside 5 to 8 grey levels of L_1: the printed grid of lambda_c, 0.01 to 10, surrounds the weight at
+    which both are of one size. With L_1 in [0, 1], 0.025, even 0.01 L_contr would outweigh it.
+    """
 
     contrast_weight: float = 0.1                    # lambda_c, printed (Table 3); 0 is L_1 alone
     contrast_fades: bool = False                    # to 0, linearly over the training (our choice, a question of ours)

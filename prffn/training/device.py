@@ -14,7 +14,7 @@ try:
 except ImportError:  # on Windows
     import psutil  # type: ignore[import-untyped]
 
-SMALL_NETWORK = 50_000
+SMALL_NETWORK = 100_000
 """Parameters below which a network trains with one thread."""
 
 

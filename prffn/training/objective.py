@@ -1,4 +1,4 @@
-"""The total loss, L = L_1 + lambda_c L_contr and the other terms of Table 2: each by its name, weighted once."""
+"""The total loss, L = 255 L_1 + lambda_c L_contr and the other terms of Table 2: each by its name, weighted once."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,6 +9,9 @@ from torch import Tensor
 from prffn.config import LossConfig
 from prffn.losses import pixel_contrast
 from prffn.losses.perceptual import csd_loss, perceptual_loss
+
+GREY_LEVELS = 255.0
+"""In the total loss L_1 is in grey levels, see `LossConfig`."""
 
 
 def loss_terms(
@@ -34,12 +37,12 @@ def loss_terms(
 
 
 def weighted(terms: Mapping[str, Tensor], config: LossConfig, done: float = 0.0) -> dict[str, Tensor]:
-    """The terms with their weights, whose sum is L: L_1, lambda_c L_contr (printed), L_perc and L_CSD.
+    """The terms with their weights, whose sum is L: L_1 in grey levels, lambda_c L_contr (printed), L_perc and L_CSD.
 
     done: the part of the training that is behind, from 0 to 1, by which L_contr fades where it does.
     """
     weights = {
-        "l1": 1.0,
+        "l1": GREY_LEVELS,
         "contrast": config.contrast_weight * (1 - done if config.contrast_fades else 1),
         "perceptual": config.perceptual_weight,
         "csd": config.csd_weight,
