@@ -127,5 +127,5 @@ def tiny_settings(folder: Path, **more: object) -> dict[str, object]:
         "data.patch_size": 8, "data.batch_size": 2,
         "model.channels": 4, "model.groups": 1, "model.blocks": 1,
         "training.steps": 12, "training.learning_rate": 1e-3, "training.schedule": "one_cycle",
-        "loss.region_size": 16, **more,
+        "training.clip_quantile": 0.5, "loss.region_size": 16, **more,
     }  # fmt: skip
