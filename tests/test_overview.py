@@ -10,7 +10,7 @@ from conftest import CHECKOUT
 from prffn.__main__ import main
 from prffn.files import REPORTS_VARIABLE, save_record, write_json
 from prffn.reporting.overview import claim_table, overview, slug, write_overview
-from prffn.reporting.tables import KIND
+from prffn.reporting.report import KIND
 from prffn.reporting.written import reports_of
 from prffn.study.claims import smallest_difference
 
@@ -112,7 +112,8 @@ def test_a_page_by_hand(folder):
         save_record(folder / "runs", key, {"key": key, "train_seconds": seconds})
     made = {"training time in all": "5 min", "scale": "x3", "steps": "600"}
     report(folder, "table1_a", runs={"x": ["k1", "k2"], "y": ["k3", "gone"]}, provenance=made, verdicts=[
-        verdict("x is better", "s", "holds", 0.2, 0.1, 0.3), verdict("x is better", "t", "not decided", 0, -0.1, 0.1),
+        verdict("x is better", "s", "holds", 0.2, 0.1, 0.3, p=0.01),
+        verdict("x is better", "t", "not decided", 0, -0.1, 0.1, p=1.0, **{"would decide": "about 9 seeds"}),
     ])  # fmt: skip
     report(folder, "beyond_b", runs={"x": ["k1"]}, verdicts=[verdict("y is better", "s", "not decided", 0.3)])
     columns = {"crops": {"scale": "x2"}, "training": {"scale": "x4", "training time in all": "7 min"}}
@@ -127,13 +128,15 @@ def test_a_page_by_hand(folder):
     text = write_overview("quick").read_text()
     assert (folder / "README.md").read_text() == text
     for line in (
-        "- **Claims of the paper: 2.** Verdicts, one for each image set: holds 1, does not hold 1, not decided 1.",
+        "- **Claims of the paper: 2.** Verdicts, one for each image set: holds 1, does not hold 1, not decided 1. "
+        "After Holm's correction: holds 1, does not hold 0.",
         "- **Questions beyond the paper: 1.** Verdicts, one for each image set: not decided 1.",
         "- Behind them stand 4 training runs, 4.0 hours in all (without 1 whose records are missing); a run that "
         "several reports need counts once.",
         "| [Title of table1_a](#title-of-table1_a) | 1 | 1 | 0 | 1 | 0.100 dB on s, 0.100 dB on t | 2 | 4 | 5 min |",
         "| [Title of beyond_b](#title-of-beyond_b) | 1 | 0 | 0 | 1 |  | 1 | 1 |  |",
-        "| x is better | **holds** +0.200 [+0.100, +0.300] | *not decided* +0.000 [-0.100, +0.100] |",
+        "| x is better | **holds** +0.200 [+0.100, +0.300] | *not decided* +0.000 [-0.100, +0.100]; about 9 seeds "
+        "would decide |",
         "profile: quick; seeds: 2; smallest difference: 0.100 dB on s, 0.100 dB on t; scale: x3; steps: 600.",
         "profile: quick; seeds: 1; smallest difference: none, there is no interval.",
         "| [Title of fig7_d](#title-of-fig7_d) | 1 | 0 | 1 | 0 | 0.100 dB on the crop | 1 | 1 | 7 min |",

@@ -14,9 +14,10 @@ from prffn import paper
 from prffn.reporting import tables as report
 from prffn.reporting.overview import verdict_cell
 from prffn.reporting.plots import new_figure, plot_gain_grid, plot_gains
-from prffn.reporting.tables import compare, gain_grid, markdown, save
+from prffn.reporting.report import rows_of, save
+from prffn.reporting.tables import compare, gain_grid, gradient_shares, markdown
 from prffn.study.claims import answer, claims_greater, conclusion
-from prffn.study.intervals import paired_interval, verdict
+from prffn.study.intervals import holm, paired_interval, seeds_to_decide, verdict
 from prffn.study.runs import Run, Runs
 
 
@@ -56,6 +57,41 @@ def test_the_interval_covers_what_it_says():
     assert seeds_alone / 400 < 0.85
 
 
+def test_what_would_decide_an_open_claim_by_hand():
+    """One value a seed, 0 and 2: mean 1, variance 2, error 1. With n seeds the error is sqrt(2 / n), and 1.96 times that
+    is below 1 from n = 7.68 on. Of images: a mean of 0.1 with values -0.9 and 1.1 in each seed alike."""
+    interval = paired_interval([0.0, 2.0], [0.0, 0.0])
+    assert seeds_to_decide(interval) == 8
+    assert interval.p() == pytest.approx(2 * stats.t.sf(1, 1))
+    assert math.isinf(seeds_to_decide(paired_interval([[-0.9, 1.1], [-0.9, 1.1]], np.zeros((2, 2)))))
+    assert math.isnan(seeds_to_decide(paired_interval([1.0], [0.0])))
+    runs = made_up({"a": [[0.0], [2.0]], "b": [[0.0], [0.0]]})
+    assert claims_greater(runs, {"c": ("a", "b")})["would decide"].item() == "about 8 seeds"
+
+
+def test_the_p_value_agrees_with_the_interval():
+    """At the interval's end the p value is 5 %: a claim holds where it is below."""
+    interval = paired_interval([[1, 2, 6], [2, 3, 7]], np.zeros((2, 3)))
+    assert interval.p(margin=-interval.low) == pytest.approx(0.05)
+    assert interval.p(margin=-interval.high) == pytest.approx(0.05)
+
+
+def test_holm_by_hand():
+    """Of four: the smallest times 4, the next times 3, 2 and 1, none below the one before it."""
+    assert holm([0.03, 0.005, 0.04, 0.01]) == pytest.approx([0.06, 0.02, 0.06, 0.03])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_gradient_shares_by_hand():
+    """3 beside 1, then 1 beside 1; of two seeds the mean."""
+    runs = made_up(RUNS)
+    for run in runs["with"]:
+        run.record["curve"] = [{"step": 1}, *({"gradient_l1": l1, "gradient_contrast": 1.0} for l1 in (3.0, 1.0))]
+    table = gradient_shares(runs)
+    assert table.index.to_list() == ["with"]
+    assert dict(table.loc["with"]) == {"L_1": "75 to 50 %", "L_contr": "25 to 50 %"}
+
+
 def test_one_seed_decides_nothing():
     interval = paired_interval([2.0], [1.0])
     assert interval.mean == 1
@@ -86,7 +122,7 @@ def made_up(psnr: dict[str, list[list[float]]], lpips: list[float] | None = None
         evaluation = {"set": {"psnr_y": values, "ssim_y": [0.9] * len(values), "lpips": lpips}}
         return {
             "evaluation": evaluation, "bicubic": {"set": {"psnr_y": [20.0, 22.0]}}, "settings": settings,
-            "provenance": MADE, "parameters": 10, "started": "2024-01-01", "finished": "2024-01-02",
+            "provenance": MADE, "parameters": 10, "curve": [], "started": "2024-01-01", "finished": "2024-01-02",
             "train_seconds": 60.0, "peak_memory_mb": 100.0,
         }  # fmt: skip
 
@@ -105,7 +141,7 @@ def test_compare_by_hand():
     table = compare(made_up(RUNS), {"none": 32.364, "with": 32.451}, baseline="none")
     row = table.loc[("set", "with")]
     assert row["mean"] == 31.65
-    assert row["printed"] == 32.451
+    assert (row["seeds"], row["images"]) == (2, 2)
     assert row["printed gain"] == 0.087
     assert row["gain"] == 0.15
     assert (row["low"], row["high"]) == (-0.485, 0.785)
@@ -220,7 +256,7 @@ def test_conclusion_and_files(tmp_path):
     content = json.loads((folder / "t.json").read_text())
     assert content["runs"]["with"] == ["with0", "with1"]
     assert content["verdicts"][0]["verdict"] == "holds"
-    assert pd.read_csv(folder / "t.csv")["printed"].tolist() == [32.0, 32.1]
+    assert pd.read_csv(folder / "t.csv")["printed gain"].dropna().tolist() == [0.1]
     first = (folder / "t.md").read_text()
     save("t", runs, table, verdicts, figure, title="T")
     assert (folder / "t.md").read_text() == first
@@ -293,7 +329,7 @@ def test_gains_as_a_grid():
 
 def test_rows_keep_the_side_of_zero_and_say_where_there_is_no_value():
     table = pd.DataFrame({"claim": ["a", "b"], "high": [-0.0, np.nan], "unit": ["SSIM", None]}).set_index("claim")
-    text = json.dumps(report.rows_of(table))
+    text = json.dumps(rows_of(table))
     assert text == '[{"claim": "a", "high": -0.0, "unit": "SSIM"}, {"claim": "b", "high": null, "unit": null}]'
 
 

@@ -14,7 +14,7 @@ from nbformat import v4
 from prffn.__main__ import main
 from prffn.files import REPORTS_VARIABLE, write_json
 from prffn.reporting.html import write_site
-from prffn.reporting.tables import KIND
+from prffn.reporting.report import KIND
 
 ADDRESSES = re.compile(r'<(\w+)[^<>]*?\b(?:src|href|srcset|data|action)="([^"]*)"')
 """Tags and what they name; a browser loads all but what links name."""

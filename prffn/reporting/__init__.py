@@ -4,17 +4,18 @@ from prffn.files import from_extra
 
 with from_extra("kit"):
     from prffn.reporting.plots import new_figure, plot_gain_grid, plot_gains
+    from prffn.reporting.report import save
     from prffn.reporting.tables import (
         compare,
         compare_with_bicubic,
         gain_grid,
+        gradient_shares,
         provenance_table,
-        save,
         shown,
         summary,
     )
 
 __all__ = [
-    "compare", "compare_with_bicubic", "gain_grid", "new_figure", "plot_gain_grid", "plot_gains", "provenance_table",
-    "save", "shown", "summary",
+    "compare", "compare_with_bicubic", "gain_grid", "gradient_shares", "new_figure", "plot_gain_grid", "plot_gains",
+    "provenance_table", "save", "shown", "summary",
 ]  # fmt: skip

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from prffn.evaluation.cost import Case, LossCase, StepCase, in_rounds, peak_memory
 from prffn.reporting.plots import STYLE, new_figure, region_size_axis
-from prffn.reporting.tables import markdown, where_made, write_report
+from prffn.reporting.report import write_report
+from prffn.reporting.tables import markdown, where_made
 from prffn.study.provenance import measured
 from prffn.study.timings import Timings
 from prffn.training.device import pick_device

@@ -7,15 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from prffn.reporting.crop_plots import DPI
-from prffn.reporting.tables import (
-    keys_of,
-    markdown,
-    provenance_table,
-    rows_of,
-    side_by_side,
-    where_made,
-    write_report,
-)  # fmt: skip
+from prffn.reporting.report import keys_of, rows_of, write_report
+from prffn.reporting.tables import markdown, provenance_table, side_by_side, where_made  # fmt: skip
 from prffn.study.claims import LABELS, answer, conclusion, judged
 from prffn.study.crops import BICUBIC, Crops, of_seed
 from prffn.study.runs import Runs

@@ -15,14 +15,21 @@ from prffn.config import check_profile
 from prffn.files import RECORDED, atomic_write, checkout, read_record, reports_root
 from prffn.reporting.tables import markdown
 from prffn.reporting.written import Report, benchmarks, reports_of
-from prffn.study.claims import DIGITS, NOT_MEASURED, smallest_difference, with_interval
+from prffn.study.claims import DIGITS, NOT_MEASURED, OPEN, WOULD_DECIDE, smallest_difference, with_interval
+from prffn.study.intervals import holm
 
-VERDICTS = ("holds", "does not hold", "not decided", NOT_MEASURED)
+HEADLINES = ("beyond_when", "beyond_negatives")
+"""Reports whose answers open the page, each with its figure."""
+
+VERDICTS = ("holds", "does not hold", OPEN, NOT_MEASURED)
 
 MEANING = """\
 - **holds**, **does not hold**: the 95 % confidence interval of the difference, paired, over seeds and images, lies
   wholly on one side of zero: on the claim's side, or on the other. *not decided*: zero lies within it. A claim of "no
   harm" or "not worse" is judged in the same way against a small loss, the margin in its cell, instead of zero.
+- Of many verdicts some come out by chance: of a hundred claims with nothing in them, five. *After Holm's correction*
+  only those count that would still come out if all verdicts of the page together were to be right with 95 %.
+- What would decide an open claim: an estimate from the scatter over seeds and images, if mean and scatter stayed.
 - A cell gives the verdict on one image set, the mean difference measured here, and its interval. `printed` is the
   difference printed in the paper: on the paper's own images, network and training.
 - *Smallest difference*: what could be told from none, the median of the intervals' half-widths. An effect smaller than
@@ -58,8 +65,10 @@ def overview(profile: str) -> str:
         f"# What holds: the claims at profile {profile}",
         f"Written by `python -m prffn overview --profile {profile}` from the reports' JSON files: no number was typed.",
     ]
+    opening = [report for name in HEADLINES for report in judging if report.name == name]
+    sections += ["\n\n".join(_headline(report, base) for report in opening)] if opening else []
     if judging:
-        sections += [_in_short(judging), "## How to read the verdicts", MEANING]
+        sections += ["## In short", _in_short(judging), "## How to read the verdicts", MEANING]
         sections += ["## At a glance", markdown(glance(judging)), "## Claim by claim"]
         sections += [_claims(report, base) for report in judging]
     if others:
@@ -74,6 +83,12 @@ def overview(profile: str) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def _headline(report: Report, base: Path) -> str:
+    """A report's question, its answer, its figure."""
+    figure = os.path.relpath(report.path.with_suffix(".png"), base).replace(os.sep, "/")
+    return f"## {report.title}\n\n{report.content['answer']}\n\n![{report.title}]({figure})"
+
+
 def _in_short(judging: Sequence[Report]) -> str:
     """How many claims, what came out, what was trained for them, and what such numbers may be called."""
     lines = []
@@ -83,7 +98,8 @@ def _in_short(judging: Sequence[Report]) -> str:
         found = ", ".join(f"{verdict} {count}" for verdict, count in counts.items() if count)
         if reports:
             claims = sum(_claim_count(report) for report in reports)
-            lines.append(f"- **{kind}: {claims}.** Verdicts, one for each image set: {found}.")
+            corrected = _after_holm([row for report in reports for row in report.verdicts])
+            lines.append(f"- **{kind}: {claims}.** Verdicts, one for each image set: {found}.{corrected}")
     records = {report.record(key) for report in judging for keys in report.runs.values() for key in keys}
     seconds = [read_record(record)["train_seconds"] for record in sorted(records) if record.is_file()]
     missing = len(records) - len(seconds)
@@ -95,6 +111,16 @@ def _in_short(judging: Sequence[Report]) -> str:
     labels = "; ".join(dict.fromkeys(report.content["label"] for report in judging))
     lines.append(f"- All numbers that are not called printed: {labels}.")
     return "\n".join(lines)
+
+
+def _after_holm(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """How many verdicts stand after Holm's correction for their number; empty where none has a p value."""
+    judged = [row for row in verdicts if row.get("p") is not None]
+    if not judged:
+        return ""
+    pairs = zip(judged, holm([row["p"] for row in judged]), strict=True)
+    counts = _counts([row for row, p in pairs if p < 0.05])
+    return f" After Holm's correction: holds {counts['holds']}, does not hold {counts['does not hold']}."
 
 
 def _counts(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -147,7 +173,8 @@ def verdict_cell(row: Mapping[str, Any]) -> str:
     cell = f"**{verdict}**" if verdict in ("holds", "does not hold") else f"*{verdict}*"
     if row.get("difference") is not None:
         cell += f" {with_interval(row, digits=_digits(row))}"
-    return f"{cell}, margin {row['margin']:g}" if row.get("margin") is not None else cell
+    cell += f", margin {row['margin']:g}" if row.get("margin") is not None else ""
+    return f"{cell}; {row[WOULD_DECIDE]} would decide" if row.get(WOULD_DECIDE) else cell
 
 
 def _digits(row: Mapping[str, Any]) -> int:

@@ -59,7 +59,7 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
             rows = gains.loc[name]
             x = [place[label] + 0.16 * (n - (len(sets) - 1) / 2) for label in rows.index]
             ax.errorbar(x, rows["gain"], yerr=_interval(rows), fmt="o", color=colours[n], capsize=3,
-                        label=f"{name}, measured here")  # fmt: skip
+                        label=f"{name}, measured here ({count_of(rows)})")  # fmt: skip
             everything = table.loc[name]
             references = everything.loc[rows["over"]] if "over" in rows else everything.iloc[[0] * len(rows)]
             for seed in [c for c in table.columns if str(c).startswith("seed ")]:
@@ -70,6 +70,12 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
         ax.set_ylabel(f"gain ({unit})" if "over" in gains else as_math(f"gain over {table.index[0][1]} ({unit})"))
         ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return ax
+
+
+def count_of(rows: pd.DataFrame) -> str:
+    """How many seeds and images stand behind rows of a table from `compare`: "3 to 5 seeds, 100 images"."""
+    seeds = dict.fromkeys(f"{count:.0f}" for count in (rows["seeds"].min(), rows["seeds"].max()))
+    return f"{' to '.join(seeds)} seed{'s' if '1' not in seeds else ''}, {rows['images'].max():.0f} images"
 
 
 def _interval(rows: pd.DataFrame) -> list[Any] | None:
@@ -104,7 +110,7 @@ def plot_gain_grid(ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str
             rows = gains.loc[[grid[name][column] for name in names]]
             y = [k + 0.2 * (n - (len(columns) - 1) / 2) for k in range(len(names))]
             ax.errorbar(rows["gain"], y, xerr=_interval(rows), fmt="o", color=colours[n], capsize=3,
-                        label=as_math(column), clip_on=False)  # fmt: skip
+                        label=as_math(f"{column} ({count_of(rows)})"), clip_on=False)  # fmt: skip
         ax.axvline(0, color="0.3", linewidth=0.8)
         ax.set_xscale("symlog", linthresh=0.1, linscale=2)
         ticks = [-10, -1, -0.1, -0.05, 0, 0.05, 0.1]

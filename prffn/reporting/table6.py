@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prffn.reporting.plots import STYLE, region_size_axis
-from prffn.reporting.tables import markdown, where_made, write_report
+from prffn.reporting.report import write_report
+from prffn.reporting.tables import markdown, where_made
 from prffn.study.claims import LABELS
 from prffn.study.timings import Timings
 

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 
 from prffn import paper
 from prffn.models.comparison import MULTI_ADDS_BOUND, PARAMETER_BOUND
+from prffn.reporting.report import keys_of, write_report
 from prffn.reporting.table6 import provenance_of
-from prffn.reporting.tables import keys_of, markdown, provenance_table, side_by_side, where_made, write_report
+from prffn.reporting.tables import markdown, provenance_table, side_by_side, where_made
 from prffn.study.benchmark import PRINTED_SETS, SCALES, notes, scale_table, trained_row
 from prffn.study.claims import LABELS, seeds_said
 from prffn.study.evaluations import Evaluations

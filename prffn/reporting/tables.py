@@ -5,16 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from prffn.files import atomic_write, reports_root, write_json
-from prffn.reporting.plots import save_figure
 from prffn.study.claims import (
     DIGITS,
-    LABELS,
     NOT_MEASURED,
-    answer,
-    conclusion,
     digits_of,
     seeds_of,
     with_interval,
@@ -22,6 +16,9 @@ from prffn.study.claims import (
 from prffn.study.intervals import paired_interval
 from prffn.study.runs import Runs, image_sets
 from prffn.training.loop import NOT_RECORDED
+
+COUNTS = ("seeds", "images")
+"""Columns of `compare` that say how many of each a row rests on."""
 
 
 def compare(
@@ -31,10 +28,11 @@ def compare(
     baseline: str | Mapping[str, str],
     metric: str = "psnr_y",
 ) -> pd.DataFrame:
-    """One row for each image set and label: printed value, the mean over the seeds, each seed, and differences.
+    """One row for each image set and label: the mean over the seeds, each seed, how many, and differences.
 
     `gain` is the mean difference to `baseline`, paired by seed (those of both rows) and image, `low` and `high` its
-    95 % interval over both (None with one seed, which has no interval); `printed gain` is the printed difference.
+    95 % interval over both (None with one seed, which has no interval); `printed gain` is the printed difference: the
+    paper's values themselves are of other images.
     Values are rounded.
     baseline: the label of all, or the label of each one's own, which then stands in the column `over`. Runs from whose
     weights others start have none: less of them was trained.
@@ -46,13 +44,13 @@ def compare(
     rows = []
     for image_set in image_sets(runs):
         for label in runs:
-            row: dict[str, Any] = {"set": image_set, "label": label, "printed": printed.get(label)}
+            row: dict[str, Any] = {"set": image_set, "label": label}
             values = runs.values_of(label, image_set, metric)
             if values is None:
                 rows.append({**row, "mean": NOT_MEASURED})
                 continue
             seeds = [float(np.mean(of_images)) for of_images in values]
-            row["mean"] = sum(seeds) / len(seeds)
+            row |= {"mean": sum(seeds) / len(seeds), "seeds": len(seeds), "images": len(values[0])}
             others = runs.values_of(own[label], image_set, metric) if label in own else None
             if others is not None:
                 row |= _gain(values, others) | {"over": own[label]}
@@ -60,7 +58,7 @@ def compare(
                     row["printed gain"] = printed[label] - printed[own[label]]
             rows.append({**row, **{f"seed {n}": value for n, value in enumerate(seeds)}})
     table = pd.DataFrame(rows).set_index(["set", "label"])
-    first = ["printed", "mean", *(["over"] if own is baseline else []), "printed gain", "gain", "low", "high"]
+    first = ["mean", *(["over"] if own is baseline else []), "printed gain", "gain", "low", "high", *COUNTS]
     columns = [name for name in (*first, *(c for c in table if c.startswith("seed "))) if name in table]
     return table[columns].round(digits_of(metric))
 
@@ -115,6 +113,35 @@ def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]]) -> pd.
         for row, columns in grid.items()
     ]
     return pd.DataFrame(rows).set_index(["set", ""])
+
+
+TERMS = {"l1": "L_1", "contrast": "L_contr", "perceptual": "L_perc", "csd": "L_CSD"}
+"""Terms of the total loss, as the paper writes them."""
+
+
+def gradient_shares(runs: Runs) -> pd.DataFrame:
+    """How much each term of the loss asks of the network, by label: its part of the gradient's norms, in per cent.
+
+    Norms of each weighted term's gradient in the SR images, over their sum, at the first and at the last validation of
+    the training, means over the seeds. Empty where no run recorded them.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for label in runs:
+        curves = [[point for point in run.record["curve"] if "gradient_l1" in point] for run in runs[label]]
+        if not curves or not all(curves):
+            continue
+        row = rows.setdefault(label, {})
+        for term, name in TERMS.items():
+            ends = [[_share(curve[end], term) for curve in curves] for end in (0, -1)]
+            if any(ends[0]):
+                first, last = (f"{100 * np.mean(shares):.0f}" for shares in ends)
+                row[name] = f"{first} to {last} %" if first != last else f"{first} %"
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("label").fillna("")
+
+
+def _share(point: Mapping[str, float], term: str) -> float:
+    norms = {name: point.get(f"gradient_{name}", 0.0) for name in TERMS}
+    return norms[term] / (sum(norms.values()) or 1.0)
 
 
 def distinct(values: Iterable[Any]) -> str:
@@ -184,99 +211,23 @@ def _steps(runs: Runs) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-KIND = "report"
-"""What a report's JSON file says it is."""
-
-
-def write_report(
-    name: str,
-    profile: str,
-    *,
-    title: str,
-    label: str,
-    table: pd.DataFrame,
-    figure: Figure,
-    provenance: pd.DataFrame,
-    sections: Sequence[str],
-    dpi: int | None = None,
-    **content: Any,
-) -> str:
-    """Writes reports/<profile>/<name>.{csv,png,json,md}, each atomically. Returns the path from the reports' root.
-
-    label: what its numbers may be called. sections: of the page, between the answer and what says where it was
-    measured. content: what else the JSON file holds, by which the overview finds the answer, verdicts and records.
-    """
-    folder = reports_root() / profile
-    with atomic_write(folder / f"{name}.csv", "w") as file:
-        table.to_csv(file, lineterminator="\n")
-    save_figure(figure, folder / f"{name}.png", **({"dpi": dpi, "pil_kwargs": {"optimize": True}} if dpi else {}))
-    made = provenance.to_dict()
-    about = {"kind": KIND, "title": title, "profile": profile, "label": label}
-    content |= {"provenance": made.get("value", made)}  # of one kind of records, or a column for each
-    write_json(folder / f"{name}.json", {**about, "table": rows_of(table), **content})
-    where = ["## What was measured, where, how", markdown(provenance), f"The records' keys stand in `{name}.json`."]
-    answer = [content["answer"]] if "answer" in content else []
-    with atomic_write(folder / f"{name}.md", "w") as file:
-        file.write("\n\n".join([f"# {title}", *answer, *sections, *where]) + "\n")
-    return f"{reports_root().name}/{profile}/{name}.md"
-
-
-def save(
-    name: str,
-    runs: Runs,
-    table: pd.DataFrame,
-    verdicts: pd.DataFrame,
-    figure: Figure,
-    *,
-    title: str,
-    more: Mapping[str, pd.DataFrame] | None = None,
-) -> str:
-    """Writes the report of a table of runs. Returns its path from the reports' root.
-
-    more: further tables, by heading, as they are to be shown.
-    """
-    return write_report(
-        name, runs.profile, title=title, label=LABELS[runs.profile], table=table, figure=figure,
-        provenance=provenance_table(runs),
-        sections=[
-            f"Column `printed`: printed in the paper. All others: {LABELS[runs.profile]}.",
-            markdown(table),
-            f"![{title}]({name}.png)",
-            "## Conclusion",
-            conclusion(runs, verdicts),
-            markdown(verdicts),
-            *(part for heading, extra in (more or {}).items() for part in (f"## {heading}", markdown(extra))),
-            "## All metrics (means over images and seeds; LPIPS: lower is better)",
-            markdown(summary(runs)),
-            "## The networks beside bicubic (PSNR-Y, dB)",
-            markdown(compare_with_bicubic(runs)),
-        ],
-        answer=answer(runs, verdicts),
-        verdicts=rows_of(verdicts),
-        runs=keys_of(runs),
-    )  # fmt: skip
-
-
-def keys_of(runs: Runs) -> dict[str, list[str]]:
-    """The keys of the runs' records by label, one for each seed."""
-    return {label: [run.key for run in group] for label, group in runs.items()}
-
-
-def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The table's rows for a JSON file, None where there is no value. pandas' own `to_json` loses the sign of -0.0."""
-    flat = table.reset_index().astype(object)
-    return flat.where(flat.notna(), None).to_dict(orient="records")
-
-
 def shown(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     """The table as people read it: `digits` decimals, or those of a row's `unit`; nothing for no value."""
 
     def row(values: pd.Series) -> pd.Series:
         decimals = DIGITS.get(values.get("unit"), digits)
-        texts = [f"{value:.{decimals}f}" if isinstance(value, float) else str(value) for value in values]
+        texts = [_cell(name, value, decimals) for name, value in values.items()]
         return pd.Series(texts, values.index).where(values.notna(), "")
 
     return table.astype(object).apply(row, axis=1)
+
+
+def _cell(column: Any, value: Any, decimals: int) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if column in COUNTS:
+        return f"{value:.0f}"
+    return f"{value:.2g}" if column == "p" else f"{value:.{decimals}f}"
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from prffn.config import check_profile
 from prffn.files import reports_root
-from prffn.reporting.tables import KIND
+from prffn.reporting.report import KIND
 from prffn.study.claims import seeds_of
 
 

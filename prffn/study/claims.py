@@ -1,17 +1,26 @@
 """Claims about a table as code over its records: each comes out as holds, does not hold, or not decided."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import pandas as pd
 
-from prffn.study.intervals import paired_interval, verdict
+from prffn.study.intervals import Interval, paired_interval, seeds_to_decide, verdict
 from prffn.study.runs import Runs, image_sets
 
 Figures = Sequence[Any] | None
 
 NOT_MEASURED = "not measured"
+
+OPEN = "not decided"
+
+WOULD_DECIDE = "would decide"
+"""The column that says of an open claim what would decide it."""
+
+MANY_SEEDS = 100
+"""Where it takes more, no number of seeds on these images is of use (our choice)."""
 
 UNITS = {"ssim_y": "SSIM", "lpips": "LPIPS"}
 """Units of differences that are not in dB."""
@@ -88,9 +97,19 @@ def judged(a: Figures, b: Figures, digits: int, margin: float | None = None) -> 
     row: dict[str, Any] = {"difference": round(difference.mean, digits)}
     if seeds > 1:
         row |= {"low": round(difference.low, digits), "high": round(difference.high, digits)}
+        row["p"] = round(difference.p(margin or 0.0), 6)
     if margin is not None:
         row["margin"] = margin
-    return {**row, "verdict": verdict(difference, margin or 0.0)}
+    found = verdict(difference, margin or 0.0)
+    return {**row, "verdict": found} | ({WOULD_DECIDE: _would_decide(difference, margin)} if found == OPEN else {})
+
+
+def _would_decide(difference: Interval, margin: float | None) -> str:
+    """What would decide an open claim if mean and scatter stayed as they are, in words."""
+    seeds = seeds_to_decide(difference, margin or 0.0)
+    if math.isnan(seeds):
+        return "more than one seed"
+    return f"about {seeds:.0f} seeds" if seeds <= MANY_SEEDS else "other images, or more"
 
 
 def with_interval(row: Mapping[str, Any], name: str = "difference", *, digits: int = 3, unit: str = "") -> str:

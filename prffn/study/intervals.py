@@ -1,5 +1,7 @@
-"""Paired comparison over seeds and images, and the verdict that follows from it."""
+"""Paired comparison over seeds and images, the verdict that follows from it, and what would decide an open one."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,12 +17,33 @@ class Interval:
     """A mean and its two-sided 95 % confidence interval (Student's t); infinite for a single value."""
 
     mean: float
-    low: float
-    high: float
+    error: float = math.inf
+    """Standard error of the mean."""
+    freedom: float = 1.0
+    """Its degrees of freedom."""
+    of_seeds: float = math.nan
+    """The part of the error's square that more seeds lower, times the seeds; nan with one seed."""
+    of_images: float = 0.0
+    """The part of it that only other images lower."""
 
     @property
     def half_width(self) -> float:
-        return (self.high - self.low) / 2
+        return float(stats.t.ppf(0.975, self.freedom)) * self.error
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half_width
+
+    def p(self, margin: float = 0.0) -> float:
+        """Two-sided: the chance of a mean at least as far from -margin where the true one lies there."""
+        away = abs(self.mean + margin)
+        if self.error == 0:
+            return 0.0 if away else 1.0
+        return float(2 * stats.t.sf(away / self.error, self.freedom))
 
 
 def paired_interval(a: ArrayLike, b: ArrayLike) -> Interval:
@@ -39,21 +62,22 @@ def paired_interval(a: ArrayLike, b: ArrayLike) -> Interval:
     d = (a - b).reshape(len(a), -1)
     (seeds, images), mean = d.shape, float(d.mean())
     if seeds == 1:
-        return Interval(mean, -np.inf, np.inf)
-    square, freedom = images * d.mean(axis=1).var(ddof=1), float(seeds - 1)
+        return Interval(mean)
+    of_seeds = square = float(images * d.mean(axis=1).var(ddof=1))
+    freedom, others = float(seeds - 1), 0.0
     if images > 1:
         square, freedom = _crossed(d, square)
-    half = float(stats.t.ppf(0.975, freedom) * np.sqrt(square / d.size))
-    return Interval(mean, mean - half, mean + half)
+        residual = _residual(d)
+        others = max(0.0, float(seeds * d.mean(axis=0).var(ddof=1)) - residual) / d.size
+    return Interval(mean, math.sqrt(square / d.size), freedom, of_seeds / images, others)
 
 
 def _crossed(d: NDArray[np.float64], of_seeds: float) -> tuple[float, float]:
     """Mean square of which the mean's variance is a (seeds x images)-th, and its degrees of freedom."""
     seeds, images = d.shape
     of_images = seeds * d.mean(axis=0).var(ddof=1)
-    rest = d - d.mean(axis=1, keepdims=True) - d.mean(axis=0) + d.mean()
     freedoms = (seeds - 1, images - 1, (seeds - 1) * (images - 1))
-    residual = (rest**2).sum() / freedoms[2]
+    residual = _residual(d)
     square = of_seeds + of_images - residual
     larger = max(of_seeds, of_images)
     if square <= larger * (1 + 1e-9):  # as everywhere here, rounding does not decide; of equal ones it is the wider
@@ -61,6 +85,38 @@ def _crossed(d: NDArray[np.float64], of_seeds: float) -> tuple[float, float]:
         return larger, min(freedom for part, freedom in parts if part >= larger * (1 - 1e-9))
     squares = zip((of_seeds, of_images, residual), freedoms, strict=True)
     return square, square**2 / sum(part**2 / freedom for part, freedom in squares)
+
+
+def _residual(d: NDArray[np.float64]) -> float:
+    """Mean square of what neither the seed nor the image explains."""
+    rest = d - d.mean(axis=1, keepdims=True) - d.mean(axis=0) + d.mean()
+    return float((rest**2).sum() / ((d.shape[0] - 1) * (d.shape[1] - 1)))
+
+
+def seeds_to_decide(difference: Interval, margin: float = 0.0) -> float:
+    """About how many seeds would take zero, or -margin, out of the interval if mean and scatter stayed as they are.
+
+    Infinite where no number of seeds on these images would: what differs from image to image is then too much. nan with
+    one seed. Normal quantile: an estimate, of use for its order of magnitude.
+    """
+    square = ((difference.mean + margin) / float(stats.norm.ppf(0.975))) ** 2 - difference.of_images
+    if math.isnan(difference.of_seeds):
+        return math.nan
+    return math.ceil(difference.of_seeds / square) if square > 0 else math.inf
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """P values corrected for their number by Holm's method, in the order given.
+
+    ps: of all verdicts that are given together. Where only those count whose corrected value is below 0.05, the chance
+    that any of them is false is below 5 %.
+    """
+    order = sorted(range(len(ps)), key=lambda n: ps[n])
+    corrected, largest = [0.0] * len(ps), 0.0
+    for rank, n in enumerate(order):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[n]))
+        corrected[n] = largest
+    return corrected
 
 
 def verdict(difference: Interval, margin: float = 0.0) -> Verdict:

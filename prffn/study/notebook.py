@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import Markdown
 
-from prffn.config import Experiment, check_profile, check_seeds, variants
+from prffn.config import MOST_SEEDS, PROFILE_SEEDS, Experiment, check_profile, check_seeds, variants
 from prffn.files import unknown, whole_number
 from prffn.study.claims import answer, as_math
 from prffn.study.continued import continued
@@ -66,18 +66,16 @@ class Study:
         self.seeds: int | None = parameters.get("seeds")
         self.how = {name: parameters[name] for name in ("device", "retrain", "scheduler") if name in parameters}
 
-    def variants(self, vary: Mapping[str, Mapping[str, Any]], **more: Any) -> dict[str, list[Experiment]]:
-        """See `config.variants`. more: `seeds` in the place of the notebook's own, `instead`."""
-        return variants(self.profile, vary, **{"seeds": self.seeds, **more})
-
-    def continued(
-        self, vary: Mapping[str, Mapping[str, Any]], one_seed: Mapping[str, Mapping[str, Any]] | None = None
+    def variants(
+        self, vary: Mapping[str, Mapping[str, Any]], *, at_most: int = MOST_SEEDS, instead: tuple[str, ...] = ()
     ) -> dict[str, list[Experiment]]:
-        """As `variants`, but each resumes from a training with L_1 alone where the profile says so: see continued.py.
+        """See `config.variants`. at_most: seeds of these rows where the parameter leaves that to the profile."""
+        seeds = min(at_most, PROFILE_SEEDS[self.profile]) if self.seeds is None else self.seeds
+        return variants(self.profile, vary, seeds=seeds, instead=instead)
 
-        one_seed: rows that get one seed only.
-        """
-        return continued(self.variants(vary) | self.variants(one_seed or {}, seeds=1), self.profile)
+    def continued(self, vary: Mapping[str, Mapping[str, Any]], **more: Any) -> dict[str, list[Experiment]]:
+        """As `variants`, but each resumes from a training with L_1 alone where the profile says so: continued.py."""
+        return continued(self.variants(vary, **more), self.profile)
 
     def ensure(self, experiments: Mapping[str, Sequence[Experiment]]) -> Runs:
         """The runs, recorded or trained now, see `ensure`; prints how many were which."""
