@@ -13,9 +13,9 @@ from scipy import stats
 from prffn import paper
 from prffn.reporting import tables as report
 from prffn.reporting.overview import verdict_cell
-from prffn.reporting.plots import new_figure, plot_gain_grid, plot_gains
+from prffn.reporting.plots import new_figure, plot_gain_curves, plot_gains
 from prffn.reporting.report import rows_of, save
-from prffn.reporting.tables import compare, gain_grid, gradient_shares, markdown
+from prffn.reporting.tables import compare, distance_from_print, gain_grid, gradient_shares, markdown
 from prffn.study.claims import answer, claims_greater, conclusion
 from prffn.study.intervals import holm, paired_interval, seeds_to_decide, verdict
 from prffn.study.runs import Run, Runs
@@ -58,8 +58,8 @@ def test_the_interval_covers_what_it_says():
 
 
 def test_what_would_decide_an_open_claim_by_hand():
-    """One value a seed, 0 and 2: mean 1, variance 2, error 1. With n seeds the error is sqrt(2 / n), and 1.96 times that
-    is below 1 from n = 7.68 on. Of images: a mean of 0.1 with values -0.9 and 1.1 in each seed alike."""
+    """One value a seed, 0 and 2: mean 1, variance 2, error 1. With n seeds the error is sqrt(2 / n): 1.96 times
+    that is below 1 from n = 7.68 on. Of images: a mean of 0.1 with values -0.9 and 1.1 in each seed alike."""
     interval = paired_interval([0.0, 2.0], [0.0, 0.0])
     assert seeds_to_decide(interval) == 8
     assert interval.p() == pytest.approx(2 * stats.t.sf(1, 1))
@@ -217,10 +217,10 @@ def test_nothing_measured_is_said_in_tables_figures_and_sentences(tmp_path):
     table = compare(runs, {"with": 32.0}, baseline="none")
     assert table["mean"].to_dict() == {("embedded_val", label): "not measured" for label in ("none", "with")}
     verdicts = claims_greater(runs, {"it helps": ("with", "none")})
-    grid = {"a": {"w": "with"}}
+    grid, gains = {"a": {"1": "with"}}, pd.Series({1.0: 0.1})
     assert gain_grid(table, grid).iloc[0, 0] == "not measured"
     figure, (ax, other) = new_figure(ncols=2)
-    for drawn in (plot_gains(ax, table), plot_gain_grid(other, table, grid, "embedded_val")):
+    for drawn in (plot_gains(ax, table), plot_gain_curves(other, table, grid, "embedded_val", gains)):
         assert [text.get_text() for text in drawn.texts] == ["no gain was measured"]
     save("t", runs, table, verdicts, figure, title="T")
     lines = (tmp_path / "reports" / "quick" / "t.md").read_text().splitlines()
@@ -319,12 +319,14 @@ def test_a_claim_of_no_harm():
 def test_gains_as_a_grid():
     runs = made_up({"none": [[20.0], [20.0]], "a, 1": [[21.0], [21.0]], "a, 2": [[19.0], [19.0]]})
     table = compare(runs, {}, baseline="none")
-    grid = {"a": {"weight 1": "a, 1", "weight 2": "a, 2"}}
+    grid, printed = {"a": {"1": "a, 1", "2": "a, 2"}}, pd.Series({1.0: 0.0, 2.0: 0.0})
     shown = gain_grid(table, grid)
     assert shown.loc[("set", "a")].to_list() == ["+1.000 [+1.000, +1.000]", "-1.000 [-1.000, -1.000]"]
     _, ax = new_figure()
-    plot_gain_grid(ax, table, grid, "set")
-    assert [line.get_xdata()[0] for line in ax.get_lines() if line.get_marker() == "o"] == [1.0, -1.0]
+    plot_gain_curves(ax, table, grid, "set", printed)
+    (line,) = [line for line in ax.get_lines() if line.get_marker() == "o"]
+    assert line.get_xydata().tolist() == [[1.0, 1.0], [2.0, -1.0]]
+    assert distance_from_print(table, grid, printed).loc["a", "set"] == 1.0
 
 
 def test_rows_keep_the_side_of_zero_and_say_where_there_is_no_value():

@@ -3,11 +3,12 @@
 from prffn.files import from_extra
 
 with from_extra("kit"):
-    from prffn.reporting.plots import new_figure, plot_gain_grid, plot_gains
+    from prffn.reporting.plots import new_figure, plot_gain_curves, plot_gains
     from prffn.reporting.report import save
     from prffn.reporting.tables import (
         compare,
         compare_with_bicubic,
+        distance_from_print,
         gain_grid,
         gradient_shares,
         provenance_table,
@@ -16,6 +17,6 @@ with from_extra("kit"):
     )
 
 __all__ = [
-    "compare", "compare_with_bicubic", "gain_grid", "gradient_shares", "new_figure", "plot_gain_grid", "plot_gains",
-    "provenance_table", "save", "shown", "summary",
+    "compare", "compare_with_bicubic", "distance_from_print", "gain_grid", "gradient_shares", "new_figure",
+    "plot_gain_curves", "plot_gains", "provenance_table", "save", "shown", "summary",
 ]  # fmt: skip

@@ -94,29 +94,30 @@ def _without_gains(ax: Axes, table: pd.DataFrame) -> bool:
     return True
 
 
-def plot_gain_grid(ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]], image_set: str) -> Axes:
-    """Gains over the baseline on one set: the rows of `grid` down the axis, its columns in colours.
+def plot_gain_curves(
+    ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]], image_set: str, printed: pd.Series
+) -> Axes:
+    """Gains over the baseline on one set against the weight lambda_c: a line for each row of `grid`, which names the
+    label at each weight; printed gains dashed grey.
 
-    table: from `compare`. The scale is linear within 0.1 dB and logarithmic beyond. Where no row has a gain, the figure
-    says so. Returns the axis.
+    table: from `compare`. printed: gains by weight. The scale of gains is linear within 0.1 dB and logarithmic beyond.
+    Where no row has a gain, the figure says so. Returns the axis.
     """
     if _without_gains(ax, table):
         return ax
-    gains, names = table.loc[image_set], list(grid)
+    gains = table.loc[image_set]
     with plt.style.context(STYLE):
-        colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-        columns = list(next(iter(grid.values())))
-        for n, column in enumerate(columns):
-            rows = gains.loc[[grid[name][column] for name in names]]
-            y = [k + 0.2 * (n - (len(columns) - 1) / 2) for k in range(len(names))]
-            ax.errorbar(rows["gain"], y, xerr=_interval(rows), fmt="o", color=colours[n], capsize=3,
-                        label=as_math(f"{column} ({count_of(rows)})"), clip_on=False)  # fmt: skip
-        ax.axvline(0, color="0.3", linewidth=0.8)
-        ax.set_xscale("symlog", linthresh=0.1, linscale=2)
+        ax.axhline(0, color="0.3", linewidth=0.8)
+        ax.plot(printed.index, printed, "--", color="0.55", marker="_", markersize=14, label="printed")
+        for n, (name, labels) in enumerate(grid.items()):
+            rows = gains.loc[list(labels.values())]
+            x = [float(weight) * 10 ** (0.05 * (n - (len(grid) - 1) / 2)) for weight in labels]
+            ax.errorbar(x, rows["gain"], yerr=_interval(rows), fmt="-o", markersize=4, linewidth=1, capsize=2,
+                        label=f"{as_math(name)} ({count_of(rows)})")  # fmt: skip
+        ax.set_xscale("log")
+        ax.set_yscale("symlog", linthresh=0.1, linscale=2)
         ticks = [-10, -1, -0.1, -0.05, 0, 0.05, 0.1]
-        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        ax.set_yticks(range(len(names)), [as_math(name) for name in names])
-        ax.set_ylim(len(names) - 0.5, -0.5)
-        ax.set_xlabel(as_math(f"gain in PSNR-Y over L_1 alone on {image_set} (dB)"))
-        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.set_xlabel(as_math("lambda_c"))
+        ax.set_ylabel(as_math(f"gain in PSNR-Y over L_1 alone on {image_set} (dB)"))
     return ax

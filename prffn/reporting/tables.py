@@ -115,6 +115,25 @@ def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]]) -> pd.
     return pd.DataFrame(rows).set_index(["set", ""])
 
 
+def distance_from_print(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]], printed: pd.Series) -> pd.DataFrame:
+    """How far each row of a grid lies from printed gains: root mean square over the printed weights, in dB, nearest
+    first, by the last image set.
+
+    table: from `compare`. grid: the label of each row at each weight. printed: gains by weight.
+    """
+    sets = table.index.unique("set")
+    rows = {
+        name: {
+            image_set: float(np.sqrt(np.mean([
+                (table.loc[(image_set, labels[f"{weight:g}"]), "gain"] - gain) ** 2 for weight, gain in printed.items()
+            ])))
+            for image_set in sets
+        }
+        for name, labels in grid.items()
+    }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").sort_values(sets[-1]).rename_axis("definition").round(3)
+
+
 TERMS = {"l1": "L_1", "contrast": "L_contr", "perceptual": "L_perc", "csd": "L_CSD"}
 """Terms of the total loss, as the paper writes them."""
 
