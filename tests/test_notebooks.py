@@ -170,6 +170,34 @@ def test_the_executed_copy_is_replaced_whole(error, left, tmp_path, monkeypatch)
     assert os.listdir(copy.parent) == [copy.name]
 
 
+def test_a_report_is_made_once_from_the_same(tmp_path, monkeypatch, capsys):
+    """The second time nothing is executed; where a record came, a report was changed or all is asked for, it is."""
+    folder, executed = tmp_path / "reports" / "quick", []
+
+    def execute(path: str, made: str, **_: object) -> None:
+        executed.append(Path(path).stem)
+        Path(made).write_text("{}")
+        (folder / "architecture.md").write_text("report")
+
+    def made_again(*more: str) -> bool:
+        executed.clear()
+        assert main(["reports", "architecture", *more]) == 0
+        return executed == ["architecture"]
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    monkeypatch.setattr(command_line, "write_pages", lambda _: 0)
+    assert made_again()
+    assert not made_again()
+    assert "1 of 1 notebooks have nothing new" in capsys.readouterr().out
+    (folder / "runs").mkdir()
+    (folder / "runs" / "new.json").write_text("{}")
+    assert made_again()
+    (folder / "architecture.md").write_text("changed")
+    assert made_again()
+    assert made_again("--retrain")
+    assert not made_again()
+
+
 def test_the_command_gives_each_notebook_the_parameters_that_it_has(monkeypatch):
     """Some train nothing, and have no seeds or scheduler, or only count, and have a profile alone."""
     given = {}

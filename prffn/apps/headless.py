@@ -1,15 +1,21 @@
-"""Notebooks run without anybody looking on: `python -m prffn reports`."""
+"""Notebooks run without anybody looking on: `python -m prffn reports`.
 
+A notebook whose report lies there, made of what it would be made of again, is not executed a second time.
+"""
+
+import hashlib
 import json
+import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prffn.files import atomic_write, from_extra, reports_root
+from prffn.files import atomic_write, cache_root, checkout, digest, from_extra, reports_root, write_json
 from prffn.study import trainings
 from prffn.study.notebook import check_parameters, parameters_of
 from prffn.study.side_by_side import cores
@@ -30,10 +36,46 @@ def run(notebooks: Mapping[str, Path], parameters: Mapping[str, Any], *, retrain
     if not retrain:
         trainings.train(notebooks, **parameters, scheduler=scheduler)
     given = {**parameters, "retrain": retrain, **({"scheduler": scheduler} if scheduler else {})}
-    for number, (name, seconds) in enumerate(_in_turn(notebooks, given, folder), start=1):
+    known, now = _made_before(folder), _made(folder, notebooks, given)
+    there = set() if retrain else {name for name in notebooks if name in now and now[name] == known.get(name)}
+    if there:
+        print(f"{len(there)} of {len(notebooks)} notebooks have nothing new, see {folder}", flush=True)
+    todo = {name: path for name, path in notebooks.items() if name not in there}
+    for number, (name, seconds) in enumerate(_in_turn(todo, given, folder), start=len(there) + 1):
         report = folder / f"{name}.md"
         written = report if report.is_file() else folder / f"{name}.ipynb"
         print(f"notebook {number} of {len(notebooks)}: {name}, done in {seconds:.0f} s, see {written}", flush=True)
+    write_json(_notes(folder), known | _made(folder, notebooks, given))
+
+
+def _notes(folder: Path) -> Path:
+    """Where stands of what the reports of a folder were made."""
+    return cache_root() / "reports" / f"{digest(str(folder.resolve()))[:16]}.json"
+
+
+def _made_before(folder: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(_notes(folder).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return {}
+
+
+def _made(folder: Path, notebooks: Mapping[str, Path], parameters: Mapping[str, Any]) -> dict[str, str]:
+    """A hash of each notebook's report and of all that it was made of: cells, code, records, parameters, versions."""
+    code = [*(checkout() / "notebooks").glob("*.py"), *(checkout() / "prffn").rglob("*.*")]
+    records = [path for kind in folder.iterdir() if kind.is_dir() and kind.name != "html" for path in kind.iterdir()]
+    versions = [platform.python_version(), *map(version, ("torch", "numpy", "pandas", "matplotlib"))]
+    asked = {name: value for name, value in parameters.items() if name not in ("scheduler", "retrain")}
+    shared = [_sums([path for path in code if path.suffix != ".pyc"]), _sums(records), versions, asked]
+    return {
+        name: digest([shared, _sums([path]), _sums(folder.glob(f"{name}.*"))])
+        for name, path in notebooks.items()
+        if (folder / f"{name}.ipynb").is_file()
+    }
+
+
+def _sums(files: Iterable[Path]) -> dict[str, str]:
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files) if path.is_file()}
 
 
 def _in_turn(notebooks: Mapping[str, Path], given: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, float]]:
