@@ -144,6 +144,15 @@ def test_the_readme_links_to_every_notebook_and_report():
         assert f"(reports/cpu/{report.name})" in text, report.name
 
 
+def test_what_the_readme_found_stands_in_the_reports():
+    """Each difference with its interval, such as +0.009 dB [+0.006, +0.013], stands in a report of the study."""
+    text = (CHECKOUT / "README.md").read_text()
+    found = set(re.findall(r"[+-]\d+\.\d+ dB \[[+-][\d.]+, [+-][\d.]+\]", text))
+    reports = "".join(path.read_text() for path in sorted((CHECKOUT / "reports").rglob("*.md")))
+    assert found
+    assert {difference for difference in found if difference not in reports} == set()
+
+
 def test_the_readmes_training_loop_trains():
     """The code block as it stands, on a network of one convolution that can learn to copy."""
     text = (CHECKOUT / "README.md").read_text()
