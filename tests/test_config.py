@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from prffn.config import PROFILE_SEEDS, PROFILES, Experiment, experiment, fields_of, variants
+from prffn.config import LENGTHS, PROFILE_SEEDS, PROFILES, Experiment, experiment, fields_of, lengths, variants
 from prffn.files import unknown
 from prffn.study.claims import LABELS
 from prffn.study.keys import run_key
@@ -25,7 +25,7 @@ def test_profiles_name_settings_that_exist():
         experiment(budget)
 
 
-@pytest.mark.parametrize("table", [PROFILE_SEEDS, LABELS, ROUNDS, BATCH, OUTPUT])
+@pytest.mark.parametrize("table", [PROFILE_SEEDS, LENGTHS, LABELS, ROUNDS, BATCH, OUTPUT])
 def test_every_profile_has_its_entry(table):
     assert set(table) == set(PROFILES)
 
@@ -137,6 +137,19 @@ def test_a_table_about_a_setting_of_the_profile():
     assert [table[label][0].training.initial for label in table] == ["drawn", "interpolating"]
     with pytest.raises(ValueError, match="'c' gives no value of training.initial"):
         variants("cpu", {**vary, "c": {}}, instead=("training.initial",))
+
+
+def test_lengths_of_training_by_hand():
+    """A quarter of 1500, all, four times as many. The paper's rate is halved every 200,000 of a million steps: in a
+    quarter of them every 50,000. The profile's own length is the run of any other table."""
+    assert list(lengths("cpu")) == [375, 1500, 6000]
+    paper = variants("paper", {str(n): at for n, at in lengths("paper").items()}, instead=("training.steps",))
+    halved = {n: (e.training.steps, e.training.halve_every) for n, (e,) in paper.items()}
+    assert halved == {"250000": (250_000, 50_000), "1000000": (1_000_000, 200_000)}
+    cpu = variants("cpu", {"own": lengths("cpu")[1500]}, instead=("training.steps",))["own"]
+    assert [e.canonical() for e in cpu] == [e.canonical() for e in variants("cpu", {"own": {}})["own"]]
+    with pytest.raises(ValueError, match="unknown profile 'cpuu'"):
+        lengths("cpuu")
 
 
 def test_settings_without_effect_are_at_their_defaults():

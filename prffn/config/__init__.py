@@ -2,6 +2,7 @@
 
 from prffn.config.profiles import (
     BRIEF,
+    LENGTHS,
     MOST_SEEDS,
     PHOTOGRAPHS,
     PROFILE_SEEDS,
@@ -9,6 +10,7 @@ from prffn.config.profiles import (
     SHIPPED,
     check_profile,
     check_seeds,
+    lengths,
     variants,
 )
 from prffn.config.settings import (
@@ -25,6 +27,7 @@ from prffn.config.settings import (
 
 __all__ = [
     "BRIEF",
+    "LENGTHS",
     "MOST_SEEDS",
     "PHOTOGRAPHS",
     "PROFILES",
@@ -40,6 +43,7 @@ __all__ = [
     "check_seeds",
     "experiment",
     "fields_of",
+    "lengths",
     "setting",
     "variants",
 ]

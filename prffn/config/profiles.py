@@ -68,6 +68,15 @@ SHIPPED = "shipped"
 PROFILE_SEEDS = {"paper": 1, "gpu": 1, "cpu": 5, "quick": 1}
 """Number of seeds of each setting. The paper prints one figure each and no seeds: one is our reading."""
 
+LENGTHS: dict[str, tuple[float, ...]] = {
+    "paper": (0.25, 1),
+    "gpu": (0.25, 1),
+    "cpu": (0.25, 1, 4),
+    "quick": (0.25, 1, 4),
+}
+"""How long is trained where the length of training is the question, over the profile's own steps (our choice).
+
+`paper` and `gpu` end at their own: four times as long would be weeks, or more than the day of `gpu`."""
 
 MOST_SEEDS = 1000
 """More is a slip of the keyboard, which would fill the memory with experiments (our choice)."""
@@ -78,6 +87,22 @@ def check_profile(profile: object) -> str:
     if not isinstance(profile, str) or profile not in PROFILES:
         raise ValueError(unknown("profile", profile, PROFILES))
     return profile
+
+
+def lengths(profile: str) -> dict[int, dict[str, Any]]:
+    """Trainings of each of LENGTHS: by their number of steps, ascending, what they change of the profile's settings.
+
+    For `variants` with instead=("training.steps",). The learning rate follows its whole schedule in each: that of
+    profile `paper` is halved as often in a quarter of its steps. Raises ValueError for an unknown profile.
+    """
+    own = experiment(PROFILES[check_profile(profile)]).training
+    return {
+        int(own.steps * part): {
+            "training.steps": int(own.steps * part),
+            "training.halve_every": int(own.halve_every * part),
+        }
+        for part in LENGTHS[profile]
+    }
 
 
 def check_seeds(seeds: object) -> None:

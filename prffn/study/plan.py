@@ -28,7 +28,7 @@ from prffn.training.loop import Trained, build_model, progress_bar, train
 
 FREE = {
     "seed", "training.steps", "training.learning_rate", "training.schedule", "training.halve_every", "training.betas",
-    "training.initial",
+    "training.initial", "loss.contrast_fades",
 }  # fmt: skip
 """Settings that change nothing of what a step takes."""
 
