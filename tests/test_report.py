@@ -322,6 +322,8 @@ def test_gains_as_a_grid():
     grid, printed = {"a": {"1": "a, 1", "2": "a, 2"}}, pd.Series({1.0: 0.0, 2.0: 0.0})
     shown = gain_grid(table, grid)
     assert shown.loc[("set", "a")].to_list() == ["+1.000 [+1.000, +1.000]", "-1.000 [-1.000, -1.000]"]
+    part = gain_grid(table, {**grid, "b": {"2": "a, 1"}}, digits=1)
+    assert report.shown(part).loc[("set", "b")].to_list() == ["", "+1.0 [+1.0, +1.0]"]
     _, ax = new_figure()
     plot_gain_curves(ax, table, grid, "set", printed)
     (line,) = [line for line in ax.get_lines() if line.get_marker() == "o"]

@@ -98,14 +98,14 @@ def summary(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["set", "label"])
 
 
-def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[Any, str]], digits: int = 3) -> pd.DataFrame:
     """Gains with their intervals as a grid, for each set: `grid` names the label of each row and column.
 
-    table: from `compare`.
+    table: from `compare`. A row that has not all columns of the others has no value there. digits: see `digits_of`.
     """
 
     def cell(row: pd.Series) -> str:
-        return with_interval(row, "gain") if pd.notna(row.get("gain")) else NOT_MEASURED
+        return with_interval(row, "gain", digits=digits) if pd.notna(row.get("gain")) else NOT_MEASURED
 
     rows = [
         {"set": name, "": row, **{column: cell(table.loc[(name, label)]) for column, label in columns.items()}}

@@ -67,10 +67,16 @@ class Study:
         self.how = {name: parameters[name] for name in ("device", "retrain", "scheduler") if name in parameters}
 
     def variants(
-        self, vary: Mapping[str, Mapping[str, Any]], *, at_most: int = MOST_SEEDS, instead: tuple[str, ...] = ()
+        self,
+        vary: Mapping[str, Mapping[str, Any]],
+        *,
+        seeds: int | None = None,
+        at_most: int = MOST_SEEDS,
+        instead: tuple[str, ...] = (),
     ) -> dict[str, list[Experiment]]:
-        """See `config.variants`. at_most: seeds of these rows where the parameter leaves that to the profile."""
-        seeds = min(at_most, PROFILE_SEEDS[self.profile]) if self.seeds is None else self.seeds
+        """See `config.variants`. seeds: of these rows, in the place of the notebook's; at_most: where neither says."""
+        seeds = self.seeds if seeds is None else seeds
+        seeds = min(at_most, PROFILE_SEEDS[self.profile]) if seeds is None else seeds
         return variants(self.profile, vary, seeds=seeds, instead=instead)
 
     def continued(self, vary: Mapping[str, Mapping[str, Any]], **more: Any) -> dict[str, list[Experiment]]:
