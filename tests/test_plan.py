@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prffn.__main__ import main
-from prffn.config import PROFILES, Experiment, experiment, variants
+from prffn.config import PROFILES, Experiment, experiment, lengths, variants
 from prffn.files import cache_root, reports_root, save_record
 from prffn.study import plan
 from prffn.study.continued import CONTINUED
@@ -95,13 +95,15 @@ class TestExperimentsOfANotebook:
     @pytest.mark.parametrize("profile", ["paper", "gpu", "cpu", "quick"])
     def test_are_listed_at_every_profile_without_images(self, profile):
         found = {name: experiments_of(path, profile=profile, seeds=1) for name, path in NOTEBOOKS.items()}
-        starts = ["no L_contr, start"] if profile in CONTINUED else []
-        assert list(found["table5_region_size"]) == ["no L_contr", "S = 16", "S = 64", "S = 256", *starts]
+        assert list(found["table5_region_size"]) == ["no L_contr", "S = 16", "S = 64", "S = 256"]
+        starts = [label for labels in found.values() for label in labels if label.endswith(", start")]
+        assert starts == (["L_1 from trained weights, start"] if profile in CONTINUED else [])
         for group in (group for labels in found.values() for group in labels.values()):
             assert [e.seed for e in group] == [0]
-        steps = {PROFILES[profile].get("training.steps", 1_000_000)}
-        steps |= {CONTINUED[profile]["training.steps"]} if starts else set()
-        assert {e.training.steps for (e,) in found["table5_region_size"].values()} == steps
+        steps = PROFILES[profile].get("training.steps", 1_000_000)
+        assert {e.training.steps for (e,) in found["table5_region_size"].values()} == {steps}
+        asked = {e.training.steps for (e,) in found["beyond_when"].values()}
+        assert asked == {*lengths(profile), *([CONTINUED[profile]["training.steps"]] if starts else [])}
 
     def test_parameters_take_the_place_of_the_notebooks_own(self, tmp_path):
         path = notebook(tmp_path / "n.ipynb", PARAMETERS, IMPORTS, "twice = seeds * 2", VARY, ENSURE)
@@ -138,6 +140,7 @@ def test_what_a_step_costs():
         "seed": 3, "data.train": "BSD200", "data.evaluation": ("Set5",), "data.lpips": False,
         "loss.contrast_weight": 10.0, "training.steps": 5, "training.learning_rate": 1e-3,
         "training.schedule": "one_cycle", "training.halve_every": 7, "training.betas": (0.5, 0.9),
+        "loss.contrast_fades": True,
     }.items():  # fmt: skip
         assert cost(experiment({name: value})) == cost(experiment({})), name
     for name, value in {
@@ -208,10 +211,11 @@ def test_a_notebook_that_trains_nothing(capsys):
 
 
 def test_profile_gpu_is_a_day_on_one_device_and_an_afternoon_on_eight(capsys):
-    """At 0.06 s a step, as the README says: 30,000 steps a run, so half an hour."""
+    """At 0.06 s a step, as the README says: half an hour for a run of 30,000 steps."""
     assert main(["plan", "--profile", "gpu", "--step-seconds", "0.06", "--gpus", "8"]) == 0
     said = capsys.readouterr().out
-    found = re.search(r"(\d+) distinct runs .*? (\d+\.\d) h on one device at 0.06 s a step", said)
-    assert float(found[2]) == pytest.approx(int(found[1]) / 2, abs=0.1)
-    assert float(found[2]) <= 24
+    hours = float(re.search(r" (\d+\.\d) h on one device at 0.06 s a step", said)[1])
+    steps = pd.read_csv(reports_root() / "gpu" / "plan.csv")["steps"]
+    assert hours == pytest.approx(steps.sum() / 30_000 / 2, abs=0.1)
+    assert hours <= 24
     assert float(re.search(r"8 of them: (\d\.\d) h", said)[1]) <= 4

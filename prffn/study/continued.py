@@ -1,10 +1,8 @@
-"""Losses compared at the end of a training: each run resumes from the network that L_1 alone has trained.
+"""Trainings that resume from the network that L_1 alone has trained: what does a loss do to a trained network?
 
-Our choice, for the short profiles. Two short trainings that differ in nothing but their loss drift apart: at profile
-`cpu` their PSNR scatters by tenths of a decibel from seed to seed, far more than the paper's gains. Where they share
-their first 1500 steps and only the last 400 differ, the difference between two losses scatters by about a hundredth.
-What is asked is then narrower, what the loss does to a trained network; notebooks/beyond_first_weights.ipynb sets
-both answers side by side. Profile `paper` trains every run from its first step, as the paper does.
+One question of notebooks/beyond_when.ipynb, and our own: everywhere else each network is trained with its loss from its
+first step, as the paper does. Two runs of a seed then share all steps but the last ones, and differ by what the loss
+does in those.
 """
 
 import dataclasses
@@ -17,7 +15,7 @@ CONTINUED: dict[str, dict[str, Any]] = {
     "cpu": {"training.steps": 400, "training.learning_rate": 5e-4},
     "quick": {"training.steps": 60, "training.learning_rate": 1e-3},
 }
-"""What the trainings that go on change of their profile; `paper` has none."""
+"""What the trainings that go on change of their profile; the others have none."""
 
 
 def continued(experiments: Mapping[str, Sequence[Experiment]], profile: str) -> dict[str, list[Experiment]]:
