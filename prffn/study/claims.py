@@ -94,22 +94,24 @@ def judged(a: Figures, b: Figures, digits: int, margin: float | None = None) -> 
         return {"verdict": NOT_MEASURED}
     seeds = min(len(a), len(b))
     difference = paired_interval(a[:seeds], b[:seeds])
-    row: dict[str, Any] = {"difference": round(difference.mean, digits)}
+    row: dict[str, Any] = {"seeds": seeds, "difference": round(difference.mean, digits)}
     if seeds > 1:
         row |= {"low": round(difference.low, digits), "high": round(difference.high, digits)}
         row["p"] = round(difference.p(margin or 0.0), 6)
     if margin is not None:
         row["margin"] = margin
     found = verdict(difference, margin or 0.0)
-    return {**row, "verdict": found} | ({WOULD_DECIDE: _would_decide(difference, margin)} if found == OPEN else {})
+    return {**row, "verdict": found} | (
+        {WOULD_DECIDE: _would_decide(difference, margin, seeds)} if found == OPEN else {}
+    )
 
 
-def _would_decide(difference: Interval, margin: float | None) -> str:
-    """What would decide an open claim if mean and scatter stayed as they are, in words."""
-    seeds = seeds_to_decide(difference, margin or 0.0)
-    if math.isnan(seeds):
+def _would_decide(difference: Interval, margin: float | None, seeds: int) -> str:
+    """What would decide an open claim of so many seeds if mean and scatter stayed as they are, in words."""
+    needed = seeds_to_decide(difference, margin or 0.0)
+    if math.isnan(needed):
         return "more than one seed"
-    return f"about {seeds:.0f} seeds" if seeds <= MANY_SEEDS else "other images, or more"
+    return f"about {max(needed, seeds + 1):.0f} seeds" if needed <= MANY_SEEDS else "other images, or more"
 
 
 def with_interval(row: Mapping[str, Any], name: str = "difference", *, digits: int = 3, unit: str = "") -> str:
@@ -134,7 +136,9 @@ def answer(runs: Runs, verdicts: pd.DataFrame) -> str:
     rows = verdicts.reset_index()
     first = rows[rows["claim"] == rows["claim"].iloc[0]]
     found = [f"{row['verdict']} on {row['set']} ({_evidence(row)})" for _, row in first.iterrows()]
-    sentence = f"**{first['claim'].iloc[0]}: {', '.join(found)}**, {seeds_said(runs)}, profile {runs.profile}"
+    of_first = first.get("seeds", pd.Series(dtype=float)).dropna()
+    seeds = f"{of_first.min():.0f} seed{'s' if of_first.min() > 1 else ''}" if len(of_first) else seeds_said(runs)
+    sentence = f"**{first['claim'].iloc[0]}: {', '.join(found)}**, {seeds}, profile {runs.profile}"
     others = rows[rows["claim"] != rows["claim"].iloc[0]]["verdict"]
     if len(others):
         counts = [f"{verdict} {count}" for verdict, count in others.value_counts().items()]
