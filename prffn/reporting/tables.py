@@ -116,16 +116,17 @@ def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[Any, str]], digits
 
 
 def distance_from_print(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]], printed: pd.Series) -> pd.DataFrame:
-    """How far each row of a grid lies from printed gains: root mean square over the printed weights, in dB, nearest
-    first, by the last image set.
+    """How far each row of a grid lies from printed gains: root mean square over the printed weights that it has, in dB.
 
+    The nearest first, by the last image set.
     table: from `compare`. grid: the label of each row at each weight. printed: gains by weight.
     """
     sets = table.index.unique("set")
     rows = {
         name: {
             image_set: float(np.sqrt(np.mean([
-                (table.loc[(image_set, labels[f"{weight:g}"]), "gain"] - gain) ** 2 for weight, gain in printed.items()
+                (table.loc[(image_set, labels[f"{weight:g}"]), "gain"] - gain) ** 2
+                for weight, gain in printed.items() if f"{weight:g}" in labels
             ])))
             for image_set in sets
         }
