@@ -316,6 +316,19 @@ def test_a_claim_of_no_harm():
     assert claims_greater(runs, claim)["verdict"].item() == "not decided"
 
 
+@pytest.mark.parametrize(
+    ("printed", "found"),
+    [(0.2, "less than printed"), (0.02, "not decided"), (-0.2, "not decided"), (None, "not decided")],
+)
+def test_a_gain_less_than_printed(printed, found):
+    """Of 0.01, 0, -0.01 over three seeds the interval is 0 +- 0.0248: zero lies in it, and 0.2 above it."""
+    runs = made_up({"a": [[20.01], [20.0], [19.99]], "b": [[20.0]] * 3})
+    values = {} if printed is None else {"a": printed, "b": 0.0}
+    (row,) = claims_greater(runs, {"c": ("a", "b")}, printed=values).to_dict("records")
+    assert row["high"] == 0.025
+    assert row["verdict"] == found
+
+
 def test_gains_as_a_grid():
     runs = made_up({"none": [[20.0], [20.0]], "a, 1": [[21.0], [21.0]], "a, 2": [[19.0], [19.0]]})
     table = compare(runs, {}, baseline="none")

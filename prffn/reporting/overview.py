@@ -15,20 +15,21 @@ from prffn.config import check_profile
 from prffn.files import RECORDED, atomic_write, checkout, read_record, reports_root
 from prffn.reporting.tables import markdown
 from prffn.reporting.written import Report, benchmarks, reports_of
-from prffn.study.claims import DIGITS, NOT_MEASURED, OPEN, WOULD_DECIDE, smallest_difference, with_interval
+from prffn.study.claims import DIGITS, LESS, NOT_MEASURED, OPEN, WOULD_DECIDE, smallest_difference, with_interval
 from prffn.study.intervals import holm
 
 HEADLINES = ("beyond_when", "beyond_negatives")
 """Reports whose answers open the page, each with its figure."""
 
-VERDICTS = ("holds", "does not hold", OPEN, NOT_MEASURED)
+VERDICTS = ("holds", LESS, "does not hold", OPEN, NOT_MEASURED)
 
 MEANING = """\
 - **holds**, **does not hold**: the 95 % confidence interval of the difference, paired, over seeds and images, lies
-  wholly on one side of zero: on the claim's side, or on the other. *not decided*: zero lies within it. A claim of "no
-  harm" or "not worse" is judged in the same way against a small loss, the margin in its cell, instead of zero.
+  wholly on one side of zero: on the claim's side, or on the other. *not decided*: zero lies within it. *less than
+  printed*: zero lies within it, and all of it lies below the printed difference: there is no such gain here, only a
+  smaller one or none. A claim of "no harm" is judged against a small loss, the margin in its cell, instead of zero.
 - Of many verdicts some come out by chance: of a hundred claims with nothing in them, five. *After Holm's correction*
-  only those count that would still come out if all verdicts of the page together were to be right with 95 %.
+  only those count that leave a chance of 5 % that any one of them is false.
 - What would decide an open claim: an estimate from the scatter over seeds and images, if mean and scatter stayed.
 - A cell gives the verdict on one image set, the mean difference measured here, and its interval. `printed` is the
   difference printed in the paper: on the paper's own images, network and training.

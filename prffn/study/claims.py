@@ -16,6 +16,9 @@ NOT_MEASURED = "not measured"
 
 OPEN = "not decided"
 
+LESS = "less than printed"
+"""The verdict where the interval holds zero, and lies below the printed difference: what there is, is smaller."""
+
 WOULD_DECIDE = "would decide"
 """The column that says of an open claim what would decide it."""
 
@@ -69,8 +72,9 @@ def claims_greater(
     """Each claim "the first label's figure is greater than the second's": the verdict on each set, with its interval.
 
     A claim holds, or does not hold, only if the paired 95 % interval over seeds and images excludes zero.
-    printed: the paper's figures by label; the column "printed" is then their difference. margin: the claim is then
-    "not smaller by more than this", and the interval has to exclude its negative.
+    printed: the paper's figures by label; the column "printed" is then their difference, and an open claim whose whole
+    interval lies below it is LESS. margin: the claim is then "not smaller by more than this", and the interval has to
+    exclude its negative.
     """
     rows, digits, printed = [], digits_of(metric), printed or {}
     for text, (first, second) in claims.items():
@@ -81,14 +85,17 @@ def claims_greater(
             if first in printed and second in printed:
                 row["printed"] = round(printed[first] - printed[second], digits)
             a, b = (runs.values_of(label, image_set, metric) for label in (first, second))
-            rows.append(row | judged(a, b, digits, margin))
+            rows.append(row | judged(a, b, digits, margin, row.get("printed")))
     return pd.DataFrame(rows).set_index(["claim", "set"])
 
 
-def judged(a: Figures, b: Figures, digits: int, margin: float | None = None) -> dict[str, Any]:
+def judged(
+    a: Figures, b: Figures, digits: int, margin: float | None = None, printed: float | None = None
+) -> dict[str, Any]:
     """The difference of two rows' figures, its interval and verdict, as a row of a table of claims.
 
-    a, b: (seeds, images) or (seeds,), paired by the seeds that both have; None where nothing was measured.
+    a, b: (seeds, images) or (seeds,), paired by the seeds that both have; None where nothing was measured. printed: the
+    difference in the paper.
     """
     if a is None or b is None:
         return {"verdict": NOT_MEASURED}
@@ -97,10 +104,12 @@ def judged(a: Figures, b: Figures, digits: int, margin: float | None = None) -> 
     row: dict[str, Any] = {"seeds": seeds, "difference": round(difference.mean, digits)}
     if seeds > 1:
         row |= {"low": round(difference.low, digits), "high": round(difference.high, digits)}
-        row["p"] = round(difference.p(margin or 0.0), 6)
+        row["p"] = float(f"{difference.p(margin or 0.0):.2g}")
     if margin is not None:
         row["margin"] = margin
     found = verdict(difference, margin or 0.0)
+    if found == OPEN and margin is None and printed is not None and printed > 0 and difference.high < printed:
+        return {**row, "verdict": LESS}
     return {**row, "verdict": found} | (
         {WOULD_DECIDE: _would_decide(difference, margin, seeds)} if found == OPEN else {}
     )
