@@ -148,6 +148,7 @@ def provenance_table(runs: Runs) -> pd.DataFrame:
         return pd.DataFrame({"value": {"profile": runs.profile, "runs": NOT_MEASURED}})
     sizes = [(record["settings"]["model.channels"], record["settings"]["model.groups"]) for record in records]
     with_contrast = [record for record in records if record["settings"]["loss.contrast_weight"]]
+    own = [(s["loss.own"], s["loss.own_sha256"]) for s in (r["settings"] for r in records) if s.get("loss.own")]
     ways = {part.get("L_contr", NOT_RECORDED) for r in with_contrast for part in r["provenance"].get("training", [{}])}
     rows = {
         "profile": runs.profile,
@@ -158,6 +159,7 @@ def provenance_table(runs: Runs) -> pd.DataFrame:
         "parameters": distinct(f"{record['parameters']:,}" for record in records),
         "steps": _steps(runs),
         **({"L_contr computed by": distinct(ways)} if ways else {}),
+        **({"own loss": distinct(f"{name}, SHA-256 {sha[:8]}" for name, sha in own)} if own else {}),
         **where_made(records),
         "training time in all": f"{sum(r['train_seconds'] for r in records) / 60:.0f} min",
         "peak memory of a run": f"{max(r['peak_memory_mb'] for r in records):.0f} MB",
@@ -230,10 +232,11 @@ def save(
     *,
     title: str,
     more: Mapping[str, pd.DataFrame] | None = None,
+    said: str | None = None,
 ) -> str:
     """Writes the report of a table of runs. Returns its path from the reports' root.
 
-    more: further tables, by heading, as they are to be shown.
+    more: further tables, by heading, as they are to be shown. said: the answer; None: that of `claims.answer`.
     """
     return write_report(
         name, runs.profile, title=title, label=LABELS[runs.profile], table=table, figure=figure,
@@ -251,7 +254,7 @@ def save(
             "## The networks beside bicubic (PSNR-Y, dB)",
             markdown(compare_with_bicubic(runs)),
         ],
-        answer=answer(runs, verdicts),
+        answer=said or answer(runs, verdicts),
         verdicts=rows_of(verdicts),
         runs=keys_of(runs),
     )  # fmt: skip
