@@ -3,7 +3,7 @@
 from prffn.files import from_extra
 
 with from_extra("kit"):
-    from prffn.reporting.plots import new_figure, plot_gain_grid, plot_gains
+    from prffn.reporting.plots import new_figure, plot_gain_grid, plot_gains, plot_gains_by_length
     from prffn.reporting.tables import (
         compare,
         compare_with_bicubic,
@@ -15,6 +15,6 @@ with from_extra("kit"):
     )
 
 __all__ = [
-    "compare", "compare_with_bicubic", "gain_grid", "new_figure", "plot_gain_grid", "plot_gains", "provenance_table",
-    "save", "shown", "summary",
+    "compare", "compare_with_bicubic", "gain_grid", "new_figure", "plot_gain_grid", "plot_gains",
+    "plot_gains_by_length", "provenance_table", "save", "shown", "summary",
 ]  # fmt: skip

@@ -114,3 +114,29 @@ def plot_gain_grid(ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str
         ax.set_xlabel(as_math(f"gain in PSNR-Y over L_1 alone on {image_set} (dB)"))
         ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return ax
+
+
+def plot_gains_by_length(
+    ax: Axes, table: pd.DataFrame, rows: Mapping[str, Mapping[int, str]], image_set: str, counts: str
+) -> Axes:
+    """Gains over L_1 alone on one set against the length of the training: lines with 95 % intervals, one for each row.
+
+    table: from `compare`. rows: by name, the label of each number of steps. counts: of seeds and images, in words.
+    Where no row has a gain, the figure says so. Returns the axis.
+    """
+    if _without_gains(ax, table):
+        return ax
+    gains, lengths = table.loc[image_set], sorted({steps for labels in rows.values() for steps in labels})
+    with plt.style.context(STYLE):
+        ax.axhline(0, color="0.3", linewidth=0.8)
+        for n, (name, labels) in enumerate(rows.items()):
+            found, apart = gains.loc[list(labels.values())], 1 + 0.03 * (n - (len(rows) - 1) / 2)
+            ax.errorbar([apart * steps for steps in labels], found["gain"], yerr=_interval(found), fmt="o-", capsize=3,
+                        label=as_math(name))  # fmt: skip
+        ax.set_xscale("log")
+        ax.set_xticks(lengths, [str(steps) for steps in lengths])
+        ax.minorticks_off()
+        ax.set_xlabel(f"steps of training ({counts})")
+        ax.set_ylabel(as_math(f"gain in PSNR-Y over L_1 alone on {image_set} (dB)"))
+        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    return ax

@@ -49,6 +49,12 @@ def seeds_said(runs: Runs) -> str:
     return f"{seeds} seed{'s' if seeds != '1' else ''}"
 
 
+def counts_said(runs: Runs, image_set: str) -> str:
+    """On how much the figures of a set rest: "5 seeds, 100 images"."""
+    images = {len(run.values(image_set) or []) for run in runs.all().values()} or {0}
+    return f"{seeds_said(runs)}, {max(images)} image{'s' if images != {1} else ''}"
+
+
 def claims_greater(
     runs: Runs,
     claims: Mapping[str, tuple[str, str]],
