@@ -104,6 +104,13 @@ WRONG = {
     "scale": st.one_of(JUNK, st.sampled_from((0, 1, 5, 3.0, "3"))),
     "row": st.one_of(JUNK, st.sampled_from((10**6, 1.0, "100"))),
     "column": st.one_of(JUNK, st.sampled_from((10**6, 1.0, "100"))),
+    "loss": st.one_of(
+        JUNK,
+        st.sampled_from(
+            ("none.py:my_loss", "notebooks/losses_to_try.py", "notebooks/losses_to_try.py:L_1", "README.md:f")
+        ),
+    ),
+    "weight": JUNK.filter(lambda value: isinstance(value, bool) or not isinstance(value, int | float) or not value > 0),
 }
 """By parameter, values that cannot be used."""
 WRONG |= {f"second_{name}": WRONG[name] for name in ("image", "region")}

@@ -116,6 +116,7 @@ def test_a_page_by_hand(folder):
         verdict("x is better", "t", "not decided", 0, -0.1, 0.1, p=1.0, **{"would decide": "about 9 seeds"}),
     ])  # fmt: skip
     report(folder, "beyond_b", runs={"x": ["k1"]}, verdicts=[verdict("y is better", "s", "not decided", 0.3)])
+    report(folder, "your_e", verdicts=[verdict("w is better", "s", "holds", 0.3, 0.1, 0.5)])
     columns = {"crops": {"scale": "x2"}, "training": {"scale": "x4", "training time in all": "7 min"}}
     report(folder, "fig7_d", crops=["c1"], runs={"x": ["k2"]}, provenance=columns, verdicts=[
         verdict("z is better", "the crop", "does not hold", -0.2, -0.3, -0.1, printed=0.1),
@@ -130,7 +131,7 @@ def test_a_page_by_hand(folder):
     for line in (
         "- **Claims of the paper: 2.** Verdicts, one for each image set: holds 1, does not hold 1, not decided 1. "
         "After Holm's correction: holds 1, does not hold 0.",
-        "- **Questions beyond the paper: 1.** Verdicts, one for each image set: not decided 1.",
+        "- **Questions beyond the paper: 2.** Verdicts, one for each image set: holds 1, not decided 1.",
         "- Behind them stand 4 training runs, 4.0 hours in all (without 1 whose records are missing); a run that "
         "several reports need counts once.",
         "| [Title of table1_a](#title-of-table1_a) | 1 | 1 | 0 | 0 | 1 | 0.100 dB on s, 0.100 dB on t | 2 | 4 "

@@ -74,6 +74,10 @@ class LossConfig(_Settings, Contrast):
     perceptual_weight: float = 0.0                  # of L_perc (Table 2); its weight is not printed
     csd_weight: float = 0.0                         # of L_CSD (Table 2); its weight is not printed
     backbone: BackboneName = "vgg19"                # of both, our choice: that of their published definitions
+    own: str = ""                                   # a loss of a reader, "file.py:function": see losses/own.py
+    own_sha256: str = ""                            # of that file's source
+    own_weight: float = 1.0                         # beside 255 L_1
+    own_control: bool = False                       # in its place a squared error, see objective.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +112,10 @@ class Experiment(_Settings):
     def canonical(self) -> "Experiment":
         """The same experiment with settings that have no effect at their defaults: equal trainings compare equal."""
         loss, model, training = self.loss, self.model, self.training
+        if not (loss.own and loss.own_weight):
+            loss = dataclasses.replace(loss, own="", own_sha256="", own_weight=LossConfig.own_weight, own_control=False)
         if loss.contrast_weight == 0:
-            loss = LossConfig(
-                contrast_weight=0.0,
-                perceptual_weight=loss.perceptual_weight,
-                csd_weight=loss.csd_weight,
-                backbone=loss.backbone,
-            )
+            loss = dataclasses.replace(loss, contrast_fades=False, **dataclasses.asdict(Contrast()))
         elif loss.form == "ratio":
             loss = dataclasses.replace(loss, similarity=LossConfig.similarity, temperature=LossConfig.temperature)
         else:
@@ -193,7 +194,7 @@ def check(e: Experiment) -> None:
         raise ValueError(f"seed must be from 0 to 2**32 - 1, got {e.seed!r}")
     if e.data.scale not in (2, 3, 4):
         raise ValueError(f"data.scale must be 2, 3 or 4, got {e.data.scale!r}")
-    for name in ("contrast_weight", "perceptual_weight", "csd_weight"):
+    for name in ("contrast_weight", "perceptual_weight", "csd_weight", "own_weight"):
         if not 0 <= (weight := getattr(e.loss, name)) <= sys.float_info.max:
             raise ValueError(f"loss.{name} must be 0 or more, got {weight!r}")
     if not e.data.train:

@@ -94,7 +94,7 @@ def _in_short(judging: Sequence[Report]) -> str:
     """How many claims, what came out, what was trained for them, and what such numbers may be called."""
     lines = []
     for kind, beyond in (("Claims of the paper", False), ("Questions beyond the paper", True)):
-        reports = [report for report in judging if report.name.startswith("beyond") == beyond]
+        reports = [report for report in judging if report.name.startswith(("table", "fig")) != beyond]
         counts = _counts([row for report in reports for row in report.verdicts])
         found = ", ".join(f"{verdict} {count}" for verdict, count in counts.items() if count)
         if reports:

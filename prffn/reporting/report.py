@@ -63,10 +63,11 @@ def save(
     *,
     title: str,
     more: Mapping[str, pd.DataFrame] | None = None,
+    said: str | None = None,
 ) -> str:
     """Writes the report of a table of runs. Returns its path from the reports' root.
 
-    more: further tables, by heading, as they are to be shown.
+    more: further tables, by heading, as they are to be shown. said: the answer; None: that of `claims.answer`.
     """
     return write_report(
         name, runs.profile, title=title, label=LABELS[runs.profile], table=table, figure=figure,
@@ -85,7 +86,7 @@ def save(
             "## The networks beside bicubic (PSNR-Y, dB)",
             markdown(compare_with_bicubic(runs)),
         ],
-        answer=answer(runs, verdicts),
+        answer=said or answer(runs, verdicts),
         verdicts=rows_of(verdicts),
         runs=keys_of(runs),
     )  # fmt: skip

@@ -135,7 +135,10 @@ def distance_from_print(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str
     return pd.DataFrame.from_dict(rows, orient="index").sort_values(sets[-1]).rename_axis("definition").round(3)
 
 
-TERMS = {"l1": "L_1", "contrast": "L_contr", "perceptual": "L_perc", "csd": "L_CSD"}
+TERMS = {
+    "l1": "L_1", "contrast": "L_contr", "perceptual": "L_perc", "csd": "L_CSD",
+    "own": "your loss", "control": "control",
+}  # fmt: skip
 """Terms of the total loss, as the paper writes them."""
 
 
@@ -195,6 +198,7 @@ def provenance_table(runs: Runs) -> pd.DataFrame:
         return pd.DataFrame({"value": {"profile": runs.profile, "runs": NOT_MEASURED}})
     sizes = [(record["settings"]["model.channels"], record["settings"]["model.groups"]) for record in records]
     with_contrast = [record for record in records if record["settings"]["loss.contrast_weight"]]
+    own = [(s["loss.own"], s["loss.own_sha256"]) for s in (r["settings"] for r in records) if s.get("loss.own")]
     ways = {part.get("L_contr", NOT_RECORDED) for r in with_contrast for part in r["provenance"].get("training", [{}])}
     rows = {
         "profile": runs.profile,
@@ -205,6 +209,7 @@ def provenance_table(runs: Runs) -> pd.DataFrame:
         "parameters": distinct(f"{record['parameters']:,}" for record in records),
         "steps": _steps(runs),
         **({"L_contr computed by": distinct(ways)} if ways else {}),
+        **({"own loss": distinct(f"{name}, SHA-256 {sha[:8]}" for name, sha in own)} if own else {}),
         **where_made(records),
         "training time in all": f"{sum(r['train_seconds'] for r in records) / 60:.0f} min",
         "peak memory of a run": f"{max(r['peak_memory_mb'] for r in records):.0f} MB",

@@ -7,6 +7,7 @@ from typing import Any
 from prffn.config import Experiment, fields_of, setting
 from prffn.data.images import set_checksum, set_label
 from prffn.files import cache_root, digest
+from prffn.losses.own import short_name
 from prffn.losses.vgg import BackboneUnavailable, backbone_sha256
 
 PROTOCOL = 3
@@ -61,8 +62,8 @@ def backbone_checksum(experiment: Experiment) -> str | None:
 def settings_of(experiment: Experiment) -> dict[str, Any]:
     """All settings that have an effect, by dotted name, as they stand in a record.
 
-    Folders of images go by their own name: a record names no path of the machine it was made on. Raises ValueError for
-    two folders of one name.
+    Folders of images, and the file of a reader's loss, go by their own name: a record names no path of the machine it
+    was made on. Raises ValueError for two folders of one name.
     """
     e = experiment.canonical()
     sets = {e.data.train, *e.data.evaluation}
@@ -74,6 +75,7 @@ def settings_of(experiment: Experiment) -> dict[str, Any]:
         settings[name] = list(value) if isinstance(value, tuple) else float(value) if kind is float else value
     settings["data.train"] = set_label(e.data.train)
     settings["data.evaluation"] = [set_label(name) for name in e.data.evaluation]
+    settings["loss.own"] = short_name(e.loss.own)
     settings["training.start"] = run_key(e.start) if e.start else ""
     return settings
 

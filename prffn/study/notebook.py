@@ -12,6 +12,7 @@ from IPython.display import Markdown
 
 from prffn.config import MOST_SEEDS, PROFILE_SEEDS, Experiment, check_profile, check_seeds, variants
 from prffn.files import unknown, whole_number
+from prffn.losses.own import FORM
 from prffn.study.claims import answer, as_math
 from prffn.study.continued import continued
 from prffn.study.ensure import ensure
@@ -23,6 +24,7 @@ KINDS: dict[str, tuple[type, str]] = {
     "device": (str, "one of auto, cpu, cuda or mps"),
     "image": (str, "a name or the path of a file"),
     "second_image": (str, "a name or the path of a file"),
+    "loss": (str, FORM),
 }
 """Parameters of one type, and what they must be."""
 
@@ -51,6 +53,10 @@ def check_parameters(**parameters: Any) -> None:
         whole_number(name, parameters[name], 0)
     if "scale" in parameters and whole_number("scale", parameters["scale"]) not in (2, 3, 4):
         raise ValueError(f"scale must be 2, 3 or 4, got {parameters['scale']!r}")
+    if "weight" in parameters:
+        weight = parameters["weight"]
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= 1e12:
+            raise ValueError(f"weight must be a number above 0, 1e12 at most, got {weight!r}")
     if parameters.get("scheduler") is not None:
         from prffn.study.cluster import check_address  # which loads all that trains
 
@@ -91,7 +97,11 @@ class Study:
 
     def answer(self, runs: Runs, verdicts: pd.DataFrame) -> Markdown:
         """The answer in one sentence, from the verdicts: see `claims.answer`."""
-        return Markdown(as_math(answer(runs, verdicts)))
+        return self.said(answer(runs, verdicts))
+
+    def said(self, text: str) -> Markdown:
+        """A text of Markdown, with the losses in it set as mathematics."""
+        return Markdown(as_math(text))
 
 
 def parameters_of(path: Path) -> list[str]:

@@ -31,9 +31,12 @@ class Losses:
         for before, values in zip(range(len(self.unread) - 1, -1, -1), torch.stack(self.unread).tolist(), strict=True):
             for name, value in zip(self.names, values, strict=True):
                 if not math.isfinite(value):
+                    more = "or a larger loss.temperature or loss.epsilon"
+                    if name in ("own", "control"):
+                        more = "or a smaller weight of your loss, or look at what it roots, divides by or exponentiates"
                     raise NonFiniteLoss(
                         f"loss term {name!r} is {value} at step {step - before}; try a smaller training.learning_rate, "
-                        "or a larger loss.temperature or loss.epsilon"
+                        f"{more}"
                     )
                 self.sums[name] = self.sums.get(name, 0.0) + value
         self.unread = []

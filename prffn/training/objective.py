@@ -1,4 +1,5 @@
-"""The total loss, L = 255 L_1 + lambda_c L_contr and the other terms of Table 2: each by its name, weighted once."""
+"""The total loss, L = 255 L_1 + lambda_c L_contr and the other terms of Table 2, or a reader's own: each by its name,
+weighted once."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from prffn.config import LossConfig
 from prffn.losses import pixel_contrast
+from prffn.losses.own import Loss, own_loss
 from prffn.losses.perceptual import csd_loss, perceptual_loss
 
 GREY_LEVELS = 255.0
@@ -24,7 +26,8 @@ def loss_terms(
         as sr and hr and all of it as lr: gives the mean over the batch of what is a mean over each process's part. The
         means of the terms over all processes, weighted by their shares of the batch, are then the terms of the batch,
         and so are their gradients: L_1, L_contr and L_perc are means over samples (all patches have as many pixels
-        alone in their regions, which L_contr leaves out), L_CSD is a ratio of such means, see `csd_loss`.
+        alone in their regions, which L_contr leaves out), L_CSD is a ratio of such means, see `csd_loss`. A reader's
+        own loss has to be a mean over samples too.
     """
     terms = {"l1": F.l1_loss(sr, hr)}
     if config.contrast_weight:
@@ -33,11 +36,32 @@ def loss_terms(
         terms["perceptual"] = perceptual_loss(sr, hr, config.backbone)
     if config.csd_weight:
         terms["csd"] = csd_loss(sr, hr, lr, config.backbone, batch_mean=batch_mean)
+    if config.own and config.own_weight:
+        own = own_loss(config.own, config.own_sha256)
+        terms |= {"control": control(own, sr, hr, batch_mean)} if config.own_control else {"own": own(sr, hr)}
     return terms
 
 
+def control(loss: Loss, sr: Tensor, hr: Tensor, batch_mean: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """A squared error whose gradient in the SR images is at each step as large as that of `loss` (our choice).
+
+    The difference between the two trainings tells what the loss brings beyond a second gradient of its size. With a
+    fixed weight the two would be of one size at one step only: the gradient of a squared error shrinks with the errors.
+    loss: of sr and hr. batch_mean: as in `loss_terms`. Returns a scalar.
+    """
+    x = sr.detach().requires_grad_()
+    with torch.enable_grad():
+        squared = F.mse_loss(x, hr)
+        squares = gradient_norms({"loss": loss(x, hr), "squared": squared}, x)
+    if batch_mean is not None:  # a part counts by the square of its share
+        squares = batch_mean(len(sr) * squares)
+    of_loss, of_squared = squares
+    ratio = (of_loss / of_squared.clamp(min=1e-30)).sqrt()
+    return ratio.to(sr.dtype) * F.mse_loss(sr, hr)
+
+
 def weighted(terms: Mapping[str, Tensor], config: LossConfig, done: float = 0.0) -> dict[str, Tensor]:
-    """The terms with their weights, whose sum is L: L_1 in grey levels, lambda_c L_contr (printed), L_perc and L_CSD.
+    """The terms with their weights, whose sum is L: L_1 in grey levels, lambda_c L_contr (printed), the others.
 
     done: the part of the training that is behind, from 0 to 1, by which L_contr fades where it does.
     """
@@ -46,6 +70,8 @@ def weighted(terms: Mapping[str, Tensor], config: LossConfig, done: float = 0.0)
         "contrast": config.contrast_weight * (1 - done if config.contrast_fades else 1),
         "perceptual": config.perceptual_weight,
         "csd": config.csd_weight,
+        "own": config.own_weight,
+        "control": config.own_weight,
     }
     return {name: weights[name] * term for name, term in terms.items()}
 
