@@ -111,7 +111,7 @@ def plot_gain_curves(
         ax.plot(printed.index, printed, "--", color="0.55", marker="_", markersize=14, label="printed")
         for n, (name, labels) in enumerate(grid.items()):
             rows = gains.loc[list(labels.values())]
-            x = [float(weight) * 10 ** (0.05 * (n - (len(grid) - 1) / 2)) for weight in labels]
+            x = [float(weight) * 10 ** (0.025 * (n - (len(grid) - 1) / 2)) for weight in labels]
             ax.errorbar(x, rows["gain"], yerr=_interval(rows), fmt="-o", markersize=4, linewidth=1, capsize=2,
                         label=f"{as_math(name)} ({count_of(rows)})")  # fmt: skip
         ax.set_xscale("log")
