@@ -171,16 +171,18 @@ def similarities(x: Tensor, y: Tensor, similarity: Similarity) -> Tensor:
 
 def _infonce(x: Tensor, y: Tensor, similarity: Similarity, temperature: float, negatives: Negatives) -> Tensor:
     """-log softmax of the positive among the candidates: (R, S, C), (R, S, C) -> (R, S)."""
+    itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+    if negatives in CONTROLS:
+        pairs = (image.flatten(0, 1).unsqueeze(1) for image in (x, y))  # each anchor and its positive, by themselves
+        positive = similarities(*pairs, similarity).view(x.shape[:2]) / temperature
+        if negatives == "none":
+            return -positive
+        away = similarities(x, y.roll(len(y) // 2, dims=0), similarity) / temperature
+        return torch.logsumexp(torch.where(itself, positive.unsqueeze(2), away), dim=2) - positive
     to_hr = similarities(x, y, similarity) / temperature  # (R, S, S)
     positive = to_hr.diagonal(dim1=1, dim2=2)  # (R, S)
-    if negatives == "none":
-        return -positive
     if negatives == "hr":
         return torch.logsumexp(to_hr, dim=2) - positive
-    itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-    if negatives == "elsewhere":
-        away = similarities(x, y.roll(len(y) // 2, dims=0), similarity) / temperature
-        return torch.logsumexp(torch.where(itself, to_hr, away), dim=2) - positive
     to_sr = (similarities(x, x, similarity) / temperature).masked_fill(itself, -math.inf)
     of_hr = positive.unsqueeze(2) if negatives == "sr" else to_hr
     return torch.logsumexp(torch.cat((of_hr, to_sr), dim=2), dim=2) - positive
