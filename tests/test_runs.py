@@ -11,14 +11,14 @@ import torch
 from conftest import CHECKOUT, tiny_settings
 
 from prffn import files
-from prffn.apps.ship import body, shipped_experiments
 from prffn.config import Experiment, experiment
 from prffn.evaluation.metrics import evaluate
 from prffn.files import DamagedRecord, atomic_write, read_record, save_record
 from prffn.losses import fused
+from prffn.models.pretrained import SCALES, pretrained_path, settings_of_file
 from prffn.study import runs
 from prffn.study.ensure import ensure
-from prffn.study.keys import PROTOCOL, checkpoint_path, run_key
+from prffn.study.keys import checkpoint_path, run_key
 from prffn.study.notebook import experiments_of
 from prffn.study.runs import load_record
 from prffn.training.checkpoint import load_checkpoint, save_checkpoint
@@ -250,18 +250,20 @@ def test_a_record_of_something_else_is_no_run(tiny, tmp_path):
 
 
 def test_all_recorded_runs_load(monkeypatch):
-    """The committed study: every record has the key and settings of an experiment of a notebook, or of the package."""
+    """The committed study: every record has the key and settings of an experiment of a notebook; those of the package's
+    networks are the ones that their files name, and what these start from."""
     monkeypatch.setenv(files.REPORTS_VARIABLE, str(CHECKOUT / "reports"))
     notebooks = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
     asked = {
-        run_key(e): ("cpu", e)
+        run_key(e): e
         for path in notebooks
         for group in experiments_of(path, profile="cpu", seeds=None).values()
         for e in group
     }
-    asked |= {run_key(e): ("shipped", e) for e in (body(), *shipped_experiments().values())}
-    for key, (profile, e) in asked.items():
-        assert load_record(CHECKOUT / "reports" / profile / "runs", key, e) is not None
-    files_of = [path for name in ("cpu", "shipped") for path in (CHECKOUT / "reports" / name / "runs").iterdir()]
-    recorded = [path.stem for path in files_of if read_record(path)["protocol"] <= PROTOCOL]  # others are of the next
-    assert sorted(recorded) == sorted(asked)
+    study, shipped = (CHECKOUT / "reports" / name / "runs" for name in ("cpu", "shipped"))
+    for key, e in asked.items():
+        assert load_record(study, key, e) is not None
+    assert sorted(path.stem for path in study.iterdir()) == sorted(asked)
+    named = {settings_of_file(pretrained_path(scale))["record"] for scale in SCALES}
+    starts = {read_record(shipped / f"{key}.json")["settings"]["training.start"] for key in named}
+    assert {path.stem for path in shipped.iterdir()} == named | starts

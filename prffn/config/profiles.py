@@ -65,7 +65,7 @@ as one GPU does in a day at 0.06 s a step, about that of a current one (our choi
 SHIPPED = "shipped"
 """The folder of reports/ with the records of the networks that come with the package; no profile, see apps/ship.py."""
 
-PROFILE_SEEDS = {"paper": 1, "gpu": 1, "cpu": 5, "quick": 1}
+PROFILE_SEEDS = {"paper": 1, "gpu": 1, "cpu": 3, "quick": 1}
 """Number of seeds of each setting. The paper prints one figure each and no seeds: one is our reading."""
 
 LENGTHS: dict[str, tuple[float, ...]] = {
