@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Padding = Literal["zeros", "replicate"]
+"""What convolutions see beyond the border: zeros, or the nearest pixel again."""
+
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K in [0, 1], subtracted before and added after the network as in EDSR and RCAN."""
 
@@ -20,10 +23,6 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 def div2k_mean() -> Tensor:
     """DIV2K_MEAN as a buffer, (1, 3, 1, 1)."""
     return torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1)
-
-
-Padding = Literal["zeros", "replicate"]
-"""What convolutions see beyond the border: zeros, or the nearest pixel again."""
 
 
 def check_scale(scale: int) -> None:
