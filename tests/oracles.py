@@ -38,10 +38,19 @@ def _block(block: Any, x: Tensor) -> Tensor:
     """RCAB; MRCAB by Eqs. (6) and (7), its dilated convolutions one after the other."""
     rates = block.dilation_rates if isinstance(block, MRCAB) else (1,)
     weight, bias = block.conv1.weight, block.conv1.bias
-    branches = [F.relu(F.conv2d(x, weight, bias, padding=rate, dilation=rate)) for rate in rates]
+    if block.conv1.padding_mode == "replicate":
+        branches = [F.relu(F.conv2d(_replicated(x, rate), weight, bias, dilation=rate)) for rate in rates]
+    else:
+        branches = [F.relu(F.conv2d(x, weight, bias, padding=rate, dilation=rate)) for rate in rates]
     y = block.conv2(sum(branches[1:], branches[0]))
     gate = torch.sigmoid(block.attention.expand(F.relu(block.attention.reduce(y.mean(dim=(2, 3), keepdim=True)))))
     return x + y * gate
+
+
+def _replicated(x: Tensor, rate: int) -> Tensor:
+    """The image with `rate` pixels more on each side, each like the nearest inside."""
+    rows, columns = (torch.arange(-rate, n + rate).clamp(0, n - 1) for n in x.shape[2:])
+    return x[:, :, rows[:, None], columns]
 
 
 def _fusion(fusion: Any, a: Tensor, b: Tensor) -> Tensor:

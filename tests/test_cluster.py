@@ -367,7 +367,7 @@ def test_a_scheduler_or_several_processes(tiny):
 
 
 def test_folders_of_images_are_absolute(tiny):
-    relative = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, train="photos"))
+    relative = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, train="drawn+photos"))
     wanted = {"key": cluster.Wanted(experiment=relative, name="", retrain=False, need_weights=False)}
     with pytest.raises(ValueError, match="'photos' must be an absolute path"):
         list(cluster.train_on("tcp://127.0.0.1:1", wanted, files.reports_root(), device="cpu", progress=False))

@@ -74,7 +74,7 @@ def test_settings_without_effect_do_not_make_another_run():
     different = [key(), key(loss__contrast_weight=0.0), key(loss__region_size=16), key(loss__temperature=0.5),
                  key(loss__form="ratio"), key(loss__form="ratio", loss__epsilon=0.5), key(seed=1),
                  key(model__dilation_rates=(1,)), key(model__variant="PRFFN0"), key(data__scale=2),
-                 key(training__steps=7), key(training__bfloat16=True)]  # fmt: skip
+                 key(training__steps=7), key(training__bfloat16=True), key(model__padding="replicate")]  # fmt: skip
     assert len(set(different)) == len(different)
 
 
@@ -161,5 +161,8 @@ def test_settings_without_effect_are_at_their_defaults():
         experiment({"model.network": "EDSR", "model.dilation_rates": (1,), "model.variant": "PRFFN0"}).canonical()
         == edsr
     )
+    assert experiment({"model.network": "EDSR", "model.padding": "replicate"}).canonical() == edsr
+    replicated = experiment({"model.variant": "PRFFN0", "model.padding": "replicate"}).canonical()
+    assert replicated.model.padding == "replicate"
     used = experiment({"loss.backbone": "vgg16_caffe", "loss.csd_weight": 0.1, "loss.contrast_weight": 0.0}).canonical()
     assert (used.loss.backbone, used.loss.csd_weight) == ("vgg16_caffe", 0.1)

@@ -15,6 +15,7 @@ from prffn.data.images import (
     image_set,
     lr_images,
     set_checksum,
+    set_label,
 )
 from prffn.data.patches import PatchSampler, to_image, to_tensor
 
@@ -73,6 +74,50 @@ def test_lr_images_come_from_the_degradation(photo_folder, scale):
         assert np.array_equal(lr, downscale(image, scale))
 
 
+def test_joined_sets_are_one(photo_folder):
+    """Three photographs and the drawings, 27 images: a ninth of the patches is of photographs."""
+    photos, drawn, joined = (image_set(name) for name in (str(photo_folder), "drawn", f"{photo_folder}+drawn"))
+    assert joined.name == set_label(f"{photo_folder}+drawn") == "photos+drawn"
+    assert joined.image_names == (*(f"photos/{n}" for n in "012"), *(f"drawn/{n}" for n in drawn.image_names))
+    assert all(np.array_equal(a, b) for a, b in zip(joined.images, photos.images + drawn.images, strict=True))
+    assert joined.checksum == set_checksum(f"{photo_folder}+drawn")
+    assert joined.checksum not in {photos.checksum, drawn.checksum, image_set(f"drawn+{photo_folder}").checksum}
+    for a, b in zip(lr_images(joined, 3), lr_images(photos, 3) + lr_images(drawn, 3), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_the_recorded_checksum_of_a_joined_set_needs_no_images(shared_data, monkeypatch, tmp_path):
+    there = image_set("BSD200+drawn").checksum
+    monkeypatch.setenv("PRFFN_DATA", str(tmp_path))
+    image_set.cache_clear()
+    assert set_checksum("BSD200+drawn") == there
+    with pytest.raises(FileNotFoundError, match="data get BSD200"):
+        image_set("BSD200+drawn")
+
+
+def test_a_folder_may_have_a_plus_in_its_name(photo_folder):
+    folder = photo_folder.rename(photo_folder.with_name("c++"))
+    assert image_set(str(folder)).name == set_label(str(folder)) == "c++"
+    assert len(image_set(str(folder))) == 3
+
+
+def test_drawn_images_are_flat_or_have_hard_edges():
+    """The flat ones are the corners of the RGB cube; in the scenes most pixels are of their neighbour's colour, and
+    where they are not, hard_* jump as far in LR as in HR, while reduction leaves colours between in soft_*."""
+    drawn = image_set("drawn")
+    assert drawn.checksum == RECORDED_CHECKSUMS["drawn"]
+    flat = {tuple(image[0, 0]) for image in drawn.images if (image == image[0, 0]).all()}
+    assert flat == {(r, g, b) for r in (0, 255) for g in (0, 255) for b in (0, 255)}
+    for name, hr, lr in zip(drawn.image_names, drawn.images, lr_images(drawn, 4), strict=True):
+        colours = [np.unique(image.reshape(-1, 3), axis=0) for image in (hr, lr)]
+        assert lr.shape == (96, 96, 3)
+        assert len(colours[0]) == 1 if name.startswith("flat") else 10 < len(colours[0]) <= 65
+        assert (len(colours[1]) <= len(colours[0])) == (not name.startswith("soft"))
+        assert (hr[:, 1:] == hr[:, :-1]).all(2).mean() > 0.9
+    hard = drawn.image_names.index("hard_0")
+    assert np.array_equal(lr_images(drawn, 3)[hard], drawn.images[hard][1::3, 1::3])
+
+
 @pytest.mark.parametrize("name", list(RECORDED_CHECKSUMS))
 def test_recorded_checksums_are_those_of_the_images(shared_data, name):
     assert image_set(name).checksum == RECORDED_CHECKSUMS[name]
@@ -99,6 +144,8 @@ def test_other_images_of_a_recorded_set_are_said_to_be_others(tmp_path, monkeypa
         ("Set5", FileNotFoundError, "python -m prffn data get Set5 .*PRFFN_DATA"),
         ("Manga109", FileNotFoundError, "manga109.org"),
         ("Set55", ValueError, "unknown image set 'Set55'. Did you mean 'Set5'?"),
+        ("drawn+drawm", ValueError, "unknown image set 'drawm'. Did you mean 'drawn'?"),
+        ("drawn+", ValueError, "unknown image set ''"),
     ],
 )
 def test_missing_sets(name, error, message):

@@ -44,9 +44,12 @@ def test_of_any_size(size):
 
 
 @pytest.mark.parametrize(
-    "options", [{"dilation_rates": r} for r in ((1,), (2,), (1, 3), (4, 4), (1, 2, 4, 8))] + [{"channels": 64}], ids=str
+    "options",
+    [{"dilation_rates": r} for r in ((1,), (2,), (1, 3), (4, 4), (1, 2, 4, 8))]
+    + [{"channels": 64}, {"padding": "replicate"}],
+    ids=str,
 )
-def test_of_any_dilation_rates_and_width(options):
+def test_of_any_dilation_rates_width_and_padding(options):
     assert distance(network(**options), image()) < 1e-5
 
 

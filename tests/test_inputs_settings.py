@@ -29,7 +29,7 @@ def numbers(low: float, high: float) -> st.SearchStrategy[float]:
 WEIGHTS = st.one_of(st.sampled_from((0, 0.0, -0.0, 1, 1.0)), numbers(0, 100))
 RATES = st.lists(st.integers(1, 9), min_size=1, max_size=4)
 VALID = {
-    "data.train": st.sampled_from(("DIV2K_train", "BSD200", "embedded_train")),
+    "data.train": st.sampled_from(("DIV2K_train", "BSD200", "embedded_train", "BSD200+drawn")),
     "data.evaluation": st.lists(st.sampled_from(("Set5", "B100", "embedded_val")), min_size=1, unique=True),
     "data.lpips": st.booleans(),
     "data.scale": st.sampled_from((2, 3, 4)),
@@ -42,6 +42,7 @@ VALID = {
     "model.blocks": SMALL,
     "model.reduction": WHOLE,
     "model.dilation_rates": st.one_of(RATES, RATES.map(tuple)),
+    "model.padding": st.sampled_from(("zeros", "replicate")),
     "loss.contrast_weight": WEIGHTS,
     "loss.region_size": st.integers(2, 99).map(lambda side: side * side),
     "loss.form": st.sampled_from(("ratio", "infonce")),
@@ -137,7 +138,7 @@ ALMOST = [
     ("training.learning_rate", 0.0), ("training.learning_rate", math.inf), ("training.halve_every", 0),
     ("training.betas", (0.9,)), ("training.betas", (0.9, 1.0)), ("training.betas", (0.9, math.nan)),
     ("training.betas", (0.9, 0.99, 0.999)), ("training.initial", "interpolated"), ("seed", -1), ("seed", 2**32),
-    ("seed", 1.0), ("model.network", "PRFFN3"), ("model.variant", "PRFFN"),
+    ("seed", 1.0), ("model.network", "PRFFN3"), ("model.variant", "PRFFN"), ("model.padding", "reflect"),
 ]  # fmt: skip
 """Values that are nearly right; of another kind altogether: test_config.py."""
 

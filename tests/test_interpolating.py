@@ -41,6 +41,20 @@ def test_a_quadratic_image_is_interpolated_exactly(scale):
         assert (found - expected[inside, inside]).abs().max() < (1e-5 if scale != 4 else 1e-3), type(model).__name__
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_flat_image_is_interpolated_exactly_to_the_border(scale):
+    """With replicated borders; with zeros the outermost pixels are wrong."""
+    flat = torch.tensor([0.9, 0.1, 0.3]).view(1, 3, 1, 1)
+    off = {}
+    for padding in ("zeros", "replicate"):
+        model = PRFFN(scale, channels=8, groups=1, padding=padding, generator=torch.Generator().manual_seed(0))
+        start_as_interpolation(model)
+        with torch.no_grad():
+            off[padding] = (model(flat.expand(1, 3, 7, 9)) - flat).abs().max()
+    assert off["replicate"] < 1e-6
+    assert off["zeros"] > 0.02
+
+
 def test_a_photo_is_at_least_as_good_as_by_bicubic(photo):
     hr = mod_crop(photo, 3)
     lr = downscale(hr, 3)

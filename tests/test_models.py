@@ -1,5 +1,6 @@
 """The networks: printed counts, the blocks by hand and by other code, inference in tiles."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import generator
@@ -8,7 +9,7 @@ from torch import nn
 from prffn import paper
 from prffn.evaluation.tiling import upscale
 from prffn.models import PRFFN
-from prffn.models.blocks import MRCAB, RCAB, SAFB, RFAFusion
+from prffn.models.blocks import MRCAB, RCAB, SAFB, ChannelAttention, RFAFusion, conv, pad_with
 from prffn.models.complexity import multi_adds, parameters
 from prffn.models.prffn import PFFG
 
@@ -45,6 +46,7 @@ def test_multi_adds_by_hand():
     expected = 230_400 * (at_lr + 4 * 1_728) + 30 * 512
     assert multi_adds(PRFFN(2), 2) == expected
     assert multi_adds(PRFFN(2), 2, shared_branches="all") == expected + 230_400 * 30 * 2 * 36_864
+    assert multi_adds(PRFFN(2, padding="replicate"), 2) == expected
     with pytest.raises(ValueError, match="shared_branches"):
         multi_adds(PRFFN(2), 2, shared_branches="some")
 
@@ -70,6 +72,40 @@ def test_mrcab_by_equations_6_and_7():
     gate = y.mean((2, 3), keepdim=True)
     gate = torch.sigmoid(block.attention.expand(block.attention.reduce(gate).clamp(min=0)))
     assert torch.allclose(block(x), x + y * gate, atol=1e-6)
+
+
+def test_padding_by_hand():
+    """A kernel of ones on an image of ones: 4 of its 9 pixels lie inside at a corner, 6 at a side. The replicated
+    ones count too. Dilated by 2, on 3 x 3 pixels, the corner sees 4 pixels inside and the middle 1."""
+    layer, block = conv(1, 1, bias=False), MRCAB(1, dilation_rates=(2,))
+    nn.init.ones_(layer.weight)
+    nn.init.ones_(block.conv1.weight)
+    nn.init.zeros_(block.conv1.bias)
+    x = torch.ones(1, 1, 3, 3)
+    assert layer(x)[0, 0].tolist() == [[4, 6, 4], [6, 9, 6], [4, 6, 4]]
+    assert block.branch(x, 2)[0, 0].tolist() == [[4, 2, 4], [2, 1, 2], [4, 2, 4]]
+    for module in (layer, block):
+        pad_with(module, "replicate")
+    assert torch.equal(layer(x), 9 * x)
+    assert torch.equal(block.branch(x, 2), 9 * x)
+    row = torch.tensor([[1.0, 2.0, 4.0]]).expand(1, 1, 3, 3)
+    assert layer(row)[0, 0, 1].tolist() == [3 * (1 + 1 + 2), 3 * (1 + 2 + 4), 3 * (2 + 4 + 4)]
+
+
+@pytest.mark.parametrize("variant", ["PRFFN1", "PRFFN3"])
+def test_a_flat_image_has_no_frame_with_replicated_borders(variant):
+    """Every LR pixel is then upscaled to the same block of 3 x 3 pixels, but for the outermost, which the last
+    convolution sees beside themselves; with zeros the frame is as wide as the network looks."""
+    flat = torch.tensor([1.0, 0.2, 0.0]).view(1, 3, 1, 1).expand(1, 3, 16, 18)
+    widest = {}
+    for padding in ("zeros", "replicate"):
+        model = PRFFN(3, variant=variant, channels=4, groups=1, padding=padding, generator=generator())
+        with torch.inference_mode():
+            sr = model(flat)
+        block = sr[:, :, 24:27, 27:30].repeat(1, 1, 16, 18)
+        widest[padding] = (sr - block)[:, :, 1:-1, 1:-1].abs().max()
+    assert widest["replicate"] < 1e-6
+    assert widest["zeros"] > 1e-3
 
 
 def test_safb_halves_both_inputs_without_weights():
@@ -103,11 +139,27 @@ def test_a_gradient_reaches_every_parameter_of_a_variant(variant):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"variant": "PRFFN4"}, "PRFFN4"), ({"groups": 0}, "groups .* 0"), ({"dilation_rates": ()}, "dilation_rates")],
+    [
+        ({"variant": "PRFFN4"}, "PRFFN4"),
+        ({"groups": 0}, "groups .* 0"),
+        ({"dilation_rates": ()}, "dilation_rates"),
+        ({"padding": "reflect"}, "padding must be one of zeros, replicate, got 'reflect'"),
+    ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         PRFFN(**{"channels": 4, **arguments})
+
+
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+def test_tiles_are_the_whole_image_but_for_channel_attention(padding, photo):
+    """With gates that do not depend on the image. This network looks 12 LR pixels far, less than the halo's 16."""
+    model = PRFFN(3, channels=4, groups=1, blocks=1, padding=padding, generator=generator())
+    for module in model.modules():
+        if isinstance(module, ChannelAttention):
+            nn.init.zeros_(module.expand.weight)
+    lr = photo[:40, :50]
+    assert np.array_equal(upscale(model, lr, scale=3, tile=11), upscale(model, lr, scale=3))
 
 
 def test_tiles_of_the_whole_prffn_stay_close(photo):

@@ -177,7 +177,7 @@ def test_shared_and_recorded_runs_and_checkpoints(tmp_path, measured):
 
 
 def test_missing_images_are_named(measured):
-    e = experiment({"data.train": "BSD200", "data.evaluation": ("embedded_val", "Set5")})
+    e = experiment({"data.train": "BSD200+drawn", "data.evaluation": ("embedded_val", "Set5")})
     assert missing_sets([e]) == ["BSD200", "Set5"]
 
 

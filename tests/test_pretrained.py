@@ -38,6 +38,16 @@ def weights(model, tmp_path) -> Path:
     return path
 
 
+def test_the_padding_comes_back_too(tmp_path):
+    """It shows in no shape. A file that does not name it, of before the setting, has zeros."""
+    model, lr = small_prffn(padding="replicate"), torch.rand(1, 3, 9, 8)
+    path, sizes = tmp_path / "weights.safetensors", {**SETTINGS, "model.blocks": 1, "model.dilation_rates": [1, 2, 4]}
+    for more, same in (({"model.padding": "replicate"}, True), ({}, False)):
+        save_pretrained(model, path, {**sizes, **more}, "0123456789abcdef", weights_sha256(model))
+        with torch.inference_mode():
+            assert torch.equal(load_pretrained(path)(lr), model(lr)) == same
+
+
 def test_a_network_comes_back_as_it_was(model, weights):
     loaded, lr = load_pretrained(weights), torch.rand(1, 3, 9, 8)
     assert not loaded.training

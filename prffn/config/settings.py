@@ -15,6 +15,7 @@ import numpy as np
 from prffn.files import unknown
 from prffn.losses.contrast import Contrast
 from prffn.losses.vgg import BackboneName
+from prffn.models.blocks import Padding
 from prffn.models.prffn import Variant
 
 Network = Literal["PRFFN", "EDSR", "SwinIR-light", "RCAN"]
@@ -40,7 +41,7 @@ def _plain(value: Any) -> Any:
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(_Settings):
-    train: str = "DIV2K_train"                      # our choice: RCAN's
+    train: str = "DIV2K_train"                      # our choice: RCAN's; sets joined by +: "BSD200+drawn"
     evaluation: tuple[str, ...] = ("DIV2K_val5",)   # printed; the images 0801 to 0805 are our reading
     lpips: bool = True                              # printed (Table 2); measured where there is a trained AlexNet
     scale: int = 3                                  # printed (Tables 1 to 7)
@@ -57,6 +58,7 @@ class ModelConfig(_Settings):
     blocks: int = 3                                 # M, printed
     reduction: int = 16                             # printed
     dilation_rates: tuple[int, ...] = (1, 2, 4)     # printed (Table 7)
+    padding: Padding = "zeros"                      # of PRFFN's convolutions, our choice: RCAN's
 
 
 @dataclass(frozen=True, kw_only=True)

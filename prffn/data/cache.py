@@ -70,9 +70,14 @@ def _store(folder: Path, source: str, fingerprint: list, make: Iterable[tuple[st
             )
         entries.append({"name": name, "file": path.name, "shape": list(image.shape), "crc32": crc32})
         images.append(np.load(path, mmap_mode="r", allow_pickle=False))
-        digest.update(f"{name} {image.shape}\n".encode())
-        digest.update(image.data)
+        add_image(digest, name, image)
     checksum = digest.hexdigest()
     content = {"key": "images", "fingerprint": fingerprint, "checksum": checksum, "files": entries}
     save_record(folder, "images", content)
     return tuple(images), checksum
+
+
+def add_image(total: "hashlib._Hash", name: str, image: ImageArray) -> None:
+    """Add an image's name, shape and pixels to a checksum."""
+    total.update(f"{name} {image.shape}\n".encode())
+    total.update(image.data)

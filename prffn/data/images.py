@@ -13,9 +13,10 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from prffn.data.cache import cached_images
+from prffn.data.cache import add_image, cached_images
 from prffn.data.degradation import ImageArray, downscale
-from prffn.files import DATA_VARIABLE, cache_root, data_root, unknown, user_path, whole_number
+from prffn.data.drawn import drawings
+from prffn.files import DATA_VARIABLE, cache_root, data_root, digest, unknown, user_path, whole_number
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -70,7 +71,11 @@ EMBEDDED_SETS = {
 }
 """Photographs inside the scikit-image wheel, in a fixed split; they need no download."""
 
+DRAWN = "drawn"
+"""The set of flat colours and hard edges that data/drawn.py draws; it needs no download."""
+
 RECORDED_CHECKSUMS = {
+    "drawn": "ee5edce1c07c04f9702d94ce616fcd910935fa9af7d5bd863ae32ba9ea82d6c4",
     "Set5": "7193940992efe5a7b57d765d08d4ee0d0fbbb8d3161d52d4e549d267e7b0fd85",
     "B100": "ad8d05a3825339301f4da9263a259bf7d49e509c37fd1cd770497fd64277424b",
     "T91": "ab53f1ce56fb474c22e338e952da0d8ddea7d83493546d2146fbeebfcd3ba8d5",
@@ -88,6 +93,8 @@ class ImageSet:
     images: tuple[ImageArray, ...]
     checksum: str
     """Covers names and pixels, so it is the same for every file format."""
+    sampled: frozenset[str] = frozenset()
+    """Names of drawings whose LR images are every scale-th pixel, so that edges are hard there too."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -161,8 +168,9 @@ def _source_files(name: str) -> list[Path]:
     if name in KNOWN_SETS:
         return _files_of_known_set(name)
     folder = user_path(name)
-    if not folder.is_dir():
-        raise ValueError(unknown("image set", name, [*KNOWN_SETS, *EMBEDDED_SETS]) + ", or the path of a folder")
+    if not name or not folder.is_dir():
+        choices = unknown("image set", name, [*KNOWN_SETS, *EMBEDDED_SETS, DRAWN])
+        raise ValueError(f"{choices}, the path of a folder, or several of these joined by +")
     files = list_images(folder)
     if not files:
         raise FileNotFoundError(f"no images in {folder}; looked for {', '.join(IMAGE_SUFFIXES)}")
@@ -203,13 +211,32 @@ def how_to_get(name: str, folder: Path) -> str:
     )
 
 
+def sets_in(name: str) -> list[str]:
+    """Return the names of the sets that a name joins by +; a folder's name may hold a + itself."""
+    return [name] if user_path(name).is_dir() else name.split("+")
+
+
+def is_named(name: str) -> bool:
+    """Return whether a single set is known by this name; otherwise it is the path of a folder."""
+    return name in KNOWN_SETS or name in EMBEDDED_SETS or name == DRAWN
+
+
 @lru_cache(maxsize=16)
 def image_set(name: str) -> ImageSet:
-    """Return an image set by its name in KNOWN_SETS or EMBEDDED_SETS, or the images of any folder by its path.
+    """Return an image set by its name in KNOWN_SETS or EMBEDDED_SETS, DRAWN, or the images of any folder by its path.
 
-    The images are decoded once into the cache, and memory-mapped from there.
+    Sets joined by +, as in "BSD200+drawn", are one set, in which each image counts once. The images are decoded once
+    into the cache, and memory-mapped from there.
     Raises ValueError for an unknown name or a damaged image, FileNotFoundError for a set that is not downloaded.
     """
+    if len(parts := sets_in(name)) > 1:
+        sets = [image_set(part) for part in parts]
+        names = tuple(f"{s.name}/{n}" for s in sets for n in s.image_names)
+        images = tuple(image for s in sets for image in s.images)
+        sampled = frozenset(f"{s.name}/{n}" for s in sets for n in s.sampled)
+        return ImageSet(set_label(name), names, images, digest([s.checksum for s in sets]), sampled)
+    if name == DRAWN:
+        return _drawn_set()
     files = _source_files(name)
     label = set_label(name)
     where = hashlib.sha256(str(files[0].parent.resolve()).encode()).hexdigest()[:8]
@@ -220,9 +247,18 @@ def image_set(name: str) -> ImageSet:
     return ImageSet(label, tuple(f.stem for f in files), images, checksum)
 
 
+def _drawn_set() -> ImageSet:
+    names, images = zip(*drawings(), strict=True)
+    total = hashlib.sha256()
+    for name, image in zip(names, images, strict=True):
+        add_image(total, name, image)
+        image.flags.writeable = False
+    return ImageSet(DRAWN, names, images, total.hexdigest(), frozenset(n for n in names if n.startswith("hard")))
+
+
 def set_label(name: str) -> str:
-    """The name of a set in records: its own, or that of a folder without the path."""
-    return name if name in KNOWN_SETS or name in EMBEDDED_SETS else user_path(name).resolve().name
+    """The name of a set in records: its own, or that of a folder without the path; joined by + as in `image_set`."""
+    return "+".join(part if is_named(part) else user_path(part).resolve().name for part in sets_in(name))
 
 
 def set_checksum(name: str) -> str:
@@ -230,6 +266,8 @@ def set_checksum(name: str) -> str:
 
     Warns if the images differ from the recorded study's: runs on them do not find its records.
     """
+    if len(parts := sets_in(name)) > 1:
+        return digest([set_checksum(part) for part in parts])
     try:
         found = image_set(name).checksum
     except FileNotFoundError:
@@ -242,16 +280,18 @@ def set_checksum(name: str) -> str:
 
 
 def lr_images(hr: ImageSet, scale: int) -> tuple[ImageArray, ...]:
-    """Return the LR image of each HR image, (H / scale, W / scale, 3) uint8, made by `downscale` and cached."""
+    """Return the LR image of each HR image, (H / scale, W / scale, 3) uint8, made by `downscale` or sampled; cached."""
     scale = whole_number("scale", scale)
     folder = cache_root() / "images" / f"{hr.name}-{hr.checksum[:8]}" / f"x{scale}"
     pairs = zip(hr.image_names, hr.images, strict=True)
-    made = ((name, _lr_image(hr.name, name, image, scale)) for name, image in pairs)
+    made = ((name, _lr_image(hr, name, image, scale)) for name, image in pairs)
     return cached_images(folder, hr.name, [hr.checksum, scale], made)[0]
 
 
-def _lr_image(of_set: str, name: str, image: ImageArray, scale: int) -> ImageArray:
+def _lr_image(of_set: ImageSet, name: str, image: ImageArray, scale: int) -> ImageArray:
+    if name in of_set.sampled:
+        return image[scale // 2 :: scale, scale // 2 :: scale]  # half an HR pixel off at even scales
     try:
         return downscale(image, scale)
     except ValueError as error:
-        raise ValueError(f"image {name} of {of_set}: {error}; leave it out") from error
+        raise ValueError(f"image {name} of {of_set.name}: {error}; leave it out") from error

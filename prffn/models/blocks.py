@@ -7,10 +7,14 @@ Without gradients that is nearly every result: `added` and `multiplied` make the
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Padding = Literal["zeros", "replicate"]
+"""What convolutions see beyond the border: zeros, or the nearest pixel again."""
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K in [0, 1], subtracted before and added after the network as in EDSR and RCAN."""
@@ -30,6 +34,13 @@ def check_scale(scale: int) -> None:
 def conv(in_channels: int, out_channels: int, kernel_size: int = 3, bias: bool = True, groups: int = 1) -> nn.Conv2d:
     """A convolution that keeps the image's size."""
     return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias, groups=groups)
+
+
+def pad_with(model: nn.Module, padding: Padding) -> None:
+    """Let the convolutions of a network, the dilated branches of MRCAB too, see `padding` beyond the border."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            module.padding_mode = padding
 
 
 def added(total: Tensor, x: Tensor) -> Tensor:
@@ -178,7 +189,10 @@ class MRCAB(RCAB):
 
     def branch(self, x: Tensor, rate: int) -> Tensor:
         """Eq. (6) for one rate."""
-        return F.relu_(F.conv2d(x, self.conv1.weight, self.conv1.bias, padding=rate, dilation=rate))
+        weight, bias, padding = self.conv1.weight, self.conv1.bias, rate
+        if self.conv1.padding_mode != "zeros":
+            x, padding = F.pad(x, (rate,) * 4, self.conv1.padding_mode), 0
+        return F.relu_(F.conv2d(x, weight, bias, padding=padding, dilation=rate))
 
 
 class RFAFusion(nn.Module):

@@ -18,7 +18,7 @@ from prffn.models.blocks import check_scale
 
 WEIGHTS = Path(__file__).parent / "shipped"
 SCALES = (2, 3, 4)
-SIZES = ("variant", "channels", "groups", "blocks", "reduction", "dilation_rates")
+SIZES = ("variant", "channels", "groups", "blocks", "reduction", "dilation_rates", "padding")
 """Settings of the network, `model.<name>`; one that a file does not name has the paper's value."""
 
 

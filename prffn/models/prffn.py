@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from prffn.models.blocks import MRCAB, RCAB, SAFB, ResidualNetwork, RFAFusion, conv
+from prffn.models.blocks import MRCAB, RCAB, SAFB, Padding, ResidualNetwork, RFAFusion, conv, pad_with
 
 Variant = Literal["PRFFN0", "PRFFN1", "PRFFN2", "PRFFN3"]
 """Table 1: PRFFN0 a small RCAN; PRFFN1 adds RFA-style fusion; PRFFN2 has SAFB instead; PRFFN3 MRCAB for RCAB.
@@ -51,8 +51,9 @@ class PRFFN(ResidualNetwork):
     The defaults are the paper's: N = 10 groups of M = 3 blocks, reduction 16, rates 1, 2, 4 (printed), 64 channels
     (inferred). Parameters at x2 / x3 / x4: 2,982,523 / 3,167,163 / 3,130,235. Weights are drawn from `generator`
     (PyTorch's own initialisation of convolutions), so that the same seed gives the same network. The mean RGB of
-    DIV2K is subtracted before and added after the network as in EDSR and RCAN (our choice).
-    Raises ValueError for an unknown variant, a scale other than 2, 3, 4, or sizes below 1.
+    DIV2K is subtracted before and added after the network as in EDSR and RCAN (our choice), which pad with zeros, too;
+    padding="replicate" repeats the pixels of the border, so that an image of one colour has no frame.
+    Raises ValueError for an unknown variant or padding, a scale other than 2, 3, 4, or sizes below 1.
     """
 
     chain = "groups"
@@ -68,10 +69,12 @@ class PRFFN(ResidualNetwork):
         blocks: int = 3,
         reduction: int = 16,
         dilation_rates: Sequence[int] = (1, 2, 4),
+        padding: Padding = "zeros",
         generator: torch.Generator | None = None,
     ) -> None:
-        if variant not in get_args(Variant):
-            raise ValueError(f"variant must be one of {', '.join(get_args(Variant))}, got {variant!r}")
+        for name, value, choices in (("variant", variant, get_args(Variant)), ("padding", padding, get_args(Padding))):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         sizes = {"channels": channels, "groups": groups, "blocks": blocks, "reduction": reduction}
         for name, size in sizes.items():
             if size < 1:
@@ -80,5 +83,6 @@ class PRFFN(ResidualNetwork):
             raise ValueError(f"dilation_rates must be one or more whole numbers from 1 on, got {dilation_rates!r}")
         parts = (PFFG(channels, blocks, variant, reduction, dilation_rates) for _ in range(groups))
         super().__init__(scale, channels, parts)
+        pad_with(self, padding)
         if generator is not None:
             self.draw(generator)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prffn.data.images import EMBEDDED_SETS, KNOWN_SETS
+from prffn.data.images import is_named, sets_in
 from prffn.files import cache_root, digest, from_extra, user_path, whole_number
 from prffn.losses.vgg import BackboneUnavailable
 from prffn.study.keys import checkpoint_path, run_key
@@ -197,8 +197,9 @@ def _settled(
 
 def _check_image_sets(run: Wanted) -> None:
     """Raises ValueError for a folder of images by a relative path: a worker would look for it in its own folder."""
-    for name in (run.experiment.data.train, *run.experiment.data.evaluation):
-        if name not in KNOWN_SETS and name not in EMBEDDED_SETS and not user_path(name).is_absolute():
+    data = run.experiment.data
+    for name in (part for joined in (data.train, *data.evaluation) for part in sets_in(joined)):
+        if not is_named(name) and not user_path(name).is_absolute():
             raise ValueError(f"the folder of images {name!r} must be an absolute path where dask workers train")
 
 

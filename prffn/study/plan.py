@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from prffn.config import PHOTOGRAPHS, Experiment, check_profile, experiment, fields_of, setting
-from prffn.data.images import KNOWN_SETS
+from prffn.data.images import KNOWN_SETS, sets_in
 from prffn.files import atomic_write, data_root, reports_root
 from prffn.models.complexity import parameters
 from prffn.study.keys import checkpoint_path, run_key
@@ -181,7 +181,8 @@ def summary(plan: pd.DataFrame, profile: str, where: str, gpus: int) -> str:
 
 def missing_sets(experiments: Iterable[Experiment]) -> list[str]:
     """Image sets that these experiments need and whose folder is not there."""
-    names = dict.fromkeys(name for e in experiments for name in (e.data.train, *e.data.evaluation))
+    joined = (name for e in experiments for name in (e.data.train, *e.data.evaluation))
+    names = dict.fromkeys(part for name in joined for part in sets_in(name))
     return [name for name in names if name in KNOWN_SETS and not (data_root() / KNOWN_SETS[name].folder).is_dir()]
 
 

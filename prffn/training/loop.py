@@ -21,6 +21,7 @@ from prffn.files import TEXT_PROGRESS_VARIABLE, weights_sha256
 from prffn.losses import computed_by
 from prffn.models import PRFFN, reduced
 from prffn.models.interpolating import start_as_interpolation
+from prffn.models.pretrained import SIZES
 from prffn.training.checkpoint import load_checkpoint, save_checkpoint
 from prffn.training.curve import Losses, read_every
 from prffn.training.device import device_name, peak_memory_mb, reset_peak_memory
@@ -55,16 +56,7 @@ def build_model(experiment: Experiment) -> nn.Module:
     generator = torch.Generator().manual_seed(experiment.seed)
     model: nn.Module
     if m.network == "PRFFN":
-        model = PRFFN(
-            scale,
-            variant=m.variant,
-            channels=m.channels,
-            groups=m.groups,
-            blocks=m.blocks,
-            reduction=m.reduction,
-            dilation_rates=m.dilation_rates,
-            generator=generator,
-        )
+        model = PRFFN(scale, **{name: getattr(m, name) for name in SIZES}, generator=generator)
     else:
         model = reduced(m.network, scale, channels=m.channels, groups=m.groups, generator=generator)
     if experiment.training.initial == "interpolating":
