@@ -173,8 +173,8 @@ def _infonce(x: Tensor, y: Tensor, similarity: Similarity, temperature: float, n
     """-log softmax of the positive among the candidates: (R, S, C), (R, S, C) -> (R, S)."""
     itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
     if negatives in CONTROLS:
-        pairs = (image.flatten(0, 1).unsqueeze(1) for image in (x, y))  # each anchor and its positive, by themselves
-        positive = similarities(*pairs, similarity).view(x.shape[:2]) / temperature
+        alone, its_own = (image.flatten(0, 1).unsqueeze(1) for image in (x, y))  # each anchor beside its positive
+        positive = similarities(alone, its_own, similarity).view(x.shape[:2]) / temperature
         if negatives == "none":
             return -positive
         away = similarities(x, y.roll(len(y) // 2, dims=0), similarity) / temperature
