@@ -266,7 +266,7 @@ def test_the_plot_shows_the_numbers():
     ax = plot_gains(new_figure()[1], compare(made_up(RUNS), {"none": 32.0, "with": 32.1}, baseline="none"))
     assert [t.get_text() for t in ax.get_xticklabels()] == ["with"]
     assert "dB" in ax.get_ylabel()
-    (printed,) = [line for line in ax.lines if line.get_label() == "printed in the paper"]
+    (printed,) = [line for line in ax.lines if line.get_label() == "printed"]
     assert printed.get_ydata() == pytest.approx([0.1])
 
 

@@ -54,12 +54,12 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
         printed = gains.loc[sets[0]].get("printed gain")
         if printed is not None and printed.notna().any():
             ax.plot([place[name] for name in printed.index], printed, "--", color="0.55", marker="_",
-                    markersize=14, label="printed in the paper")  # fmt: skip
+                    markersize=14, label="printed")  # fmt: skip
         for n, name in enumerate(sets):
             rows = gains.loc[name]
             x = [place[label] + 0.16 * (n - (len(sets) - 1) / 2) for label in rows.index]
             ax.errorbar(x, rows["gain"], yerr=_interval(rows), fmt="o", color=colours[n], capsize=3,
-                        label=f"{name}, measured here ({count_of(rows)})")  # fmt: skip
+                        label=f"{name}: {count_of(rows)}")  # fmt: skip
             everything = table.loc[name]
             references = everything.loc[rows["over"]] if "over" in rows else everything.iloc[[0] * len(rows)]
             for seed in [c for c in table.columns if str(c).startswith("seed ")]:
@@ -68,7 +68,8 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
         ax.set_xticks(range(len(labels)), [as_math(label) for label in labels])
         ax.set_xlim(-0.5, len(labels) - 0.5)
         ax.set_ylabel(f"gain ({unit})" if "over" in gains else as_math(f"gain over {table.index[0][1]} ({unit})"))
-        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+        ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False,
+                  columnspacing=1.0, handletextpad=0.4)  # fmt: skip
     return ax
 
 
