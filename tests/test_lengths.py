@@ -17,7 +17,7 @@ from prffn.reporting.lengths import (
 )
 from prffn.reporting.plots import new_figure
 from prffn.reporting.tables import compare
-from prffn.study import Study, claims_of_gain
+from prffn.study import Study, claims_of_gain, said_by_length
 from prffn.study.gains import best_of, claims_of_best
 from prffn.study.runs import Run, Runs
 
@@ -160,12 +160,23 @@ def test_the_best_lpips_is_the_lowest():
 
 def test_claims_of_rows_over_their_baselines():
     runs = made_up(of_two_sets(a=(3, 5), b=(2, 6)), metrics=("psnr_y", "ssim_y"))
-    says = "L_contr with {} raises {}"
-    verdicts = claims_of_gain(runs, {"a": "b"}, {"psnr_y": ["a"], "ssim_y": ["a"]}, says)
+    verdicts = claims_of_gain(runs, {"a": "b"}, {"psnr_y": ["a"], "ssim_y": ["a"]}, printed=0.1)
+    assert verdicts["printed"].dropna().to_list() == [0.1, 0.1]
     assert verdicts["difference"].to_dict() == {
         ("L_contr with a raises PSNR", "first"): 1, ("L_contr with a raises PSNR", "last"): -1,
         ("L_contr with a raises SSIM", "first"): 1, ("L_contr with a raises SSIM", "last"): -1,
     }  # fmt: skip
+
+
+def test_the_answer_over_lengths_by_hand():
+    """A gain of 1 dB in both seeds after 10 steps, of +1 and -1 after 20: it only speeds up."""
+    rows = {"L_1, 10": [[0.0], [0.0]], "x, 10": [[1.0], [1.0]], "L_1, 20": [[0.0], [0.0]], "x, 20": [[1.0], [-1.0]]}
+    runs = made_up({label: {"set": values} for label, values in rows.items()})
+    said = said_by_length(runs, "x", {10: "x, 10", 20: "x, 20"}, {10: "L_1, 10", 20: "L_1, 20"})
+    assert said == (
+        "**x only speeds up on set** (PSNR over L_1 alone: +1.000 dB [+1.000, +1.000] after 10 steps, "
+        "+0.000 dB [-12.706, +12.706] after 20 steps); 2 seeds, profile quick."
+    )
 
 
 @pytest.mark.parametrize(

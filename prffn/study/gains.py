@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from prffn.study.claims import claims_greater
+from prffn.study.claims import claims_greater, with_interval
 from prffn.study.runs import Runs, image_sets
 
 METRICS = {"psnr_y": "PSNR", "ssim_y": "SSIM", "lpips": "LPIPS"}
@@ -13,16 +13,30 @@ METRICS = {"psnr_y": "PSNR", "ssim_y": "SSIM", "lpips": "LPIPS"}
 
 
 def claims_of_gain(
-    runs: Runs, over: Mapping[str, str], labels: Mapping[str, Iterable[str]], says: str = "{} raises {}"
+    runs: Runs,
+    over: Mapping[str, str],
+    labels: Mapping[str, Iterable[str]],
+    says: str = "L_contr with {} raises {}",
+    printed: float | None = None,
 ) -> pd.DataFrame:
     """Each claim "this row's figure is greater than that of the row that it is over", as from `claims_greater`.
 
     over: by label, the label of its baseline. labels: the rows asked about, by metric. says: the claim, of the label
-    and the metric's name.
+    and the metric's name. printed: the paper's gain in PSNR (dB).
     """
+
+    def of_print(row: str, metric: str) -> dict[str, float]:
+        return {} if printed is None or metric != "psnr_y" else {row: printed, over[row]: 0.0}
+
     verdicts = [
-        claims_greater(runs, {says.format(row, METRICS[metric]): (row, over[row]) for row in rows}, metric=metric)
+        claims_greater(
+            runs,
+            {says.format(row, METRICS[metric]): (row, over[row])},
+            metric=metric,
+            printed=of_print(row, metric),
+        )
         for metric, rows in labels.items()
+        for row in rows
     ]
     return pd.concat(verdicts)
 
@@ -60,3 +74,43 @@ def claims_of_best(runs: Runs, groups: Sequence[tuple[Sequence[str], Sequence[st
             claims[text] = (second, first) if metric == "lpips" else (first, second)  # greater is then better
         verdicts.append(claims_greater(runs, claims, metric=metric).loc[(slice(None), [judges]), :])
     return pd.concat(verdicts)
+
+
+SPEEDS_UP = "only speeds up"
+
+
+def outcome(verdicts: Sequence[str]) -> str:
+    """What verdicts on "it gains over L_1 alone" at several lengths, the shortest first, say of a loss.
+
+    "helps" and "hurts": after the longest training. "only speeds up": a gain after a shorter one, and none to be seen
+    after the longest. Else "cannot be told from L_1 alone".
+    """
+    if verdicts[-1] == "holds":
+        return "helps"
+    if verdicts[-1] == "does not hold":
+        return "hurts"
+    return SPEEDS_UP if "holds" in verdicts else "cannot be told from L_1 alone"
+
+
+def said_by_length(runs: Runs, name: str, labels: Mapping[int, str], l1: Mapping[int, str]) -> str:
+    """The answer in one sentence: what a loss does, by its gains over L_1 alone at several lengths. In Markdown.
+
+    labels, l1: by the number of steps, the label of the loss and that of L_1 alone. The last image set comes first: it
+    has the most images.
+    """
+    *others, last = image_sets(runs)
+    if not all(runs[label] for label in (*labels.values(), *l1.values())):
+        return "Nothing was measured."
+    verdicts = {n: claims_greater(runs, {name: (labels[n], l1[n])}) for n in sorted(labels)}
+
+    def found(image_set: str) -> str:
+        return outcome([rows.loc[(name, image_set), "verdict"] for rows in verdicts.values()])
+
+    rows = {n: rows.loc[(name, last)] for n, rows in verdicts.items()}
+    gains = ", ".join(f"{with_interval(row, unit=' dB')} after {n} steps" for n, row in rows.items())
+    elsewhere = "".join(f"; on {name} it {found(name)}" for name in others)
+    seeds = min(int(row["seeds"]) for row in rows.values())
+    return (
+        f"**{name} {found(last)} on {last}** (PSNR over L_1 alone: {gains}){elsewhere}; "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, profile {runs.profile}."
+    )

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from prffn.config import PHOTOGRAPHS, PROFILE_SEEDS, PROFILES, experiment
 from prffn.losses.own import check_loss, locate, own_loss, source_sha256
 from prffn.study.claims import NOT_MEASURED, seeds_said, with_interval
+from prffn.study.gains import SPEEDS_UP, outcome
 from prffn.study.runs import Runs
 from prffn.training.device import pick_device
 from prffn.training.loop import patches_of
@@ -98,22 +99,6 @@ def claims(steps: Sequence[int]) -> dict[str, tuple[str, str]]:
 def claim(name: str, other: str, steps: int) -> str:
     """One claim, in words."""
     return f"{name} {'gains over L_1 alone' if other == L1 else f'beats the {other}'} after {steps} steps"
-
-
-SPEEDS_UP = "only speeds up"
-
-
-def outcome(verdicts: Sequence[str]) -> str:
-    """What verdicts on "it gains over L_1 alone" at several lengths, the shortest first, say of a loss.
-
-    "helps" and "hurts": after the longest training. "only speeds up": a gain after a shorter one, and none to be seen
-    after the longest. Else "cannot be told from L_1 alone".
-    """
-    if verdicts[-1] == "holds":
-        return "helps"
-    if verdicts[-1] == "does not hold":
-        return "hurts"
-    return SPEEDS_UP if "holds" in verdicts else "cannot be told from L_1 alone"
 
 
 def outcomes(verdicts: pd.DataFrame, steps: Sequence[int]) -> dict[str, str]:
