@@ -11,12 +11,10 @@ with x an SR pixel, y an HR pixel, s a similarity of two RGB pixels, d the L1 di
 
 The default: InfoNCE with minus the squared distance and tau = 0.001. Table 3 prints a gain over L_1 alone at every
 weight from lambda_c = 0.01 to 10. No definition that was tried shows it (notebooks/beyond_loss_definition.ipynb: small
-networks, trained with L_1, then for some hundred steps with both); but at lambda_c = 10 they differ by how much they
-harm: this one by a tenth of a decibel on Set5 and a hundredth on B100, the ratio by 0.15 and 0.07, all others by 1 to
-18 decibels on Set5. It comes nearest to print, and is the default for that alone. Its own best weight lies a hundred
-times lower than the printed one: at 0.001 it gains 0.009 dB on B100 (notebooks/table3_lambda_c.ipynb), from 0.1 on it
-trains the network nearly alone. At 0.1 other networks gain SSIM on B100 (table4_other_models.ipynb); PRFFN's mean loss
-of 0.08 dB on Set5 is not decided by five seeds and as many images.
+networks, 1500 steps with both losses from the first); @map
+Beside an L_1 that is trained well it speeds a training up at lambda_c = 0.1, and gains nothing that 1500 steps would
+show (beyond_when.ipynb); at 10 it loses 0.06 dB on B100 (table3_lambda_c.ipynb). A squared error of the same weight
+does the same (beyond_negatives.ipynb).
 At so small a tau the softmax is all or nothing: an anchor counts if another HR pixel of its region is as near to it as
 its own, by |x_i - y_i|^2 - min over j of |x_i - y_j|^2 in units of tau, and hardly otherwise.
 """

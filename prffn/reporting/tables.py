@@ -116,17 +116,18 @@ def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[Any, str]], digits
 
 
 def distance_from_print(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]], printed: pd.Series) -> pd.DataFrame:
-    """How far each row of a grid lies from printed gains: root mean square over the printed weights that it has, in dB.
+    """How far each row of a grid lies from printed gains, in dB: root mean square over the weights that all have.
 
     The nearest first, by the last image set.
     table: from `compare`. grid: the label of each row at each weight. printed: gains by weight.
     """
     sets = table.index.unique("set")
+    by_weight = {f"{weight:g}": gain for weight, gain in printed.items()}
+    common = {w: gain for w, gain in by_weight.items() if all(w in labels for labels in grid.values())}
     rows = {
         name: {
             image_set: float(np.sqrt(np.mean([
-                (table.loc[(image_set, labels[f"{weight:g}"]), "gain"] - gain) ** 2
-                for weight, gain in printed.items() if f"{weight:g}" in labels
+                (table.loc[(image_set, labels[weight]), "gain"] - gain) ** 2 for weight, gain in common.items()
             ])))
             for image_set in sets
         }
