@@ -95,7 +95,7 @@ def test_what_was_found_is_said(done):
     found = {name: text for _, name, _, text in rows(done[0] / "reports" / "check" / "cpu.md")}
     assert "bit for bit" in found["after 10 of 20 steps"]
     assert found["torchrun"].startswith("2 processes (gloo): ")
-    assert found[programs.NOTEBOOK].startswith("5 runs of 20 steps and the report 'Table 5")
+    assert found[programs.NOTEBOOK].startswith("4 runs of 20 steps and the report 'Table 5")
     assert re.search(r"reference [\d.]+ ms, \d+ MB, .*\d times \([\d.]+ to [\d.]+\) the time", found["S = 64"])
     assert re.search(r"steps a second in the loop, [\d.]+ alone: .*\d times", found["bfloat16"])
 

@@ -311,7 +311,8 @@ class TestTableAndConclusion:
         """Differences 0.2 and 0.1 dB: mean 0.15, t(1) = 12.7062, error 0.05: 0.15 +- 0.6353."""
         psnr = {BICUBIC: 20.0, "a, seed 0": 21.0, "a, seed 1": 22.0, "b, seed 0": 21.2, "b, seed 1": 22.1}
         row = compare_losses(made_up(small, psnr), {"b": ("b", "a")}, 2).loc[("b", "the crop")]
-        assert row.to_dict() == {"verdict": "not decided", "difference": 0.15, "low": -0.485, "high": 0.785}
+        numbers = {"seeds": 2, "difference": 0.15, "low": -0.485, "high": 0.785, "p": 0.2}
+        assert row.to_dict() == {**numbers, "verdict": "not decided", "would decide": "about 3 seeds"}
         psnr["b, seed 1"] = 22.2
         assert compare_losses(made_up(small, psnr), {"b": ("b", "a")}, 2)["verdict"].to_list() == ["holds"] * 2
         assert compare_losses(made_up(small, psnr), {"b": ("b", "a")}, 1)["verdict"].to_list() == ["not decided"] * 2

@@ -146,9 +146,7 @@ def _in_few_steps(source: Path, folder: Path) -> Path:
 
     notebook = nbformat.read(source, 4)
     (first,) = (n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
-    changes = "from prffn.config import PROFILES\nfrom prffn.study.continued import CONTINUED"
-    for budgets in ("PROFILES", "CONTINUED"):
-        changes += f"\n{budgets}['quick']['training.steps'] = {SHORT['training.steps']}"
+    changes = f"from prffn.config import PROFILES\nPROFILES['quick']['training.steps'] = {SHORT['training.steps']}"
     notebook.cells.insert(first, nbformat.v4.new_code_cell(changes))
     path = folder / source.name
     nbformat.write(notebook, path)
