@@ -224,7 +224,9 @@ def test_the_total_by_hand(file):
     assert set(loss_terms(sr, hr, sr, dataclasses.replace(config, own_weight=0.0))) == {"l1"}
 
 
-@pytest.mark.parametrize("loss", [F.l1_loss, F.mse_loss, lambda x, y: 3 * (x - y).pow(4).mean()], ids=str)
+@pytest.mark.parametrize(
+    "loss", [F.l1_loss, F.mse_loss, lambda x, y: 3 * (x - y).pow(4).mean()], ids=["l1", "squared", "fourth"]
+)
 def test_the_control_is_a_squared_error_as_strong_as_the_loss(loss):
     """Its gradient points along sr - hr, and has the norm of the loss's: of L_1 over n values 1 / sqrt(n)."""
     sr, hr = images()

@@ -114,11 +114,12 @@ def plot_gain_curves(
             rows = gains.loc[list(labels.values())]
             x = [float(weight) * 10 ** (0.025 * (n - (len(grid) - 1) / 2)) for weight in labels]
             ax.errorbar(x, rows["gain"], yerr=_interval(rows), fmt="-o", markersize=4, linewidth=1, capsize=2,
-                        label=f"{as_math(name)} ({count_of(rows)})")  # fmt: skip
+                        label=f"{as_math(name)} ({count_of(rows).partition(',')[0]})")  # fmt: skip
         ax.set_xscale("log")
         ax.set_yscale("symlog", linthresh=0.1, linscale=2)
         ticks = [-10, -1, -0.1, -0.05, 0, 0.05, 0.1]
         ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.set_xlabel(as_math("lambda_c"))
+        ax.set_title(f"{image_set}: {gains['images'].max():.0f} images", fontsize=9)
         ax.set_ylabel(as_math(f"gain in PSNR-Y over L_1 alone on {image_set} (dB)"))
     return ax
