@@ -63,12 +63,12 @@ class Renderer(IPythonRenderer):
     """Markdown to HTML: a link to a notebook leads to its page, mathematics is an image (MathJax needs a network).
 
     source: the folder that links in the Markdown are relative to. folder: where the pages stand. names: of the pages.
-    escape: whether HTML in the text is shown as text; if not, it stays HTML, and its images are put inside the page.
+    Images are put inside the page. escape: whether HTML in the text is shown as text; if not, it stays HTML.
     """
 
     def __init__(self, source: Path, folder: Path, names: Iterable[str], *, escape: bool) -> None:
         super().__init__(
-            escape, allow_harmful_protocols=False, embed_images=not escape, exclude_anchor_links=True, path=str(source)
+            escape, allow_harmful_protocols=False, embed_images=True, exclude_anchor_links=True, path=str(source)
         )
         self.source, self.folder, self.names = source, folder, set(names)
 
