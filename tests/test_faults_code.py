@@ -36,7 +36,7 @@ ALLOWED = {("notebook.py", "exec"), ("own.py", "exec")}
 """notebook.experiments_of executes cells of the kit's own notebooks: they are code of the checkout as the modules are,
 and whoever could change them could change these; and of a notebook whose path a user gives. It is given what
 `find_notebooks` finds; no notebook is ever downloaded or found by a mere name. The tests below hold it to that.
-own.own_loss executes the file of a loss that a user names by its path, and that has the checksum of when it was named."""
+own.own_loss executes the file of a loss that a user names by its path, as it was when it was named."""
 
 
 def dotted(node: ast.expr) -> str:

@@ -68,7 +68,7 @@ class Renderer(IPythonRenderer):
 
     def __init__(self, source: Path, folder: Path, names: Iterable[str], *, escape: bool) -> None:
         super().__init__(
-            escape, allow_harmful_protocols=False, embed_images=True, exclude_anchor_links=True, path=str(source)
+            escape, allow_harmful_protocols=False, embed_images=not escape, exclude_anchor_links=True, path=str(source)
         )
         self.source, self.folder, self.names = source, folder, set(names)
 
@@ -78,6 +78,11 @@ class Renderer(IPythonRenderer):
             to_page = path.endswith(".ipynb") and Path(path).stem in self.names
             path = f"{Path(path).stem}.html" if to_page else os.path.relpath(self.source / path, self.folder)
         return super().link(text, path.replace(os.sep, "/") + hash_sign + anchor, title)
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        if (file := self.source / url).suffix == ".png" and file.is_file():
+            url = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
+        return mistune.HTMLRenderer.image(self, text, url, title)
 
     def heading(self, text: str, level: int, **attributes: object) -> str:
         return mistune.HTMLRenderer.heading(self, text, level, id=slug(unescape(striptags(text))))
