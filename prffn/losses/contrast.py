@@ -14,8 +14,8 @@ weight from lambda_c = 0.01 to 10. No definition that was tried shows it (notebo
 networks, 1500 steps with both losses from the first). The cosine comes nearest, as it hardly acts at these weights; of
 the definitions that act, this one does on B100, and is the default for that alone.
 Beside an L_1 that is trained well it speeds a short training up at lambda_c = 0.1; after 1500 and 6000 steps from an
-interpolation no gain is seen (beyond_when.ipynb); at 10 it loses 0.06 dB on B100 (table3_lambda_c.ipynb). A squared error of the same weight
-does the same (beyond_negatives.ipynb).
+interpolation no gain is seen (beyond_when.ipynb); at 10 it loses 0.06 dB on B100 (table3_lambda_c.ipynb). A squared
+error of the same weight does the same (beyond_negatives.ipynb).
 At so small a tau the softmax is all or nothing: an anchor counts if another HR pixel of its region is as near to it as
 its own, by |x_i - y_i|^2 - min over j of |x_i - y_j|^2 in units of tau, and hardly otherwise.
 """
