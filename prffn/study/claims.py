@@ -116,7 +116,7 @@ def judged(
 
 
 def _would_decide(difference: Interval, margin: float | None, seeds: int) -> str:
-    """What would decide an open claim of so many seeds if mean and scatter stayed as they are, in words."""
+    """What would decide an open claim of this many seeds if mean and scatter stayed as they are, in words."""
     needed = seeds_to_decide(difference, margin or 0.0)
     if math.isnan(needed):
         return "more than one seed"

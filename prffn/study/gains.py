@@ -57,7 +57,7 @@ def best_of(runs: Runs, labels: Iterable[str], image_set: str, metric: str = "ps
 def claims_of_best(runs: Runs, groups: Sequence[tuple[Sequence[str], Sequence[str]]], says: str) -> pd.DataFrame:
     """Each claim "the best of the first labels is better than the best of the second", in each of METRICS.
 
-    As from `claims_greater`. The first image set chooses the best of both groups, in each metric anew, and the last set
+    As from `claims_greater`. The first image set chooses the best of both groups for each metric, and the last set
     alone judges them: what was chosen gains nothing by the images that it was chosen on, however many it was chosen
     from. (A seed's luck, which images share, is left; with one set, that one does both.) A claim names the chosen.
     says: what is claimed, such as "The best L_contr beats the best control". A metric not measured is left out.
