@@ -288,6 +288,11 @@ def from_extra(extra: str) -> Iterator[None]:
         raise ImportError(message, name=error.name) from error
 
 
+def in_one_line(error: Exception) -> str:
+    """An error's kind and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def unknown(kind: str, name: object, choices: Any) -> str:
     """The text of an error for a misspelt name: what it was, the nearest choice, all choices.
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 
+from prffn.files import in_one_line
 from prffn.losses import Implementation, pixel_contrast
 from prffn.losses.contrast import Contrast
 from prffn.models import PRFFN, build
@@ -124,7 +125,7 @@ def in_rounds(cases: Mapping[str, Case], rounds: int, device: torch.device) -> d
             timers[label] = benchmark.Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
             found[label] = []
         except Exception as error:
-            found[label] = _in_one_line(error)
+            found[label] = in_one_line(error)
         bar.update()
     for _ in range(rounds):
         for label, timer in timers.items():
@@ -146,7 +147,7 @@ def peak_memory(cases: Mapping[str, Case], device: torch.device, at_once: int = 
             try:
                 return process.submit(extra_memory_mb, case, device).result()
             except Exception as error:
-                return _in_one_line(error)
+                return in_one_line(error)
 
     bar = progress_bar(total=len(cases), desc="memory", unit="case", leave=False)
     with ThreadPoolExecutor(at_once) as threads, bar:
@@ -172,7 +173,3 @@ def extra_memory_mb(case: Case, device: torch.device) -> float:
     for _ in range(2):
         call()
     return max(0.0, peak_memory_mb(device) - before)
-
-
-def _in_one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -16,7 +16,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from prffn.files import checkout, unknown, user_path
+from prffn.files import checkout, in_one_line, unknown, user_path
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of sr and hr, (N, 3, H, W), RGB in [0, 1]: a scalar, the mean over the N images."""
@@ -74,7 +74,7 @@ def own_loss(name: str, sha256: str) -> Loss:
     try:
         exec(compile(source, file, "exec"), vars(module))
     except Exception as error:
-        raise ValueError(f"loss {name!r}: its file stops with {_in_one_line(error)}") from error
+        raise ValueError(f"loss {name!r}: its file stops with {in_one_line(error)}") from error
     functions = {name: value for name, value in vars(module).items() if callable(value)}
     if function not in functions:
         raise ValueError(f"loss {name!r}: {unknown('function', function, functions)}")
@@ -135,7 +135,7 @@ def _value(loss: Loss, sr: Tensor, hr: Tensor, what: str) -> Tensor:
     try:
         value = loss(sr, hr)
     except Exception as error:
-        raise ValueError(f"{what}, each of shape {tuple(sr.shape)}, stops with {_in_one_line(error)}") from error
+        raise ValueError(f"{what}, each of shape {tuple(sr.shape)}, stops with {in_one_line(error)}") from error
     if not isinstance(value, Tensor):
         raise ValueError(f"{what} is {value!r}, not a tensor: compute it by torch alone, without .item() or NumPy")
     if value.ndim or not value.is_floating_point():
@@ -154,7 +154,3 @@ def _gradient(value: Tensor, sr: Tensor, name: str) -> Tensor:
     if gradient is None:
         raise ValueError(f"{name} has no gradient in sr: nothing between them may .detach(), round, or leave torch")
     return gradient
-
-
-def _in_one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

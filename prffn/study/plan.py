@@ -17,7 +17,7 @@ import torch
 
 from prffn.config import PHOTOGRAPHS, Experiment, check_profile, experiment, fields_of, setting
 from prffn.data.images import KNOWN_SETS, sets_in
-from prffn.files import atomic_write, data_root, reports_root
+from prffn.files import atomic_write, data_root, in_one_line, reports_root
 from prffn.models.complexity import parameters
 from prffn.study.keys import checkpoint_path, run_key
 from prffn.study.notebook import experiments_of
@@ -61,7 +61,7 @@ def measured_step(e: Experiment, device: torch.device) -> dict[str, Any]:
             one = steps(1, 1 if device.type == "cpu" else batch)  # compiles, and touches memory for the first time
             found = steps(STEPS, batch)
     except (RuntimeError, MemoryError) as error:
-        return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        return {"error": in_one_line(error)}
     growth = max(0.0, found.peak_memory_mb - one.peak_memory_mb)
     return {
         "seconds": found.seconds / STEPS * whole / batch,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from prffn.files import atomic_write
+from prffn.files import atomic_write, in_one_line
 from prffn.models.weights import CHECKPOINT_MAGIC
 
 
@@ -36,7 +36,7 @@ def load_checkpoint(path: Path, identity: str | None = None) -> dict[str, Any] |
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         state["identity"], state["step"], state["model"]
     except Exception as error:  # its checksum is right: another program wrote it, or another version
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = in_one_line(error)
         warnings.warn(f"checkpoint {path} is not of this kit and is not used ({reason})", stacklevel=2)
         return None
     if identity is not None and state["identity"] != identity:
