@@ -21,8 +21,8 @@ Mask = NDArray[np.bool_]
 SIDE = 384
 """HR pixels on a side: two patches of 48 LR pixels at x4."""
 
-SCENES, SHAPES = 8, 64
-"""Images of shapes, twice, and shapes in each: with the 8 flat ones a tenth of the patches beside BSD200."""
+SCENES, SHAPES = 16, 64
+"""Images of shapes, twice, and shapes in each: with the 8 flat ones a sixth of the patches beside BSD200."""
 
 _Y, _X = np.arange(SIDE, dtype=np.int64)[:, None], np.arange(SIDE, dtype=np.int64)
 
