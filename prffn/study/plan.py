@@ -8,6 +8,7 @@ Nothing is recorded.
 import dataclasses
 import heapq
 import math
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from prffn.study.notebook import experiments_of
 from prffn.study.runs import load_record
 from prffn.training.checkpoint import load_checkpoint
 from prffn.training.device import device_name, pick_device, threads_for
-from prffn.training.loop import Trained, build_model, progress_bar, train
+from prffn.training.loop import build_model, progress_bar, train
 
 FREE = {
     "seed", "training.steps", "training.learning_rate", "training.schedule", "training.halve_every", "training.betas",
@@ -51,21 +52,23 @@ def measured_step(e: Experiment, device: torch.device) -> dict[str, Any]:
     whole = e.data.batch_size
     batch = min(2, whole) if device.type == "cpu" else whole
 
-    def steps(count: int, patches: int) -> Trained:
+    def steps(count: int, patches: int) -> tuple[list[float], float]:
+        """When each step was done, and the peak of memory."""
         data = dataclasses.replace(e.data, batch_size=patches)
         short = dataclasses.replace(e, data=data, training=dataclasses.replace(e.training, steps=count))
-        return train(short, device=device, progress=False)
+        ends: list[float] = []  # so few steps that after each its losses are read, for which a GPU is waited for
+        trained = train(short, device=device, progress=False, on_step=lambda _: ends.append(time.perf_counter()))
+        return ends, trained.peak_memory_mb
 
     try:
         with threads_for(parameters(build_model(e))):
-            one = steps(1, 1 if device.type == "cpu" else batch)  # compiles, and touches memory for the first time
-            found = steps(STEPS, batch)
+            _, one = steps(1, 1 if device.type == "cpu" else batch)  # compiles, and touches memory for the first time
+            ends, peak = steps(1 + STEPS, batch)  # the first one prepares the others
     except (RuntimeError, MemoryError) as error:
         return {"error": in_one_line(error)}
-    growth = max(0.0, found.peak_memory_mb - one.peak_memory_mb)
     return {
-        "seconds": found.seconds / STEPS * whole / batch,
-        "peak_mb": found.peak_memory_mb + growth * (whole - batch),
+        "seconds": (ends[-1] - ends[0]) / STEPS * whole / batch,
+        "peak_mb": peak + max(0.0, peak - one) * (whole - batch),
     }
 
 

@@ -25,9 +25,10 @@ from prffn.models.pretrained import SIZES
 from prffn.training.checkpoint import load_checkpoint, save_checkpoint
 from prffn.training.curve import Losses, read_every
 from prffn.training.device import device_name, peak_memory_mb, reset_peak_memory
+from prffn.training.graphs import launched_at_once
 from prffn.training.objective import gradient_norms, loss_terms, weighted
 from prffn.training.parallel import Processes
-from prffn.training.schedule import Clipping, learning_rate
+from prffn.training.schedule import Clipping, adam, learning_rate
 
 CURVE_POINTS = 50
 """How many points the recorded curve has; each is a mean over the steps since the one before."""
@@ -106,7 +107,7 @@ class Training:
         self.drawn = self.sampler.generator.get_state()
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model = model.to(device=device, memory_format=self.memory_format).train()  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas)
+        self.optimizer = adam(self.model, config)
         self.clipping = Clipping(config, device)
         self.step, self.seconds, self.peak = 0, 0.0, 0.0
         self.losses = Losses()
@@ -148,6 +149,8 @@ class Training:
         with closing(source):
             while self.step < config.steps:
                 lr, hr, self.drawn = next(source)
+                if network is self.model:
+                    network = launched_at_once(self.model, lr, config)
                 yield self._take(network, lr, hr)
 
     def _take(self, network: nn.Module, lr: Tensor, hr: Tensor) -> bool:

@@ -74,9 +74,9 @@ def machine_checks(device: torch.device) -> Iterator[Check]:
 
 
 def _versions() -> str:
-    found = {"prffn": version("prffn"), "commit": _commit(), "Python": platform.python_version()}
-    for name in ("torch", "torchvision", "numpy"):
-        with suppress(PackageNotFoundError):  # torchvision is not needed for all
+    found = {"Python": platform.python_version(), "commit": _commit()}
+    for name in ("prffn", "torch", "torchvision", "numpy"):
+        with suppress(PackageNotFoundError):  # torchvision is not needed for all, a checkout not installed
             found[name] = version(name)
     if torch.version.cuda and torch.cuda.is_available():
         nccl = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else "none"
