@@ -20,7 +20,7 @@ SETTINGS: dict[str, Any] = {
     "data.batch_size": 16,
     "model.padding": "replicate",
     "loss.contrast_weight": 0.1,
-    "training.steps": 40_000,
+    "training.steps": 30_000,
     "training.learning_rate": 2e-3,
     "training.schedule": "one_cycle",
     "training.clip_quantile": 0.5,
