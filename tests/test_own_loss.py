@@ -424,3 +424,10 @@ def test_of_nothing_nothing_is_said():
     )
     verdicts = claims_greater(runs, question.claims(STEPS))
     assert question.sentence(runs, verdicts, STEPS, "f.py:f") == "Nothing was measured."
+
+
+def test_the_recorded_answers_are_the_known_ones(monkeypatch):
+    monkeypatch.setenv(files.REPORTS_VARIABLE, str(CHECKOUT / "reports"))
+    found = question.known_answers("cpu").found
+    assert "`absolute_error` cannot be told from L_1 alone on B100" in found["absolute_error"]
+    assert "it cannot be told from a squared error of the same share of the gradient" in found["squared_error"]

@@ -260,6 +260,9 @@ def test_all_recorded_runs_load(monkeypatch):
         for group in experiments_of(path, profile="cpu", seeds=None).values()
         for e in group
     }
+    example = {"loss": "notebooks/losses_to_try.py:absolute_error"}  # the other one is asked for by default
+    own = experiments_of(CHECKOUT / "notebooks" / "your_loss.ipynb", profile="cpu", **example)
+    asked |= {run_key(e): e for group in own.values() for e in group}
     study, shipped = (CHECKOUT / "reports" / name / "runs" for name in ("cpu", "shipped"))
     for key, e in asked.items():
         assert load_record(study, key, e) is not None

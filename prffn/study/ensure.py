@@ -150,3 +150,15 @@ def _train(
             yield key, made
         except BackboneUnavailable as reason:
             yield key, reason
+
+
+def recorded_runs(experiments: Mapping[str, Sequence[Experiment]], profile: str) -> Runs | None:
+    """The runs of all experiments from their records; None if any is missing. Nothing is trained."""
+    store = reports_root() / profile / "runs"
+    found: dict[str, list[Run]] = {label: [] for label in experiments}
+    for label, group in experiments.items():
+        for e in group:
+            if (record := load_record(store, key := run_key(e), e)) is None:
+                return None
+            found[label].append(Run(key, record))
+    return Runs(profile, found, set())

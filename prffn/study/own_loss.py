@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from prffn.config import PHOTOGRAPHS, PROFILE_SEEDS, PROFILES, experiment
+from prffn.config import PHOTOGRAPHS, PROFILE_SEEDS, PROFILES, Experiment, experiment, variants
 from prffn.losses.own import check_loss, locate, own_loss, source_sha256
-from prffn.study.claims import NOT_MEASURED, seeds_said, with_interval
+from prffn.study.claims import NOT_MEASURED, claims_greater, seeds_said, with_interval
+from prffn.study.ensure import recorded_runs
 from prffn.study.gains import SPEEDS_UP, outcome
 from prffn.study.runs import Runs
 from prffn.training.device import pick_device
@@ -87,6 +88,32 @@ def lengths(profile: str) -> tuple[int, int, int]:
 def label(name: str, steps: int) -> str:
     """A training of one length, as it is called in tables."""
     return f"{name}, {steps} steps"
+
+
+def trainings(
+    losses: Mapping[str, Mapping[str, Any]], profile: str, seeds: int | None = None
+) -> dict[str, list[Experiment]]:
+    """The experiments: each of the three trainings, see `beside_l1`, at each length. seeds: None for SEEDS."""
+    vary = {label(name, n): {**losses[name], "training.steps": n} for name in losses for n in lengths(profile)}
+    return variants(profile, vary, seeds=seeds or SEEDS[profile], instead=("training.steps",))
+
+
+KNOWN = {
+    "squared_error": "it cannot beat its control, a squared error too",
+    "absolute_error": "it is L_1 itself, and cannot be told from it",
+}
+"""The losses of notebooks/losses_to_try.py, and what must come out."""
+
+
+def known_answers(profile: str) -> pd.DataFrame:
+    """The answers for KNOWN, of which all runs are recorded: a row each, what must come out and what did."""
+    rows = {}
+    for name, known in KNOWN.items():
+        loss = f"notebooks/losses_to_try.py:{name}"
+        if runs := recorded_runs(trainings(beside_l1(loss, 1.0, profile), profile), profile):
+            verdicts = claims_greater(runs, claims(lengths(profile)))
+            rows[name] = {"known": known, "found": sentence(runs, verdicts, lengths(profile), loss)}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["known", "found"]).rename_axis("loss")
 
 
 def claims(steps: Sequence[int]) -> dict[str, tuple[str, str]]:
