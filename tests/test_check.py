@@ -56,7 +56,8 @@ def test_all_pass_on_a_cpu(done):
     found = rows(folder / "reports" / "check" / "cpu.md")
     assert len(found) > 20
     for part, name, result, reason in found:
-        assert result == "passed" or "compiler" in reason, (part, name, reason)  # of C or C++, which may be missing
+        # a compiler of C or C++ may be missing; Triton code is for GPUs
+        assert result == "passed" or "compiler" in reason or reason == "Triton code for GPUs", (part, name, reason)
 
 
 def test_every_path_has_a_line(done):

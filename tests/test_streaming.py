@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from prffn import files
-from prffn.losses import PixelContrastLoss, fused, pairs, pixel_contrast, streaming
+from prffn.losses import PixelContrastLoss, fused, pairs, pixel_contrast, streaming, triton_loss
 from prffn.losses.contrast import Contrast
 
 FORMS = {"ratio": {"form": "ratio", "epsilon": 0.01}} | {
@@ -79,24 +79,24 @@ def contrast(request):
 reference = using("reference")
 
 
-def with_gradients(function, sr: Tensor, hr: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor, Tensor]:
-    sr, hr = sr.detach().requires_grad_(), hr.detach().requires_grad_()
+def with_gradients(function, sr: Tensor, hr: Tensor, *args, of_hr: bool = True, **kwargs) -> tuple[Tensor, ...]:
+    sr, hr = sr.detach().requires_grad_(), hr.detach().requires_grad_(of_hr)
     loss = function(sr, hr, *args, **kwargs)
-    return loss.detach(), *torch.autograd.grad(loss, (sr, hr))
+    return loss.detach(), *torch.autograd.grad(loss, (sr, hr) if of_hr else (sr,))
 
 
-def check(contrast, sr, hr, region_size, *, slack=0.0, **definition):
+def check(contrast, sr, hr, region_size, *, slack=0.0, of_hr=True, **definition):
     """Against float64 autograd. Loss: relative error. Gradient: error beside its largest value and, for gradients whose
     terms cancel, beside the size of one anchor's terms, 1 / tau or 1 / eps over the number of anchors. Half precisions
     are computed in float32; their gradients are rounded once, and may be too large for float16."""
     wide = torch.promote_types(sr.dtype, torch.float32)
     loss_error, gradient_error, rounding = (1e-10, 1e-11, 1e-12) if wide == torch.float64 else (1e-6, 1e-5, 2e-6)
-    loss, *gradients = with_gradients(contrast, sr, hr, region_size, **definition)
+    loss, *gradients = with_gradients(contrast, sr, hr, region_size, of_hr=of_hr, **definition)
     expected, *references = with_gradients(reference, sr.double(), hr.to(wide).double(), region_size, **definition)
     assert loss.dtype == wide
     assert loss.item() == pytest.approx(expected.item(), rel=loss_error, abs=1e-3 * loss_error)
     term = 1 / definition.get("temperature", definition.get("epsilon")) / (sr.numel() / sr.shape[1])
-    for image, gradient, found in zip((sr, hr), gradients, references, strict=True):
+    for image, gradient, found in zip((sr, hr), gradients, references, strict=of_hr):
         assert gradient.dtype == image.dtype
         limits = torch.finfo(image.dtype)
         gradient, found = (g.double()[found.abs() < limits.max] for g in (gradient, found))
@@ -322,7 +322,12 @@ class Operations(torch.utils._python_dispatch.TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.namespace == "prffn":
             self.of_prffn.append((func._opname, args))
-            operator = {"contrast": fused._contrast, "stream": streaming._stream}[func._opname]
+            of_name = {
+                "contrast": fused._contrast,
+                "stream": streaming._stream,
+                "contrast_gpu": triton_loss._contrast_gpu,
+            }
+            operator = of_name[func._opname]
             with self:
                 return operator._init_fn(*args)
         out = func(*args, **(kwargs or {}))

@@ -1,6 +1,7 @@
 """Losses: L_contr, the pixel-wise contrastive loss, here; L_perc and L_CSD in perceptual.py.
 
-`contrast.py` holds L_contr's definition; `streaming.py` and `fused.py` compute it faster, with equal values.
+`contrast.py` holds L_contr's definition; `streaming.py`, `fused.py` (C, on the CPU) and `triton_loss.py` (on GPUs)
+compute it faster, with equal values.
 """
 
 import warnings
@@ -10,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from prffn.losses import fused
+from prffn.losses import fused, triton_loss
 from prffn.losses.contrast import CONTROLS, Contrast, reference
 from prffn.losses.streaming import streaming_loss
 
-Implementation = Literal["auto", "compiled", "streaming", "reference"]
+Implementation = Literal["auto", "compiled", "triton", "streaming", "reference"]
 IMPLEMENTATIONS = get_args(Implementation)
 
 
@@ -35,11 +36,12 @@ def pixel_contrast(
     contrast: the definition, or its `region_size`; settings: of `Contrast`, by name.
     rgb_range: 1, or 255 for images in grey levels: the value is that of the images in [0, 1].
     implementation: "compiled", one pass without (S, S) matrices, in C on the CPU, where there is a C compiler;
-        "streaming", that pass in PyTorch; "reference", the definition written out, with its (S, S) matrices and
-        derivatives of any order; "auto", the fastest that works for these tensors. All give the same loss and gradient
-        to 1e-6.
+        "triton", that pass in one launch on a GPU, for float32 RGB images and what `triton_loss.covers` (where HR wants
+        a gradient, "streaming" takes over); "streaming", that pass in PyTorch; "reference", the definition written out,
+        with its (S, S) matrices and derivatives of any order; "auto", the fastest that works for these tensors. All
+        give the same loss and gradient to 1e-6.
     Raises ValueError for shapes that differ, images far outside the range, and what `Contrast` refuses; TypeError for
-    images of whole numbers; RuntimeError where the compiler or a second derivative does not work.
+    images of whole numbers; RuntimeError where the compiler, Triton or a second derivative does not work.
     """
     definition = _definition(contrast, settings)
     _check_implementation(implementation)
@@ -69,6 +71,8 @@ def pixel_contrast(
         if sr.device.type not in ("cpu", "meta"):
             raise RuntimeError(f"implementation='compiled' is C code for the CPU; on {sr.device} use 'auto'")
         return fused.compiled_loss(sr, hr, definition)
+    if chosen == "triton":
+        return triton_loss.triton_loss(sr, hr, definition)
     return streaming_loss(sr, hr, definition)
 
 
@@ -76,16 +80,20 @@ def implementation_for(sr: Tensor, contrast: Contrast) -> Implementation:
     """The fastest implementation that works for such images: what "auto" takes, and all trainings of the kit."""
     if contrast.negatives in CONTROLS:
         return "reference"  # controls, which nobody trains with for their own sake
+    if triton_loss.is_for(sr, contrast) and triton_loss.works():
+        return "triton"
     return "compiled" if fused.is_for(sr, contrast) and fused.works() else "streaming"
 
 
 def computed_by(contrast: Contrast, device: torch.device) -> dict[str, str]:
-    """What "auto" is on a device, for records: {"L_contr": "streaming"}, or "compiled" with what it was built with.
+    """What "auto" is on a device, for records: {"L_contr": "streaming"}, or another with what it was built with.
 
-    That is the compiler, its options and a checksum of what it knows of the processor.
+    Of "compiled" that is the compiler, its options and a checksum of what it knows of the processor; of "triton", the
+    version of Triton.
     """
     how = implementation_for(torch.empty(0, device=device), contrast)
-    return {"L_contr": how, **(fused.build() if how == "compiled" else {})}
+    builds = {"compiled": fused.build, "triton": triton_loss.build}
+    return {"L_contr": how, **(builds[how]() if how in builds else {})}
 
 
 class PixelContrastLoss(nn.Module):

@@ -129,7 +129,7 @@ class ClosedForm(torch.autograd.Function):
 
 def _needs_reference(how: str) -> RuntimeError:
     return RuntimeError(
-        f"the streaming and the compiled L_contr cannot be differentiated {how}: use implementation='reference'"
+        f"the fast implementations of L_contr cannot be differentiated {how}: use implementation='reference'"
     )
 
 

@@ -61,7 +61,7 @@ def run(device_asked: str, rounds: int, batch: int) -> pd.DataFrame:
             "each round, with the quartiles of the share of a step. Memory: the peak in a process of its own, above "
             "what it had before.",
             "*reference*: the definition written out, all pairs by broadcasting, and autograd. *streaming*: one pass "
-            "in PyTorch. *auto*: what is picked here, the C code on a CPU with a compiler.",
+            "in PyTorch. *auto*: what is picked here, the C code on a CPU with a compiler, a Triton kernel on a GPU.",
             "![Time of loss and gradient against the region size](contrast.png)",
             markdown(table),
         ],

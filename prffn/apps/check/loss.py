@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prffn.apps.check.lines import Check, Sizes, Skipped, Wrong, ratio
 from prffn.evaluation.cost import Case, LossCase, extra_memory_mb, in_rounds
-from prffn.losses import Implementation, fused, implementation_for, pixel_contrast
+from prffn.losses import Implementation, fused, implementation_for, pixel_contrast, triton_loss
 from prffn.losses.contrast import CONTROLS, Contrast, Negatives, Similarity, reference
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -45,7 +45,14 @@ def _values(form: str, how: Implementation, device: torch.device, sizes: Sizes) 
         raise Skipped("C code for the CPU")
     if how == "compiled" and not fused.works():
         raise Skipped("no C compiler works here")
+    if how == "triton" and device.type != "cuda":
+        raise Skipped("Triton code for GPUs")
+    if how == "triton" and not triton_loss.works():
+        raise Skipped("Triton is not installed")
+    if how == "triton" and not triton_loss.covers(Contrast(**FORMS[form])):
+        raise Skipped("not a form of the Triton code")
     negatives = [n for n in get_args(Negatives) if n not in CONTROLS or (how == "reference" and form != "ratio")]
+    negatives = ["hr"] if how == "triton" else negatives
     cases = [*itertools.product(negatives, sizes.regions), *(("hr", size) for size in sizes.large)]
     bounds = REFERENCE_PRECISION if how == "reference" else PRECISION
     largest = dict.fromkeys(bounds, 0.0)
@@ -59,16 +66,18 @@ def _values(form: str, how: Implementation, device: torch.device, sizes: Sizes) 
 
 
 def off(contrast: Contrast, how: Implementation, device: torch.device) -> dict[str, float]:
-    """Errors in float32 beside the reference in float64: of the value, relative, and of both gradients.
+    """Errors in float32 beside the reference in float64: of the value, relative, and of the gradients.
 
-    Those beside the largest entry, and a fifth of what one anchor can add: terms of that size cancel in an entry.
+    Those beside the largest entry, and a fifth of what one anchor can add: terms of that size cancel in an entry. The
+    Triton code has SR's alone.
     """
-    sr, hr = (image.float().to(device).requires_grad_() for image in _images(contrast.region_size))
+    sr, hr = (image.float().to(device) for image in _images(contrast.region_size))
+    wanted = [image.requires_grad_() for image in ((sr,) if how == "triton" else (sr, hr))]
     loss = pixel_contrast(sr, hr, contrast, implementation=how)
     expected, gradients = _truth(contrast)
-    found = [g.cpu().double() for g in torch.autograd.grad(loss, (sr, hr))]
+    found = [g.cpu().double() for g in torch.autograd.grad(loss, wanted)]
     term = 1 / (contrast.epsilon if contrast.form == "ratio" else contrast.temperature) / (found[0].numel() / 3)
-    errors = [(a - b).abs().max() / (b.abs().max() + 0.2 * term) for a, b in zip(found, gradients, strict=True)]
+    errors = [(a - b).abs().max() / (b.abs().max() + 0.2 * term) for a, b in zip(found, gradients, strict=False)]
     return {"value": abs(loss.item() / expected - 1), "gradient": float(torch.stack(errors).max())}
 
 
