@@ -11,9 +11,9 @@ from prffn.models.comparison import MULTI_ADDS_BOUND, PARAMETER_BOUND
 from prffn.reporting.report import keys_of, write_report
 from prffn.reporting.table6 import provenance_of
 from prffn.reporting.tables import markdown, provenance_table, side_by_side, where_made
-from prffn.study.benchmark import PRINTED_SETS, SCALES, notes, scale_table, trained_row
+from prffn.study.benchmark import PRINTED_SETS, SCALES, notes, scale_table
 from prffn.study.claims import LABELS, seeds_said
-from prffn.study.evaluations import Evaluations
+from prffn.study.evaluations import BICUBIC, SMALL, Evaluations
 from prffn.study.runs import Runs
 from prffn.study.timings import Timings
 
@@ -23,11 +23,12 @@ def benchmark_conclusion(table: pd.DataFrame, timings: Timings, runs: Runs) -> s
 
     table: from `compare_networks`.
     """
+    seeds, trainings = (f", {seeds_said(runs)}", " and trainings") if runs else ("", "")
     return "\n".join([
-        f"Profile {runs.profile}, {seeds_said(runs)}. Run times and trainings: {LABELS[runs.profile]}.",
+        f"Profile {runs.profile}{seeds}. Run times{trainings}: {LABELS[runs.profile]}.",
         "",
         *(f"- {line}" for line in (_counts(table), _times(table), *_checkpoints(table), _best(table), _tsan(table),
-                                   _trained(table, runs.profile))),
+                                   _prffn(table, runs), _small(table))),
         "",
         _spread(timings),
     ])  # fmt: skip
@@ -64,9 +65,9 @@ def _run_times(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _checkpoints(table: pd.DataFrame) -> list[str]:
-    """A line for each network of which weights from a file were measured: PSNR measured and printed."""
+    """A line for each network of which weights of others were measured: PSNR measured and printed."""
     lines = []
-    files = table[table["weights"].notna() & ~table["weights"].fillna("").str.startswith("trained here")]
+    files = table[(table["weights"] != "") & ~table["weights"].str.startswith(("trained here", "shipped"))]
     for (scale, name), row in files.iterrows():
         found = []
         for image_set in _measured_sets(table):
@@ -106,23 +107,32 @@ def _tsan(table: pd.DataFrame) -> str:
     return f"PRFFN beside TSAN, the best of the others, at x2, x3, x4: {'; '.join(parts)}."
 
 
-def _trained(table: pd.DataFrame, profile: str) -> str:
-    """At `paper`: PRFFN's PSNR less the printed. Else that the small network cannot tell, and what it has learnt."""
-    row, parts = trained_row(profile), []
-    against = "bicubic" if row != "PRFFN" else "printed"
-    for scale, image_set in product(SCALES, _measured_sets(table)):
-        psnr = table.loc[scale, f"{image_set} PSNR"]
-        reference = psnr["bicubic"] if row != "PRFFN" else table.loc[(scale, row), f"{image_set} PSNR printed"]
-        if not np.isnan([psnr[row], reference]).any():
-            parts.append(f"{psnr[row] - reference:+.2f} dB on x{scale} {image_set}")
-    found = f"{row}, trained here, less {against}: {', '.join(parts) or 'not measured'}."
-    if row == "PRFFN":
-        return found
-    sizes = ", ".join(f"{table.loc[(scale, row), 'parameters (K)']:.0f}" for scale in SCALES)
+def _prffn(table: pd.DataFrame, runs: Runs) -> str:
+    """PSNR of PRFFN as trained here less the printed; that it is not decided where it was not to be trained."""
+    if runs:
+        return f"PRFFN, trained here, less printed: {_differences(table, ('PRFFN', ''), ('PRFFN', ' printed'))}."
+    sizes = ", ".join(f"{table.loc[(scale, SMALL), 'parameters (K)']:.0f}" for scale in SCALES)
     return (
-        "Whether PRFFN's PSNR is as printed, and the order of the networks in PSNR: not decided at this profile, which "
-        f"trains a network of {sizes} K parameters for a short time. {found}"
+        "Whether PRFFN's PSNR is as printed, and the order of the networks in PSNR: not decided at this profile. It "
+        f"does not train PRFFN, and the small one that comes with the package, of {sizes} K parameters, cannot tell."
     )
+
+
+def _small(table: pd.DataFrame) -> str:
+    return f"{SMALL}, as it comes with the package, less bicubic: {_differences(table, (SMALL, ''), (BICUBIC, ''))}."
+
+
+def _differences(table: pd.DataFrame, a: tuple[str, str], b: tuple[str, str]) -> str:
+    """PSNR of a less that of b, at each scale and on each set where both are known.
+
+    a, b: the row, and "" for what was measured or " printed".
+    """
+    parts = []
+    for scale, image_set in product(SCALES, _measured_sets(table)):
+        psnr = [table.loc[(scale, row)].get(f"{image_set} PSNR{how}", np.nan) for row, how in (a, b)]
+        if not np.isnan(psnr).any():
+            parts.append(f"{psnr[0] - psnr[1]:+.2f} dB on x{scale} {image_set}")
+    return ", ".join(parts) or "not measured"
 
 
 def _spread(timings: Timings) -> str:
@@ -138,11 +148,12 @@ def _spread(timings: Timings) -> str:
 
 def benchmark_provenance(timings: Timings, runs: Runs, evaluations: Evaluations) -> pd.DataFrame:
     """What was trained, timed and evaluated where and how, read off the records: a column for each."""
-    columns = {"training": provenance_table(runs)["value"], "run time": provenance_of(timings)["value"]}
+    columns = {"training": provenance_table(runs)["value"]} if runs else {}
+    columns["run time"] = provenance_of(timings)["value"]
     if evaluations:
         records = list(evaluations.values())
         about = {"profile": runs.profile, "cases": f"{len(records)} evaluations"}
-        columns["weights from files"] = pd.Series(about | where_made(records))
+        columns["PSNR and SSIM"] = pd.Series(about | where_made(records))
     return side_by_side(columns)
 
 
@@ -169,14 +180,15 @@ def save_benchmark(
     title: str,
 ) -> str:
     """Writes Table 8's report. Returns its path from the reports' root."""
+    trainings = ", and what was trained here" if runs else ""
     return write_report(
         name, runs.profile, title=title, label=LABELS[runs.profile], table=table.round(4), figure=figure,
         provenance=benchmark_provenance(timings, runs, evaluations),
         sections=[
             "Columns `printed`: printed in the paper. Parameters and multi-adds: counted on the kit's networks, of the "
-            f"published sizes. Run times, and what was trained here: {LABELS[runs.profile]}. Weights of others: "
-            "evaluated by the kit's protocol on whole sets. Sets: PSNR-Y (dB) / SSIM-Y. An empty cell: not printed, or "
-            "not measured.",
+            f"published sizes but for {SMALL}, which comes with the package. Run times{trainings}: "
+            f"{LABELS[runs.profile]}. Sets: PSNR-Y (dB) / SSIM-Y of whole sets by the kit's protocol; `weights` says "
+            "of whose weights. An empty cell: not printed, or not measured.",
             *(part for scale in SCALES for part in (f"## x{scale}", markdown(scale_table(table, scale)))),
             f"A star: parameters further than {PARAMETER_BOUND:g} % from the printed figure, multi-adds further than "
             f"{MULTI_ADDS_BOUND:g} %. The notes say why.",

@@ -11,19 +11,25 @@ from prffn.config import PROFILES, Experiment, check_profile
 from prffn.models import NETWORKS
 from prffn.models.comparison import is_met, table8_complexity
 from prffn.models.complexity import multi_adds, parameters
-from prffn.study.evaluations import Evaluations, Weights, weights_from_files, weights_of_runs
-from prffn.study.runs import Run, Runs
+from prffn.models.pretrained import SCALES, SIZES, pretrained_path, settings_of_file
+from prffn.study.evaluations import (
+    BICUBIC,
+    SMALL,
+    Evaluations,
+    Weights,
+    bicubic,
+    shipped_weights,
+    weights_from_files,
+    weights_of_runs,
+)
+from prffn.study.keys import settings_of
+from prffn.study.runs import Runs
 from prffn.study.timings import Timings
-
-SCALES = (2, 3, 4)
 
 PRINTED_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 
 METRICS = {"PSNR": "psnr_y", "SSIM": "ssim_y"}
 """By what the columns call them, the names in records."""
-
-SMALL = "small PRFFN"
-"""The row of the network that a profile smaller than the paper's trains."""
 
 
 def image_sets(profile: str) -> tuple[str, ...]:
@@ -31,28 +37,31 @@ def image_sets(profile: str) -> tuple[str, ...]:
     return PROFILES[check_profile(profile)].get("data.evaluation", PRINTED_SETS)
 
 
-def networks(profile: str) -> dict[str, tuple[str, dict[str, Any]]]:
+def trained_scales(profile: str) -> tuple[int, ...]:
+    """The scales at which PRFFN is trained for the table: none at a profile that trains networks of a smaller size."""
+    smaller = any(name.startswith("model.") for name in PROFILES[check_profile(profile)])
+    return () if smaller else SCALES
+
+
+def networks() -> dict[str, tuple[str, dict[str, Any]]]:
     """The networks of the table by row: the name in NETWORKS, and what differs from the published size.
 
-    The rows of Table 8, CARN-M, which it does not have, and PRFFN in the size that the profile trains.
+    The rows of Table 8, CARN-M, which it does not have, and the small PRFFN of the package, of one size at all scales.
     """
     rows: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in paper.table(8).method.unique()}
     rows["CARN-M"] = ("CARN-M", {})
-    budget = PROFILES[check_profile(profile)].items()
-    if size := {name.removeprefix("model."): value for name, value in budget if name.startswith("model.")}:
-        rows[SMALL] = ("PRFFN", size)
+    published = settings_of(Experiment())
+    small = published | settings_of_file(pretrained_path(SCALES[0]))["settings"]
+    keys = {name: f"model.{name}" for name in SIZES}
+    rows[SMALL] = ("PRFFN", {name: small[key] for name, key in keys.items() if small[key] != published[key]})
     return rows
 
 
-def trained_row(profile: str) -> str:
-    """The row of what the profile trains: PRFFN at `paper`, else the small one."""
-    return SMALL if SMALL in networks(profile) else "PRFFN"
-
-
 def weights_there(experiments: Mapping[str, Sequence[Experiment]], runs: Runs) -> dict[tuple[str, int], Weights]:
-    """The weights that can be evaluated: of the rows whose files are in PRFFN_WEIGHTS, and of the trained runs."""
-    of_runs = weights_of_runs(experiments, runs, trained_row(runs.profile), image_sets(runs.profile))
-    return weights_from_files(networks(runs.profile), SCALES) | of_runs
+    """What can be evaluated: bicubic, the package's networks, files in PRFFN_WEIGHTS, and the trained runs."""
+    baseline = {(BICUBIC, scale): bicubic(scale) for scale in SCALES}
+    files = shipped_weights(SCALES) | weights_from_files(networks(), SCALES)
+    return baseline | files | weights_of_runs(experiments, runs)
 
 
 def compare_networks(timings: Timings, runs: Runs, evaluations: Evaluations) -> pd.DataFrame:
@@ -65,18 +74,16 @@ def compare_networks(timings: Timings, runs: Runs, evaluations: Evaluations) -> 
     counted = table8_complexity().set_index(["scale", "method"])
     table: list[dict[str, Any]] = []
     for scale in SCALES:
-        for row, (network, options) in networks(runs.profile).items():
+        for row, (network, options) in networks().items():
             label = f"{row} x{scale}"
             figures = _counted(counted, scale, row, network, options)
             if "error" in (timed := timings[label]):
                 figures["note"] = f"{figures['note']}; not timed: {timed['error']}".removeprefix("; ")
             figures["time (ms)"] = 1000 * timed.get("seconds", np.nan)
             figures["time / PRFFN"] = timings.ratio(label, f"PRFFN x{scale}")[0]
-            quality = _quality(row, scale, runs, evaluations)
-            table.append({"scale": scale, "network": row, **figures, **quality})
-        bicubic = runs[f"x{scale}"][0].record["bicubic"]
-        means = _means({name: [bicubic.get(name)] for name in image_sets(runs.profile)})
-        table.append({"scale": scale, "network": "bicubic", "note": "baseline", **means})
+            table.append({"scale": scale, "network": row, **figures, **_quality(row, scale, runs, evaluations)})
+        baseline = {"note": "baseline", **_quality(BICUBIC, scale, runs, evaluations)}
+        table.append({"scale": scale, "network": BICUBIC, **baseline})
     frame = pd.DataFrame(table).set_index(["scale", "network"])
     frame = frame.join(_printed().rename_axis(frame.index.names))
     sets = dict.fromkeys([*PRINTED_SETS, *image_sets(runs.profile)])
@@ -108,36 +115,20 @@ def _printed() -> pd.DataFrame:
 
 
 def _quality(row: str, scale: int, runs: Runs, evaluations: Evaluations) -> dict[str, Any]:
-    """Means over images, and over the seeds of what was trained here, and whose weights they are of."""
-    found: dict[str, list[dict[str, Any] | None]] = {}
-    origin = ""
-    for name in image_sets(runs.profile):
-        if row == trained_row(runs.profile):
-            found[name] = [_of_run(run, row, scale, name, evaluations) for run in runs[f"x{scale}"]]
-            origin = f"trained here, profile {runs.profile}"
-        elif record := evaluations.get((row, scale, name)):
-            found[name], origin = [record["evaluation"]], record["origin"]
-    means = _means(found)
-    return means | ({"weights": origin} if means else {})
+    """Means over images, and over the seeds of what was trained here, and whose weights they are of.
 
-
-def _means(found: Mapping[str, Sequence[Mapping[str, Any] | None]]) -> dict[str, float]:
-    """By set and metric the mean over images and seeds; nothing of a set that was not measured with each seed.
-
-    found: by set, the figures of each image, for each seed.
+    Nothing of a set that was not measured with each seed.
     """
-    return {
-        f"{name} {column}": float(np.mean([np.mean(values[metric]) for values in seeds if values]))
-        for name, seeds in found.items()
-        if all(seeds)
-        for column, metric in METRICS.items()
-    }
-
-
-def _of_run(run: Run, row: str, scale: int, name: str, evaluations: Evaluations) -> dict[str, Any] | None:
-    """A run's figures of each image of a set: from its own record, or from an evaluation of its checkpoint."""
-    later = evaluations.get((f"{row}, seed {run.record['settings']['seed']}", scale, name), {})
-    return run.record["evaluation"].get(name) or later.get("evaluation")
+    trained = runs.get(f"x{scale}", []) if row == "PRFFN" else []
+    rows = [f"{row}, seed {run.record['settings']['seed']}" for run in trained] or [row]
+    found: dict[str, Any] = {"weights": ""}
+    for name in image_sets(runs.profile):
+        records = [evaluations[of, scale, name] for of in rows if (of, scale, name) in evaluations]
+        if len(records) == len(rows):
+            found["weights"] = records[0]["origin"]
+            for column, metric in METRICS.items():
+                found[f"{name} {column}"] = float(np.mean([np.mean(r["evaluation"][metric]) for r in records]))
+    return found
 
 
 def scale_table(table: pd.DataFrame, scale: int) -> pd.DataFrame:
@@ -150,7 +141,7 @@ def scale_table(table: pd.DataFrame, scale: int) -> pd.DataFrame:
     shown = pd.DataFrame(index=rows.index)
     for name in table.columns:
         if name == "weights":
-            shown[name] = rows[name].fillna("")
+            shown[name] = rows[name]
         elif " PSNR" in name:
             ssim = rows[name.replace("PSNR", "SSIM")]
             shown[name.replace(" PSNR", "")] = [

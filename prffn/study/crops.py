@@ -9,24 +9,30 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from prffn.config import Experiment, check_profile, variants
-from prffn.data.degradation import ImageArray, downscale, upscale_bicubic
+from prffn.data.degradation import ImageArray, downscale
 from prffn.data.images import open_image
 from prffn.data.pictures import Picture
 from prffn.evaluation.metrics import psnr_y, ssim_y
 from prffn.evaluation.tiling import upscale
 from prffn.files import reports_root
-from prffn.models import build
 from prffn.models.complexity import parameters
-from prffn.models.pretrained import pretrained, pretrained_path, settings_of_file
-from prffn.study.benchmark import SMALL, trained_row
-from prffn.study.evaluations import Weights, weights_from_files, weights_of_run
+from prffn.study.benchmark import trained_scales
+from prffn.study.evaluations import (
+    BICUBIC,
+    SMALL,
+    Weights,
+    bicubic,
+    shipped_weights,
+    weights_from_files,
+    weights_of_run,
+)
 from prffn.study.keys import run_key
 from prffn.study.provenance import measured
 from prffn.study.runs import Run, Runs, load_record
@@ -39,8 +45,6 @@ PROTOCOL = 1
 
 IDENTITY = {"protocol": "protocol", "image": "checksum", "region": "region", "scale": "scale", "weights": "weights"}
 """What the key of a record is a hash of, and the fields that hold it."""
-
-BICUBIC = "bicubic"
 
 METHODS = ("FSRCNN", "CARN", "CARN-M", "MSRN", "SMSR", "SeaNet", "TSAN", "SwinIR-light", "OISR-RK2", SMALL, "PRFFN")
 """Of Figs. 8 to 10 in the paper's order, and CARN-M, SMSR and a small PRFFN, which those do not show."""
@@ -62,24 +66,14 @@ class Crops(Found[str]):
 
 
 def weights_there(profile: str, scale: int) -> dict[str, Weights]:
-    """Of METHODS, those whose weights are in the folder PRFFN_WEIGHTS, see `find_weights`; PRFFN as shipped, and as
-    Table 8 has trained it where the profile trains it in the paper's size. What is nowhere is left out.
+    """Of METHODS, those whose weights are in the folder PRFFN_WEIGHTS, see `find_weights`; the small network of the
+    package; PRFFN as Table 8 has trained it, where the profile does. What is nowhere is left out.
 
     Raises UnusableCheckpoint or DamagedWeights for a file that is not whole.
     """
-    found = _shipped(scale)
-    if trained_row(profile) == "PRFFN":
-        found |= _trained(profile, scale)
-    return found | {name: weights for (name, _), weights in weights_from_files(METHODS, [scale]).items()}
-
-
-def _shipped(scale: int) -> dict[str, Weights]:
-    if not (path := pretrained_path(scale)).is_file():
-        return {}
-    texts = settings_of_file(path)
-    full_size = parameters(pretrained(scale)) == parameters(build("PRFFN", scale))
-    origin = f"shipped, trained on {texts['settings']['data.train']}"
-    return {"PRFFN" if full_size else SMALL: Weights(texts["weights_sha256"], origin, partial(pretrained, scale))}
+    trained = _trained(profile, scale) if scale in trained_scales(profile) else {}
+    files = shipped_weights([scale]) | weights_from_files(METHODS, [scale])
+    return trained | {name: weights for (name, _), weights in files.items()}
 
 
 def _trained(profile: str, scale: int) -> dict[str, Weights]:
@@ -127,14 +121,17 @@ def ensure_crops(
     recorded = {  # of several under one name the last one counts
         record["method"]: record for record in store.all() if {**record, **asked} == record
     }
+    weights = {**weights, BICUBIC: bicubic(shown.scale)}
     records, made, missing = {}, set(), []
     for method in (BICUBIC, *methods):
-        at_hand = weights.get(method)
-        sha256 = BICUBIC if method == BICUBIC else at_hand.sha256 if at_hand else None
-        record = recorded.get(method) if sha256 is None else store.load(store.key({**asked, "weights": sha256}))
-        if sha256 is not None and (retrain or record is None) and (new := _make(shown, method, at_hand, picked)):
-            record = store.save({**asked, "weights": sha256, **new})
-            made.add(record["key"])
+        if (at_hand := weights.get(method)) is None:
+            record = recorded.get(method)
+        else:
+            identity = {**asked, "weights": at_hand.sha256}
+            record = store.load(store.key(identity))
+            if (retrain or record is None) and (new := _make(shown, method, at_hand, picked)):
+                record = store.save({**identity, **new})
+                made.add(record["key"])
         if record is None:
             missing.append(method)
         else:
@@ -142,27 +139,23 @@ def ensure_crops(
     return Crops(shown, profile, records, made, missing)
 
 
-def _make(shown: Picture, method: str, weights: Weights | None, device: torch.device) -> Record | None:
+def _make(shown: Picture, method: str, weights: Weights, device: torch.device) -> Record | None:
     """A new record; None where the weights are missing after all, as those of a run that was trained elsewhere.
 
     The whole image is upscaled, as channel attention looks at all of it, and then cropped.
     """
-    started, lr, size = datetime.now(UTC), downscale(shown.hr, shown.scale), 0
-    if weights is None:
-        sr = upscale_bicubic(lr, shown.scale)
-    else:
-        try:
-            model = weights.network()
-        except FileNotFoundError:
-            return None
-        size = parameters(model)
-        with progress_bar(total=1, desc=f"{method} x{shown.scale} on {shown.name}", unit="image", leave=False):
-            sr = upscale(model, lr, scale=shown.scale, device=device)
+    started, lr = datetime.now(UTC), downscale(shown.hr, shown.scale)
+    try:
+        model = weights.network()
+    except FileNotFoundError:
+        return None
+    with progress_bar(total=1, desc=f"{method} x{shown.scale} on {shown.name}", unit="image", leave=False):
+        sr = upscale(model, lr, scale=shown.scale, device=device) if isinstance(model, nn.Module) else model(lr)
     return {
         "image": shown.name,
         "method": method,
-        "origin": weights.origin if weights else "",
-        "parameters": size,
+        "origin": weights.origin,
+        "parameters": parameters(model) if isinstance(model, nn.Module) else 0,
         "figures": figures(shown, sr),
         "png": to_png(shown.crop(sr)),
         **measured(started, device),

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of trained networks from files, and of runs on further image sets: measured once, and recorded.
+"""PSNR and SSIM of networks from files, of runs on further image sets, and of bicubic: measured once, and recorded.
 
 A record is reports/<profile>/evaluations/<key>.json. Its key is a hash of the weights, the images' checksum, the scale
 and PROTOCOL. Where the weights are missing, the record of what was measured with them stands.
@@ -16,10 +16,12 @@ import torch
 from torch import nn
 
 from prffn.config import Experiment, check_profile
+from prffn.data.degradation import ImageArray, upscale_bicubic
 from prffn.data.images import image_set, set_checksum, set_label
 from prffn.evaluation.metrics import evaluate
 from prffn.files import WEIGHTS_VARIABLE, weights_root, weights_sha256
 from prffn.models import NETWORKS
+from prffn.models.pretrained import pretrained, pretrained_path, settings_of_file
 from prffn.models.weights import load_network
 from prffn.study.provenance import measured
 from prffn.study.runs import Run, Runs, trained_model
@@ -41,6 +43,14 @@ AUTHORS = {
 }
 """Weights that are known to be the authors', by `weights_sha256`. Others go by the name of their file."""
 
+SMALL = "small PRFFN"
+"""The row of the network that comes with the package."""
+
+BICUBIC = "bicubic"
+"""The baseline's row, and what stands for its weights: it has none."""
+
+Upscaler = nn.Module | Callable[[ImageArray], ImageArray]
+
 Subject = tuple[str, int, str]
 """Row of the table, scale, image set."""
 
@@ -49,18 +59,37 @@ Evaluations = Found[Subject]
 
 @dataclass(frozen=True)
 class Weights:
-    """Trained weights of a row at one scale: where they come from, and how to get the network."""
+    """What a row upscales with at one scale: trained weights, where they come from, and how to get the network."""
 
     sha256: str
     origin: str
-    load: Callable[[], nn.Module]
+    load: Callable[[], Upscaler]
 
-    def network(self) -> nn.Module:
+    def network(self) -> Upscaler:
         """Raises FileNotFoundError if there is none, or another one: a run that was trained again elsewhere, say."""
         network = self.load()
-        if weights_sha256(network) != self.sha256:
+        if isinstance(network, nn.Module) and weights_sha256(network) != self.sha256:
             raise FileNotFoundError(f"the weights found are not those of {self.origin}, {self.sha256}")
         return network
+
+
+def bicubic(scale: int) -> Weights:
+    """Bicubic upscaling, evaluated and recorded as the networks are."""
+    return Weights(BICUBIC, "", lambda: partial(upscale_bicubic, scale=scale))
+
+
+def shipped_weights(scales: Sequence[int]) -> dict[tuple[str, int], Weights]:
+    """The weights of the package's networks, by row and scale; none of a file that is missing.
+
+    Raises DamagedWeights for a file that does not say what it holds.
+    """
+    found = {}
+    for scale in scales:
+        if (path := pretrained_path(scale)).is_file():
+            said = settings_of_file(path)
+            origin = f"shipped, trained on {said['settings']['data.train']}"
+            found[SMALL, scale] = Weights(said["weights_sha256"], origin, partial(pretrained, scale))
+    return found
 
 
 def weights_of_run(e: Experiment, run: Run, origin: str) -> Weights:
@@ -102,19 +131,12 @@ def weights_from_files(networks: Iterable[str], scales: Sequence[int]) -> dict[t
     return found
 
 
-def weights_of_runs(
-    experiments: Mapping[str, Sequence[Experiment]], runs: Runs, row: str, image_sets: Sequence[str]
-) -> dict[tuple[str, int], Weights]:
-    """The weights of runs that were not evaluated on all of these sets, by a name for each seed and scale.
-
-    The name is "PRFFN, seed 0" for the row "PRFFN".
-    """
-    wanted = {set_label(name) for name in image_sets}
+def weights_of_runs(experiments: Mapping[str, Sequence[Experiment]], runs: Runs) -> dict[tuple[str, int], Weights]:
+    """The weights of the trained runs, from their checkpoints in the cache, by "PRFFN, seed 0" and scale."""
     return {
-        (f"{row}, seed {e.seed}", e.data.scale): weights_of_run(e, run, f"profile {runs.profile}")
+        (f"PRFFN, seed {e.seed}", e.data.scale): weights_of_run(e, run, f"trained here, profile {runs.profile}")
         for label, group in experiments.items()
         for e, run in zip(group, runs[label], strict=True)
-        if not wanted <= set(run.record["evaluation"])
     }
 
 
