@@ -4,7 +4,18 @@ import dataclasses
 
 import pytest
 
-from prffn.config import LENGTHS, PROFILE_SEEDS, PROFILES, Experiment, experiment, fields_of, lengths, variants
+from prffn.config import (
+    LENGTHS,
+    PROFILE_SEEDS,
+    PROFILES,
+    SIZES,
+    Experiment,
+    experiment,
+    fields_of,
+    lengths,
+    sizes,
+    variants,
+)
 from prffn.files import unknown
 from prffn.study.claims import LABELS
 from prffn.study.keys import run_key
@@ -25,7 +36,7 @@ def test_profiles_name_settings_that_exist():
         experiment(budget)
 
 
-@pytest.mark.parametrize("table", [PROFILE_SEEDS, LENGTHS, LABELS, ROUNDS, BATCH, OUTPUT])
+@pytest.mark.parametrize("table", [PROFILE_SEEDS, LENGTHS, SIZES, LABELS, ROUNDS, BATCH, OUTPUT])
 def test_every_profile_has_its_entry(table):
     assert set(table) == set(PROFILES)
 
@@ -60,6 +71,22 @@ def test_variants_by_label_and_seed():
     assert table["b"][1].loss.region_size == 16
     assert table["b"][1].data.train == "embedded_train"
     assert len(variants("cpu", {"a": {}})["a"]) >= 3
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_profiles_own_network_is_among_its_sizes(profile):
+    model = experiment(PROFILES[profile]).model
+    found = sizes(profile)
+    assert {"model.channels": model.channels, "model.groups": model.groups} in found.values()
+    assert [*found] == sorted(found)
+
+
+def test_sizes_by_their_parameters():
+    """Printed at x3: 3167 K."""
+    assert list(sizes("cpu")) == [59, 234, 682]
+    assert max(sizes("paper")) == 3167
+    with pytest.raises(ValueError, match="unknown profile 'cpuu'"):
+        sizes("cpuu")
 
 
 def test_settings_without_effect_do_not_make_another_run():

@@ -8,9 +8,11 @@ from prffn.config.profiles import (
     PROFILE_SEEDS,
     PROFILES,
     SHIPPED,
+    SIZES,
     check_profile,
     check_seeds,
     lengths,
+    sizes,
     variants,
 )
 from prffn.config.settings import (
@@ -33,6 +35,7 @@ __all__ = [
     "PROFILES",
     "PROFILE_SEEDS",
     "SHIPPED",
+    "SIZES",
     "DataConfig",
     "Experiment",
     "LossConfig",
@@ -45,5 +48,6 @@ __all__ = [
     "fields_of",
     "lengths",
     "setting",
+    "sizes",
     "variants",
 ]

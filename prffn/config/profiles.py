@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from prffn.config.settings import Experiment, experiment
 from prffn.files import unknown, whole_number
+from prffn.models.complexity import parameters
+from prffn.models.prffn import PRFFN
 
 PHOTOGRAPHS: dict[str, Any] = {
     "data.train": "embedded_train",
@@ -78,6 +82,14 @@ LENGTHS: dict[str, tuple[float, ...]] = {
 
 All but `cpu` end at their own: four times as long would be weeks, more than the day of `gpu`, more than minutes."""
 
+SIZES: dict[str, tuple[tuple[int, int], ...]] = {
+    "paper": ((24, 10), (64, 10)),
+    "gpu": ((24, 10), (64, 10)),
+    "cpu": ((16, 2), (32, 2), (48, 3)),
+    "quick": ((12, 1), (16, 1)),
+}
+"""Channels and groups of PRFFN where its size is the question, ascending, the profile's own among them (our choice)."""
+
 MOST_SEEDS = 1000
 """More is a slip of the keyboard, which would fill the memory with experiments (our choice)."""
 
@@ -103,6 +115,19 @@ def lengths(profile: str) -> dict[int, dict[str, Any]]:
         }
         for part in LENGTHS[profile]
     }
+
+
+def sizes(profile: str) -> dict[int, dict[str, Any]]:
+    """The networks of SIZES: by their parameters in thousands, counted, what they change of the profile's settings.
+
+    For `variants` with instead=("model.channels", "model.groups"). Raises ValueError for an unknown profile.
+    """
+    scale, found = experiment(PROFILES[check_profile(profile)]).data.scale, {}
+    for channels, groups in SIZES[profile]:
+        with torch.device("meta"):  # counted without memory
+            count = parameters(PRFFN(scale, channels=channels, groups=groups))
+        found[round(count / 1000)] = {"model.channels": channels, "model.groups": groups}
+    return found
 
 
 def check_seeds(seeds: object) -> None:

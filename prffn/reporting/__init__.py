@@ -11,12 +11,13 @@ with from_extra("kit"):
         distance_from_print,
         gain_grid,
         gradient_shares,
+        made_by_group,
         provenance_table,
         shown,
         summary,
     )
 
 __all__ = [
-    "compare", "compare_with_bicubic", "distance_from_print", "gain_grid", "gradient_shares", "new_figure",
-    "plot_gain_curves", "plot_gains", "provenance_table", "save", "shown", "summary",
+    "compare", "compare_with_bicubic", "distance_from_print", "gain_grid", "gradient_shares",
+    "made_by_group", "new_figure", "plot_gain_curves", "plot_gains", "provenance_table", "save", "shown", "summary",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from prffn.reporting.written import Report, benchmarks, reports_of
 from prffn.study.claims import DIGITS, LESS, NOT_MEASURED, OPEN, WOULD_DECIDE, smallest_difference, with_interval
 from prffn.study.intervals import holm
 
-HEADLINES = ("beyond_when", "beyond_negatives", "beyond_baseline")
+HEADLINES = ("beyond_when", "beyond_scale", "beyond_negatives", "beyond_baseline")
 """Reports whose answers open the page, each with its figure."""
 
 VERDICTS = ("holds", LESS, "does not hold", OPEN, NOT_MEASURED)

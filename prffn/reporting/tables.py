@@ -224,6 +224,12 @@ def side_by_side(columns: Mapping[str, Mapping[str, Any] | pd.Series]) -> pd.Dat
     return pd.DataFrame({name: pd.Series(column) for name, column in columns.items()}).reindex(list(order)).fillna("")
 
 
+def made_by_group(runs: Runs, groups: Mapping[str, Iterable[str]]) -> pd.DataFrame:
+    """Where and when the runs of each group of labels were made, a column each, of those that were measured."""
+    records = {name: [run.record for label in labels for run in runs[label]] for name, labels in groups.items()}
+    return side_by_side({name: where_made(of_group) for name, of_group in records.items() if of_group})
+
+
 def _steps(runs: Runs) -> str:
     """How long was trained, and on what; of runs that start from others, also how long those had been trained."""
     settings = {key: run.record["settings"] for key, run in runs.all().items()}

@@ -1,11 +1,12 @@
-"""Claims of gains: of rows over their baselines, and of the best of one group of rows over the best of another."""
+"""Claims of gains: of rows over their baselines, of one gain over another, and of the best rows of two groups."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from prffn.study.claims import claims_greater, with_interval
+from prffn.study.claims import OPEN, claims_greater, digits_of, judged, with_interval
 from prffn.study.runs import Runs, image_sets
 
 METRICS = {"psnr_y": "PSNR", "ssim_y": "SSIM", "lpips": "LPIPS"}
@@ -113,4 +114,92 @@ def said_by_length(runs: Runs, name: str, labels: Mapping[int, str], l1: Mapping
     return (
         f"**{name} {found(last)} on {last}** (PSNR over L_1 alone: {gains}){elsewhere}; "
         f"{seeds} seed{'s' if seeds > 1 else ''}, profile {runs.profile}."
+    )
+
+
+def gains_of(runs: Runs, label: str, over: Mapping[str, str], image_set: str) -> list[list[float]] | None:
+    """Gain in PSNR (dB) of a row over its baseline: (seeds, images), of the seeds that both have.
+
+    over: by label, the label of its baseline. None where either was not measured.
+    """
+    values, others = (runs.values_of(name, image_set) for name in (label, over[label]))
+    if values is None or others is None:
+        return None
+    seeds = min(len(values), len(others))
+    return np.subtract(values[:seeds], others[:seeds]).tolist()
+
+
+def claims_of_growth(runs: Runs, over: Mapping[str, str], claims: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """Each claim "the first row's gain over its baseline is larger than the second row's", as from `claims_greater`.
+
+    The interval is of the difference of the two gains, PSNR in dB, paired by seed and image as all others are. Networks
+    of two sizes share a seed's patches, though not its first weights. over: by label, the label of its baseline.
+    """
+    rows = []
+    for text, labels in claims.items():
+        for image_set in image_sets(runs):
+            first, second = (gains_of(runs, label, over, image_set) for label in labels)
+            rows.append({"claim": text, "set": image_set} | judged(first, second, digits_of("psnr_y")))
+    return pd.DataFrame(rows).set_index(["claim", "set"])
+
+
+STAYS = 0.5
+"""A gain stays where its change, with the whole interval, is less than this part of it (our choice)."""
+
+CANNOT_BE_SAID = "cannot be said to grow, stay or vanish"
+
+
+def trend(first: Mapping[str, Any], last: Mapping[str, Any], change: Mapping[str, Any]) -> str:
+    """What becomes of a gain from the first to the last network: "grows", "shrinks", "vanishes", "stays", or none.
+
+    first, last, change: rows of `judged`, of the gain in either network and of the last gain less the first. It grows
+    or shrinks where the interval of the change excludes zero; it vanishes where it was there, shrinks, and is not told
+    from zero in the last network; it stays where it is there in both and the interval of the change is within STAYS.
+    """
+    if change["verdict"] == "holds":
+        return "grows"
+    there = [row["verdict"] == "holds" for row in (first, last)]
+    if change["verdict"] == "does not hold":
+        return "vanishes" if there == [True, False] else "shrinks"
+    if all(there) and max(-change["low"], change["high"]) < STAYS * first["difference"]:
+        return "stays"
+    return CANNOT_BE_SAID
+
+
+def said_by_size(runs: Runs, name: str, grid: Mapping[int, Mapping[int, str]], over: Mapping[str, str]) -> str:
+    """The answer in one sentence: what becomes of a loss's gain from the smallest network to the largest. In Markdown.
+
+    grid: by the number of steps, and by thousands of parameters, ascending, the label of the loss. over: by label, that
+    of L_1 alone. The last image set comes first: it has the most images.
+    """
+    *others, judge = image_sets(runs)
+    of_all = [label for labels in grid.values() for label in labels.values()]
+    if not all(runs[label] and runs[over[label]] for label in of_all):
+        return "Nothing was measured."
+    gains = claims_greater(runs, {label: (label, over[label]) for label in of_all})
+    first, *_, last = next(iter(grid.values()))
+    changes = claims_of_growth(runs, over, {str(n): (labels[last], labels[first]) for n, labels in grid.items()})
+
+    def found(image_set: str) -> str:
+        words: dict[str, list[str]] = {}
+        for n, labels in grid.items():
+            small, large = (gains.loc[(labels[k], image_set)] for k in (first, last))
+            words.setdefault(trend(small, large, changes.loc[(str(n), image_set)]), []).append(str(n))
+        return " and ".join(f"{word} after {' and '.join(steps)} steps" for word, steps in words.items())
+
+    def numbers(n: int) -> str:
+        rows = {k: gains.loc[(label, judge)] for k, label in grid[n].items()}
+        change = changes.loc[(str(n), judge)]
+        each = ", ".join(f"{dB(row)} at {k} K" for k, row in rows.items())
+        open_all = all(row["verdict"] == OPEN for row in (*rows.values(), change))
+        return f"after {n} steps {each}, a change of {dB(change)}{', none told from zero' if open_all else ''}"
+
+    def dB(row: Mapping[str, Any]) -> str:
+        return with_interval(row, unit=" dB")
+
+    elsewhere = "".join(f"; on {image_set} it {found(image_set)}" for image_set in others)
+    seeds = min(int(count) for count in gains["seeds"])
+    return (
+        f"**From {first} K to {last} K parameters the gain of {name} over L_1 alone {found(judge)} on {judge}** (PSNR: "
+        f"{'; '.join(map(numbers, grid))}){elsewhere}; {seeds} seed{'s' if seeds > 1 else ''}, profile {runs.profile}."
     )
