@@ -1,4 +1,4 @@
-"""The networks of the package: trained by the kit's own command, each with its record."""
+"""The networks of the package: trained by the kit's own command, from one body, each with its record."""
 
 import pytest
 import torch
@@ -7,22 +7,25 @@ from conftest import tiny_settings
 from prffn.apps import ship as shipping
 from prffn.models import pretrained
 from prffn.models.pretrained import load_pretrained
-from prffn.study.keys import checkpoint_path
+from prffn.study.keys import checkpoint_path, run_key
 
 
 @pytest.fixture
 def small(photo_folder, tmp_path, monkeypatch):
     """Trainings of a second, and a folder of weights that is not the package's."""
     monkeypatch.setattr(shipping, "SETTINGS", tiny_settings(photo_folder))
+    monkeypatch.setattr(shipping, "BODY", {"data.scale": 3, "training.steps": 6})
+    monkeypatch.setattr(shipping, "FINISH", {"training.steps": 4})
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
     return tmp_path
 
 
-def test_each_scale_is_written_with_its_record(small):
+def test_each_scale_starts_from_the_body_and_is_written_with_its_record(small):
     found = list(shipping.ship(progress=False))
     assert [scale for scale, _, _ in found] == [2, 3, 4]
-    assert len(list((small / "reports" / "shipped" / "runs").iterdir())) == 3
+    assert len(list((small / "reports" / "shipped" / "runs").iterdir())) == 4
     for scale, record, path in found:
+        assert record["settings"]["training.start"] == run_key(shipping.body())
         assert record["settings"]["data.scale"] == scale
         model = load_pretrained(path)
         assert model(torch.rand(1, 3, 9, 10)).shape == (1, 3, 9 * scale, 10 * scale)
@@ -30,6 +33,7 @@ def test_each_scale_is_written_with_its_record(small):
 
 def test_what_is_recorded_is_not_trained_again(small):
     (first,) = shipping.ship([3], progress=False)
+    checkpoint_path(run_key(shipping.body())).unlink()
     (again,) = shipping.ship([3], progress=False)
     assert again == first
     checkpoint_path(first[1]["key"]).unlink()
