@@ -83,7 +83,7 @@ def test_the_profiles_own_network_is_among_its_sizes(profile):
 
 def test_sizes_by_their_parameters():
     """Printed at x3: 3167 K."""
-    assert list(sizes("cpu")) == [59, 234, 682]
+    assert list(sizes("cpu")) == [15, 59, 234]
     assert max(sizes("paper")) == 3167
     with pytest.raises(ValueError, match="unknown profile 'cpuu'"):
         sizes("cpuu")

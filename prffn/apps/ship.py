@@ -1,7 +1,7 @@
 """The small networks of the package, trained: `python -m prffn ship`.
 
-First a body at x3, on large batches for a GPU, on which it takes three minutes (an H200, measured); then each scale from
-it, ten minutes on a CPU's core. Records: reports/shipped/runs/.
+First a body at x3, on large batches for a GPU, on which it takes three minutes (an H200, measured); then each scale
+from it, ten minutes on a CPU's core. Records: reports/shipped/runs/.
 """
 
 import dataclasses

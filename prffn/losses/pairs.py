@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TILE = 2**18  # scores at a time: 1 MB in float32, 2 MB in float64, near what a CPU core's cache holds (our choice)
-ON_GPU = 2**5  # times as much at a time on a GPU, where launches are what costs (our choice, not measured)
+ON_GPU = 2**5  # times as much at a time on a GPU, where launches are what costs (our choice)
 PIECE = 256  # terms of a float32 sum in a row (our choice)
 NEGLIGIBLE = -80.0  # e^-80 is lost in any sum that holds a 1; far smaller ones underflow, which CPUs do slowly
 

@@ -89,7 +89,8 @@ def _commit() -> str:
         from prffn.study.provenance import commit  # for which the kit is needed
     except ImportError:
         return ""
-    return (commit() or "")[:12]
+    found = commit() or ""
+    return found[:12] + found[40:]  # with the "+" of uncommitted changes
 
 
 def _device(device: torch.device) -> str:
