@@ -7,7 +7,7 @@ from prffn.config import TrainingConfig
 from prffn.models.blocks import ResidualNetwork
 
 
-def launched_at_once(model: nn.Module, lr: Tensor, config: TrainingConfig) -> nn.Module:
+def with_cuda_graphs(model: nn.Module, lr: Tensor, config: TrainingConfig) -> nn.Module:
     """The network in training, forward and backward pass each a CUDA graph, for batches like `lr`, (N, 3, h, w).
 
     It has the same weights and kernels; only who launches them differs, which is what steps of networks as narrow as

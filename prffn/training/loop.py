@@ -25,7 +25,7 @@ from prffn.models.pretrained import SIZES
 from prffn.training.checkpoint import load_checkpoint, save_checkpoint
 from prffn.training.curve import Losses, read_every
 from prffn.training.device import device_name, peak_memory_mb, reset_peak_memory
-from prffn.training.graphs import launched_at_once
+from prffn.training.graphs import with_cuda_graphs
 from prffn.training.objective import gradient_norms, loss_terms, weighted
 from prffn.training.parallel import Processes
 from prffn.training.schedule import Clipping, adam, learning_rate
@@ -150,7 +150,7 @@ class Training:
             while self.step < config.steps:
                 lr, hr, self.drawn = next(source)
                 if network is self.model:
-                    network = launched_at_once(self.model, lr, config)
+                    network = with_cuda_graphs(self.model, lr, config)
                 yield self._take(network, lr, hr)
 
     def _take(self, network: nn.Module, lr: Tensor, hr: Tensor) -> bool:

@@ -18,7 +18,7 @@ from prffn.data.patches import AHEAD
 from prffn.evaluation.cost import begin_memory
 from prffn.models.complexity import parameters
 from prffn.training.device import peak_memory_mb, threads_for
-from prffn.training.graphs import launched_at_once
+from prffn.training.graphs import with_cuda_graphs
 from prffn.training.loop import build_model, patches_of, train
 from prffn.training.objective import loss_terms, weighted
 from prffn.training.schedule import adam
@@ -89,7 +89,7 @@ class BareStep:
         model = build_model(e).to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
         self.lr, self.hr = (image.to(device, memory_format=layout) for image in patches_of(e).batch())
         self.model: nn.Module = model
-        self.network = torch.compile(model) if e.training.compiled else launched_at_once(model, self.lr, e.training)
+        self.network = torch.compile(model) if e.training.compiled else with_cuda_graphs(model, self.lr, e.training)
         self.optimizer = adam(model, e.training)
 
     def gradients(self) -> Tensor:
