@@ -1,4 +1,4 @@
-"""The networks of the package: trained by the kit's own command, from one body, each with its record."""
+"""The networks of the package: trained by the kit's own command, x2 and x4 from x3, each with its record."""
 
 import pytest
 import torch
@@ -14,32 +14,32 @@ from prffn.study.keys import checkpoint_path, run_key
 def small(photo_folder, tmp_path, monkeypatch):
     """Trainings of a second, and a folder of weights that is not the package's."""
     monkeypatch.setattr(shipping, "SETTINGS", tiny_settings(photo_folder))
-    monkeypatch.setattr(shipping, "BODY", {"data.scale": 3, "training.steps": 6})
-    monkeypatch.setattr(shipping, "FINISH", {"training.steps": 4})
+    monkeypatch.setattr(shipping, "FIRST", {"training.steps": 6})
+    monkeypatch.setattr(shipping, "OTHERS", {"training.steps": 4})
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
     return tmp_path
 
 
-def test_each_scale_starts_from_the_body_and_is_written_with_its_record(small):
+def test_each_scale_is_written_with_its_record_and_the_others_start_from_x3(small):
     found = list(shipping.ship(progress=False))
-    assert [scale for scale, _, _ in found] == [2, 3, 4]
-    assert len(list((small / "reports" / "shipped" / "runs").iterdir())) == 4
+    assert [scale for scale, _, _ in found] == [3, 2, 4]
+    assert len(list((small / "reports" / "shipped" / "runs").iterdir())) == 3
     for scale, record, path in found:
-        assert record["settings"]["training.start"] == run_key(shipping.body())
+        assert record["settings"]["training.start"] == ("" if scale == 3 else found[0][1]["key"])
         assert record["settings"]["data.scale"] == scale
         model = load_pretrained(path)
         assert model(torch.rand(1, 3, 9, 10)).shape == (1, 3, 9 * scale, 10 * scale)
 
 
 def test_what_is_recorded_is_not_trained_again(small):
-    (first,) = shipping.ship([3], progress=False)
-    checkpoint_path(run_key(shipping.body())).unlink()
-    (again,) = shipping.ship([3], progress=False)
+    (first,) = shipping.ship([4], progress=False)
+    checkpoint_path(run_key(shipping.shipped_experiment(3))).unlink()
+    (again,) = shipping.ship([4], progress=False)
     assert again == first
     checkpoint_path(first[1]["key"]).unlink()
     with pytest.raises(FileNotFoundError, match="retrain"):
-        list(shipping.ship([3], progress=False))
-    (afresh,) = shipping.ship([3], retrain=True, progress=False)
+        list(shipping.ship([4], progress=False))
+    (afresh,) = shipping.ship([4], retrain=True, progress=False)
     assert afresh[1]["weights_sha256"] == first[1]["weights_sha256"]
 
 
