@@ -69,7 +69,7 @@ as one GPU does in a day at 0.06 s a step, half as fast as an H200 (our choice).
 SHIPPED = "shipped"
 """The folder of reports/ with the records of the networks that come with the package; no profile, see apps/ship.py."""
 
-PROFILE_SEEDS = {"paper": 1, "gpu": 1, "cpu": 3, "quick": 1}
+PROFILE_SEEDS = {"paper": 1, "gpu": 1, "cpu": 5, "quick": 1}
 """Number of seeds of each setting. The paper prints one figure each and no seeds: one is our reading."""
 
 LENGTHS: dict[str, tuple[float, ...]] = {
@@ -86,7 +86,7 @@ SIZES: dict[str, tuple[tuple[int, int], ...]] = {
     "paper": ((24, 10), (64, 10)),
     "gpu": ((24, 10), (64, 10)),
     "cpu": ((8, 2), (16, 2), (32, 2)),
-    "quick": ((12, 1), (16, 1)),
+    "quick": ((8, 1), (12, 1)),
 }
 """Channels and groups of PRFFN where its size is the question, ascending, the profile's own among them (our choice)."""
 

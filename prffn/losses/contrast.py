@@ -13,9 +13,9 @@ The default: InfoNCE with minus the squared distance and tau = 0.001. Table 3 pr
 weight from lambda_c = 0.01 to 10. No definition that was tried shows it (notebooks/beyond_loss_definition.ipynb: small
 networks, 1500 steps with both losses from the first). The cosine comes nearest, as it hardly acts at these weights; of
 the definitions that act, this one does on B100, and is the default for that alone.
-Beside an L_1 that is trained well it speeds a short training up at lambda_c = 0.1; after 1500 and 6000 steps from an
-interpolation no gain is seen (beyond_when.ipynb); at 10 it loses 0.06 dB on B100 (table3_lambda_c.ipynb). A squared
-error of the same weight does the same (beyond_negatives.ipynb).
+Beside an L_1 that is trained well, from an interpolation, no gain is seen at lambda_c = 0.1 after 375 to 6000 steps; at
+1 it speeds a short training up and costs in a longer one (beyond_when.ipynb), as a squared error does
+(beyond_negatives.ipynb); at 10 it loses 0.06 dB on B100 (table3_lambda_c.ipynb).
 At so small a tau the softmax is all or nothing: an anchor counts if another HR pixel of its region is as near to it as
 its own, by |x_i - y_i|^2 - min over j of |x_i - y_j|^2 in units of tau, and hardly otherwise.
 """

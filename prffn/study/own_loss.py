@@ -26,8 +26,8 @@ from prffn.training.objective import GREY_LEVELS, gradient_norms, loss_terms, we
 L1, YOURS, CONTROL = "L_1", "your loss", "control"
 """The three trainings."""
 
-SEEDS = {**PROFILE_SEEDS, "quick": 3}
-"""How many seeds by profile: at least as many as an interval needs, where a third of an hour on two cores is enough."""
+SEEDS = {**PROFILE_SEEDS, "cpu": 3, "quick": 3}
+"""How many seeds by profile: as many as an interval needs, where a third of an hour on two cores is enough."""
 
 BATCHES = 16
 """Of how many the first share of a loss's gradient is a mean."""
