@@ -5,8 +5,7 @@ gradient for SR. streaming.py does all else, and the cosine, whose directions ar
 with PyTorch's builds for GPUs only, and takes a while to import: so it is imported with the first images.
 """
 
-import functools
-import importlib
+import importlib.util
 import math
 import os
 
@@ -37,19 +36,12 @@ def is_for(sr: Tensor, contrast: Contrast) -> bool:
     return sr.device.type == "cuda" and sr.dtype == torch.float32 and rgb and covers(contrast)
 
 
-@torch.compiler.assume_constant_result  # torch.compile would look into the import
+INSTALLED = importlib.util.find_spec("triton") is not None
+
+
 def works() -> bool:
-    """Whether Triton can be imported."""
-    return _imports()
-
-
-@functools.cache
-def _imports() -> bool:
-    try:
-        importlib.import_module("triton")
-    except ImportError:
-        return False
-    return True
+    """Whether Triton is installed."""
+    return INSTALLED
 
 
 def build() -> dict[str, str]:
