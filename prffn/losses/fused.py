@@ -57,9 +57,7 @@ def compiled_loss(sr: Tensor, hr: Tensor, contrast: Contrast) -> Tensor:
 
     Raises RuntimeError where no C compiler works, or if asked for second or forward-mode derivatives.
     """
-    # a larger side, which C may not hold, cuts no otherwise
-    side = min(math.isqrt(contrast.region_size), max(2, *sr.shape[2:]))
-    return closed_form("contrast", sr, hr, side, *kind_of(contrast), contrast.negatives).to(sr.dtype)
+    return closed_form("contrast", sr, hr, side_of(sr, contrast), *kind_of(contrast), contrast.negatives).to(sr.dtype)
 
 
 @functools.cache
@@ -72,9 +70,15 @@ def works() -> bool:
     return True
 
 
-def _alone(image: Tensor, side: int) -> int:
-    """How many pixels are alone in their region: those in a corner cut off by both borders."""
-    return image.shape[0] if image.shape[2] % side == image.shape[3] % side == 1 else 0
+def side_of(image: Tensor, contrast: Contrast) -> int:
+    """The side of a region. One larger than the image, which C may not hold, cuts no otherwise than this."""
+    return min(math.isqrt(contrast.region_size), max(2, *image.shape[2:]))
+
+
+def anchors_of(image: Tensor, side: int) -> int:
+    """How many pixels are anchors: all but one that is alone in its region, in a corner cut off by both borders."""
+    n, _, height, width = image.shape
+    return n * height * width - (n if height % side == width % side == 1 else 0)
 
 
 def closed_form(operator: str, x: Tensor, y: Tensor, *settings: Any) -> Tensor:
@@ -142,7 +146,7 @@ def _contrast(
     loss, grad_sr, grad_hr = _outputs(sr, hr, side, kind, parameter, negatives, with_sr, with_hr)
     n, channels, height, width = sr.shape
     losses = sr.new_zeros(n * math.ceil(height / side) * math.ceil(width / side), dtype=torch.float64)
-    anchors = n * height * width - _alone(sr, side)
+    anchors = anchors_of(sr, side)
     failed = _library(channels, sr.dtype == torch.float64).contrast(
         *(_address(tensor) for tensor in (sr, hr, grad_sr, grad_hr, losses)),
         *(n, height, width, side),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prffn.losses.contrast import Contrast
-from prffn.losses.fused import ClosedForm, _alone, closed_form
+from prffn.losses.fused import ClosedForm, anchors_of, closed_form, side_of
 from prffn.losses.streaming import streaming_loss
 
 FINEST = {"l1": 0.01, "squared": 0.001, "dot": 0.001}
@@ -69,9 +69,8 @@ def triton_loss(sr: Tensor, hr: Tensor, contrast: Contrast) -> Tensor:
         )
     if hr.requires_grad:
         return streaming_loss(sr, hr, contrast)
-    # a larger side cuts no otherwise
-    side = min(math.isqrt(contrast.region_size), max(2, *sr.shape[2:]))
-    return closed_form("contrast_gpu", sr, hr, side, contrast.similarity, contrast.temperature).to(sr.dtype)
+    settings = side_of(sr, contrast), contrast.similarity, contrast.temperature
+    return closed_form("contrast_gpu", sr, hr, *settings).to(sr.dtype)
 
 
 @torch.library.custom_op("prffn::contrast_gpu", mutates_args=())
@@ -88,7 +87,7 @@ def _contrast_gpu(
     anchors, columns = min(ANCHORS, _power_of_two(side * side)), min(CANDIDATES, _power_of_two(side))
     programs = n * math.ceil(height / side) * math.ceil(width / side) * math.ceil(side * side / anchors)
     losses = torch.zeros(programs, dtype=torch.float64, device=sr.device)
-    count = n * height * width - _alone(sr, side)
+    count = anchors_of(sr, side)
     with torch.cuda.device_of(sr):  # Triton launches on the current GPU
         triton_kernel.contrast[(programs,)](
             *(sr, hr, grad_sr, losses, height, width, side),

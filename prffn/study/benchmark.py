@@ -72,9 +72,9 @@ def compare_networks(timings: Timings, runs: Runs, evaluations: Evaluations) -> 
     "met" whether both counts are within the bounds of `comparison`, "note" which one is not, and why.
     """
     counted = table8_complexity().set_index(["scale", "method"])
-    table: list[dict[str, Any]] = []
+    rows, table = networks(), []
     for scale in SCALES:
-        for row, (network, options) in networks().items():
+        for row, (network, options) in rows.items():
             label = f"{row} x{scale}"
             figures = _counted(counted, scale, row, network, options)
             if "error" in (timed := timings[label]):

@@ -21,9 +21,9 @@ from prffn.data.images import open_image
 from prffn.data.pictures import Picture
 from prffn.evaluation.metrics import psnr_y, ssim_y
 from prffn.evaluation.tiling import upscale
-from prffn.files import reports_root
 from prffn.models.complexity import parameters
 from prffn.study.benchmark import trained_scales
+from prffn.study.ensure import recorded_runs
 from prffn.study.evaluations import (
     BICUBIC,
     SMALL,
@@ -33,9 +33,8 @@ from prffn.study.evaluations import (
     weights_from_files,
     weights_of_run,
 )
-from prffn.study.keys import run_key
 from prffn.study.provenance import measured
-from prffn.study.runs import Run, Runs, load_record
+from prffn.study.runs import Runs
 from prffn.study.store import Found, Record, Store
 from prffn.training.device import pick_device
 from prffn.training.loop import progress_bar
@@ -78,12 +77,13 @@ def weights_there(profile: str, scale: int) -> dict[str, Weights]:
 
 def _trained(profile: str, scale: int) -> dict[str, Weights]:
     """From the record of the run: nothing is trained for a figure."""
-    (e,) = variants(profile, {"PRFFN": {"data.scale": scale}}, seeds=1)["PRFFN"]
+    experiments = variants(profile, {"PRFFN": {"data.scale": scale}}, seeds=1)
     try:
-        record = load_record(reports_root() / profile / "runs", key := run_key(e), e)
+        runs = recorded_runs(experiments, profile)
     except FileNotFoundError:  # neither run nor images
         return {}
-    return {"PRFFN": weights_of_run(e, Run(key, record), f"trained here, profile {profile}")} if record else {}
+    origin = f"trained here, profile {profile}"
+    return {"PRFFN": weights_of_run(experiments["PRFFN"][0], runs["PRFFN"][0], origin)} if runs else {}
 
 
 def weights_of_losses(experiments: Mapping[str, Sequence[Experiment]], runs: Runs) -> dict[str, Weights]:

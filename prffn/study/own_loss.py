@@ -43,13 +43,11 @@ def beside_l1(loss: str, weight: float, profile: str, device: str = "auto") -> d
     Raises ValueError or FileNotFoundError for a loss that cannot be used: what is wrong, and the way out. Warns of a
     weight at which the loss is hardly felt, or drowns L_1.
     """
-    located, data = locate(loss), experiment(PROFILES[profile]).data
-    own = {"loss.own": located, "loss.own_sha256": source_sha256(located), "loss.own_weight": GREY_LEVELS * weight}
-    side = data.patch_size * data.scale
-    function = own_loss(located, own["loss.own_sha256"])
+    losses, data = settings_beside_l1(loss, weight), experiment(PROFILES[profile]).data
+    yours, side = losses[YOURS], data.patch_size * data.scale
+    function = own_loss(yours["loss.own"], yours["loss.own_sha256"])
     check_loss(function, (side, side), name=f"loss {loss!r}", device=pick_device(device))
-    alone = {"loss.contrast_weight": 0.0}
-    share = first_share(alone | own, profile)
+    share = first_share(yours, profile)
     if not 0 < share < math.inf:
         raise ValueError(
             f"loss {loss!r} has a gradient of norm {share} in bicubic images of photographs, not a finite one"
@@ -60,6 +58,14 @@ def beside_l1(loss: str, weight: float, profile: str, device: str = "auto") -> d
             f"L_1's: at weight {weight / share:.2g} it would be as large",
             stacklevel=2,
         )
+    return losses
+
+
+def settings_beside_l1(loss: str, weight: float) -> dict[str, dict[str, Any]]:
+    """The settings of the three trainings, by name, without a trial of the loss."""
+    located = locate(loss)
+    own = {"loss.own": located, "loss.own_sha256": source_sha256(located), "loss.own_weight": GREY_LEVELS * weight}
+    alone = {"loss.contrast_weight": 0.0}
     return {L1: alone, YOURS: alone | own, CONTROL: alone | own | {"loss.own_control": True}}
 
 
@@ -110,7 +116,7 @@ def known_answers(profile: str) -> pd.DataFrame:
     rows = {}
     for name, known in KNOWN.items():
         loss = f"notebooks/losses_to_try.py:{name}"
-        if runs := recorded_runs(trainings(beside_l1(loss, 1.0, profile), profile), profile):
+        if runs := recorded_runs(trainings(settings_beside_l1(loss, 1.0), profile), profile):
             verdicts = claims_greater(runs, claims(lengths(profile)))
             rows[name] = {"known": known, "found": sentence(runs, verdicts, lengths(profile), loss)}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["known", "found"]).rename_axis("loss")

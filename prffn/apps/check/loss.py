@@ -77,7 +77,9 @@ def off(contrast: Contrast, how: Implementation, device: torch.device) -> dict[s
     expected, gradients = _truth(contrast)
     found = [g.cpu().double() for g in torch.autograd.grad(loss, wanted)]
     term = 1 / (contrast.epsilon if contrast.form == "ratio" else contrast.temperature) / (found[0].numel() / 3)
-    errors = [(a - b).abs().max() / (b.abs().max() + 0.2 * term) for a, b in zip(found, gradients, strict=False)]
+    errors = [
+        (a - b).abs().max() / (b.abs().max() + 0.2 * term) for a, b in zip(found, gradients[: len(wanted)], strict=True)
+    ]
     return {"value": abs(loss.item() / expected - 1), "gradient": float(torch.stack(errors).max())}
 
 
