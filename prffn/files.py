@@ -95,20 +95,26 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    part, file, lock = _temporary_file(path, mode)
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        _replace(part, path)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            raise named(error, path) from error
-        raise
-    finally:
-        _unlock(lock)
+    while True:
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        lock = _lock(part)
+        try:  # from here on: Ctrl-C may come between any two lines, and leaves nothing either
+            file = _open_locked(part, mode, lock)
+            if file is None:
+                continue
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            _replace(part, path)
+            return
+        except BaseException as error:
+            part.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename is None:
+                raise named(error, path) from error
+            raise
+        finally:
+            _unlock(lock, always=True)
 
 
 def named(error: OSError, path: Path) -> OSError:
@@ -121,29 +127,26 @@ def named(error: OSError, path: Path) -> OSError:
     return found
 
 
-def _temporary_file(path: Path, mode: str) -> tuple[Path, IO, "BaseFileLock"]:
-    """A new file beside `path`, open, and its lock, which says that its writer is alive, and ends with it.
+def _open_locked(part: Path, mode: str, lock: "BaseFileLock") -> IO | None:
+    """A new file, open, under its lock, which says that its writer is alive, and ends with it.
 
     The lock is a file of its own: Windows lets nobody read or rename a file that is locked.
+    None if another process has just removed the file, or is about to, as a leftover.
     """
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    while True:
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-        file, lock = part.open(mode.replace("w", "x"), **text), _lock(part)  # type: ignore[call-overload]
-        try:
-            with suppress(NotImplementedError):  # some network file systems know no locks
-                lock.acquire()
-        except TimeoutError:  # another process is about to remove it as a leftover
-            taken = True
-        except OSError:
-            taken = False
-        else:
-            taken = not part.exists()  # removed as a leftover before it was locked
-        if not taken:
-            return part, file, lock
+    file: IO = part.open(mode.replace("w", "x"), **text)  # type: ignore[call-overload]
+    try:
+        lock.acquire()
+    except TimeoutError:
+        removed = True
+    except (OSError, NotImplementedError):  # some network file systems know no locks
+        return file
+    else:
+        removed = not part.exists()
+    if removed:
         file.close()
         part.unlink(missing_ok=True)
-        _unlock(lock)
+    return None if removed else file
 
 
 def _lock(part: Path) -> "BaseFileLock":
@@ -153,11 +156,11 @@ def _lock(part: Path) -> "BaseFileLock":
     return FileLock(f"{part}.lock", timeout=0, thread_local=False)
 
 
-def _unlock(lock: "BaseFileLock") -> None:
-    """Releases a lock, if it is held, and removes its file."""
-    held = lock.is_locked
+def _unlock(lock: "BaseFileLock", always: bool = False) -> None:
+    """Releases a lock, if it is held, and removes its file; `always`: also if it is not held, being this process's."""
+    ours = lock.is_locked or always
     lock.release()
-    if held:
+    if ours:
         with suppress(OSError):  # on Windows, if another process is just trying it
             Path(lock.lock_file).unlink(missing_ok=True)
 
