@@ -179,45 +179,20 @@ def test_unknown_profile(tiny):
         ensure({"a": [tiny]}, "quik")
 
 
-WITHOUT_A_COMPILER = {"CC": "false"}
-
-
-def in_a_process(code: str, tmp_path: Path, **environment: str) -> None:
-    """Trains in a process of its own, with a cache for compiled code of its own."""
-    settings = {**os.environ, files.TEXT_PROGRESS_VARIABLE: "1", **environment}
-    subprocess.run([sys.executable, "-c", code], env=settings, check=True, cwd=tmp_path, capture_output=True)
-
-
-TRAIN = """
-from prffn.config import experiment
-from prffn.study.ensure import ensure
-ensure({{"a": [experiment({settings!r})]}}, "quick", device="cpu", progress=False)
-"""
-
-STOP = """
-from prffn.config import experiment
-from prffn.study.keys import checkpoint_path, run_key
-from prffn.training.loop import train
-def stop(step):
-    if step == 5:
-        raise SystemExit
-e = experiment({settings!r})
-train(e, checkpoint=checkpoint_path(run_key(e)), checkpoint_every=0.0, on_step=stop, progress=False)
-"""
-
-
-@pytest.mark.slow
-def test_what_computed_the_loss_is_said(tmp_path, photo_folder):
+def test_what_computed_the_loss_is_said(photo_folder, tmp_path, monkeypatch):
     """With a compiler, without one, and resumed without one: each with other last bits, and each record says which."""
     if not fused.works():
         pytest.skip("no C compiler: what it computes cannot be told from what PyTorch does")
-    settings = tiny_settings(photo_folder, **{"loss.temperature": 0.1})
-    e, made, weights = experiment(settings), {}, {}
-    ways = {"compiled": [{}], "streaming": [WITHOUT_A_COMPILER], "both": [{}, WITHOUT_A_COMPILER]}
-    for how, environments in ways.items():
-        folders = {files.CACHE_VARIABLE: str(tmp_path / how / "cache"), files.REPORTS_VARIABLE: str(tmp_path / how)}
-        for code, environment in zip((STOP, TRAIN)[2 - len(environments) :], environments, strict=True):
-            in_a_process(code.format(settings=settings), tmp_path, **folders, **environment)
+    e, made, weights = experiment(tiny_settings(photo_folder, **{"loss.temperature": 0.1})), {}, {}
+    for how in ("compiled", "streaming", "both"):
+        monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / how / "cache"))
+        monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / how))
+        if how == "both":
+            stop_after(e, 5)
+        with monkeypatch.context() as here:
+            if how != "compiled":
+                here.setattr(fused, "works", lambda: False)
+            ensure({"a": [e]}, "quick", device="cpu", progress=False)
         record = read_record(tmp_path / how / "quick" / "runs" / f"{run_key(e)}.json")
         made[how], weights[how] = record["provenance"]["training"], record["weights_sha256"]
     assert [(part["step"], part["L_contr"]) for part in made["compiled"]] == [(0, "compiled")]
@@ -227,6 +202,17 @@ def test_what_computed_the_loss_is_said(tmp_path, photo_folder):
     assert "-march=native" in made["compiled"][0]["options"]
     assert "compiler" not in made["streaming"][0]
     assert len(set(weights.values())) > 1  # the bits do differ, else nothing would have to be said
+
+
+def stop_after(e: Experiment, steps: int) -> None:
+    """Trains until so many steps are done and in the checkpoint."""
+
+    def stop(step: int) -> None:
+        if step == steps:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(e, checkpoint=checkpoint_path(run_key(e)), checkpoint_every=0.0, on_step=stop, progress=False)
 
 
 def test_the_study_says_of_older_records_that_they_do_not_say(tiny):

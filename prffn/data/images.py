@@ -247,6 +247,7 @@ def image_set(name: str) -> ImageSet:
     return ImageSet(label, tuple(f.stem for f in files), images, checksum)
 
 
+@lru_cache(maxsize=1)
 def _drawn_set() -> ImageSet:
     names, images = zip(*drawings(), strict=True)
     total = hashlib.sha256()

@@ -92,8 +92,9 @@ def safb_table(*, biases: bool = True) -> pd.DataFrame:
         work = multi_adds(plain, scale) + (bias_adds(plain, scale) if biases else 0)
         k[scale] = (parameters(plain) + BLOCKS * one) / 1000
         g[scale] = (work + BLOCKS * positions * adds) / 1e9
-    k_off, g_off = (k - printed("params_k")).abs()[[3, 4]], (g - printed("flops_g")).abs()
-    fit = [fits(row, printed("params_k")[[3, 4]]) for row in k[[3, 4]].to_numpy()]
+    in_print = printed("params_k")[[3, 4]]
+    k_off, g_off = (k[[3, 4]] - in_print).abs(), (g - printed("flops_g")).abs()
+    fit = [fits(row, in_print) for row in k[[3, 4]].to_numpy()]
     columns = [
         one,
         k.rename(columns="x{} (K)".format),
