@@ -32,8 +32,7 @@ notebooks: .venv/installed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 test: lint
-	$(BIN)/python -m pytest tests -n auto --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks -n auto --dist loadfile
+	$(BIN)/python -m pytest --nbval --nbval-current-env tests notebooks -n auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	$(BIN)/ruff check .

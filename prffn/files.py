@@ -64,10 +64,9 @@ def weights_root() -> Path | None:
 
 def user_path(name: str) -> Path:
     """A path that a user has given, with ~ for the home folder; as it stands where there is no such user."""
-    try:
+    with suppress(RuntimeError):
         return Path(name).expanduser()
-    except RuntimeError:
-        return Path(name)
+    return Path(name)
 
 
 def whole_number(name: str, value: Any, least: int | None = None) -> int:
@@ -114,7 +113,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
                 raise named(error, path) from error
             raise
         finally:
-            _unlock(lock, always=True)
+            _unlock(lock)
 
 
 def named(error: OSError, path: Path) -> OSError:
@@ -156,20 +155,15 @@ def _lock(part: Path) -> "BaseFileLock":
     return FileLock(f"{part}.lock", timeout=0, thread_local=False)
 
 
-def _unlock(lock: "BaseFileLock", always: bool = False) -> None:
-    """Releases a lock, if it is held, and removes its file; `always`: also if it is not held, being this process's."""
-    ours = lock.is_locked or always
+def _unlock(lock: "BaseFileLock") -> None:
+    """Releases a lock and removes its file."""
     lock.release()
-    if ours:
-        with suppress(OSError):  # on Windows, if another process is just trying it
-            Path(lock.lock_file).unlink(missing_ok=True)
+    with suppress(OSError):  # on Windows, if another process is just trying it
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _replace(part: Path, path: Path) -> None:
-    """Puts a complete file, which is closed, in the place of `path`.
-
-    Windows refuses it while any program has `path` open. A reader of a record has it open for a moment: waits for it.
-    """
+    """Puts a complete, closed file in the place of `path`. Windows refuses while a reader has that open: it waits."""
     given_up = time.monotonic() + PATIENCE
     while True:
         try:
@@ -279,10 +273,7 @@ def weights_sha256(weights: "nn.Module | Mapping[str, Tensor]") -> str:
 
 @contextmanager
 def from_extra(extra: str) -> Iterator[None]:
-    """For imports of packages that an extra of pyproject.toml brings.
-
-    Raises ImportError with the way to install what is missing.
-    """
+    """Around imports of packages that an extra brings. Raises ImportError with the way to install what is missing."""
     try:
         yield
     except ModuleNotFoundError as error:

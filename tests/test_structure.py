@@ -17,7 +17,7 @@ ROOMS = (
 """From the top down: a module imports from its own room and from rooms further right, never from one further left."""
 
 MOST_ENTRIES = 14
-LONGEST_MODULE = 308
+LONGEST_MODULE = 300
 """Lines; the aim is 300."""
 
 

@@ -5,7 +5,7 @@ A record is one JSON file, reports/<profile>/runs/<key>.json, that carries a che
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from filelock import FileLock
 from prffn.config import PROFILES, Experiment, experiment
 from prffn.data.images import set_checksum, set_label
 from prffn.evaluation.metrics import Evaluation, evaluate, evaluate_bicubic
-from prffn.files import DamagedRecord, cache_root, read_record, save_record, weights_sha256
+from prffn.files import cache_root, read_record, save_record, weights_sha256
 from prffn.models.complexity import multi_adds, parameters
 from prffn.study.joint import announce
 from prffn.study.keys import PROTOCOL, backbone_checksum, checkpoint_path, run_key, settings_of
@@ -46,21 +46,15 @@ class Run:
         return None if values is None else float(np.mean(values))
 
 
+@dataclass(repr=False, eq=False)
 class Runs(Mapping[str, list[Run]]):
     """The runs of a table by label, one for each seed, and how they came about. Prints as one line."""
 
-    def __init__(
-        self,
-        profile: str,
-        by_label: dict[str, list[Run]],
-        trained: set[str],
-        not_measured: Mapping[str, str] | None = None,
-    ) -> None:
-        self.profile = profile
-        self.by_label = by_label
-        self.trained = trained
-        self.not_measured = dict(not_measured or {})
-        """Labels that have no runs, and why."""
+    profile: str
+    by_label: dict[str, list[Run]]
+    trained: set[str]
+    not_measured: Mapping[str, str] = field(default_factory=dict)
+    """Labels that have no runs, and why."""
 
     def __getitem__(self, label: str) -> list[Run]:
         return self.by_label[label]
@@ -284,22 +278,22 @@ def load_record(store: Path, key: str, experiment: Experiment) -> dict[str, Any]
         return None
     try:
         record = read_record(path)
-    except DamagedRecord as error:
+        _check_record(record, path, store, experiment)
+    except ValueError as error:
         warnings.warn(f"{error}; the run is trained again", stacklevel=2)
         return None
+    return record
+
+
+def _check_record(record: dict[str, Any], path: Path, store: Path, experiment: Experiment) -> None:
+    """Raises ValueError, saying why, if a record that is whole is of another run or of another start."""
     if not isinstance(record.get("settings"), dict):
-        warnings.warn(f"{path} is no record of a run; the run is trained again", stacklevel=2)
-        return None
+        raise ValueError(f"{path} is no record of a run")
     settings, paper = settings_of(experiment), settings_of(Experiment())
     recorded = {name: record["settings"].get(name, paper[name]) for name in settings}
     if differing := [name for name in settings if recorded[name] != settings[name]]:
-        warnings.warn(f"{path} was made with another {', '.join(differing)}; the run is trained again", stacklevel=2)
-        return None
+        raise ValueError(f"{path} was made with another {', '.join(differing)}")
     if experiment.start is not None:
         start = load_record(store, run_key(experiment.start), experiment.start)
         if start is not None and record.get("start_sha256") != start["weights_sha256"]:
-            warnings.warn(
-                f"{path} started from other weights than those of its start; it is trained again", stacklevel=2
-            )
-            return None
-    return record
+            raise ValueError(f"{path} started from other weights than those of its start")

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import tqdm.auto
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from prffn.config import Experiment
 from prffn.data.images import image_set, lr_images
@@ -27,7 +26,7 @@ from prffn.training.curve import Losses, read_every
 from prffn.training.device import device_name, peak_memory_mb, reset_peak_memory
 from prffn.training.graphs import with_cuda_graphs
 from prffn.training.objective import gradient_norms, loss_terms, weighted
-from prffn.training.parallel import Processes
+from prffn.training.parallel import Processes, in_parallel
 from prffn.training.schedule import Clipping, adam, learning_rate
 
 CURVE_POINTS = 50
@@ -109,7 +108,7 @@ class Training:
         self.model = model.to(device=device, memory_format=self.memory_format).train()  # type: ignore[call-overload]
         self.optimizer = adam(self.model, config)
         self.clipping = Clipping(config, device)
-        self.step, self.seconds, self.peak = 0, 0.0, 0.0
+        self.step, self.seconds, self.unsaved, self.peak = 0, 0.0, 0.0, 0.0
         self.losses = Losses()
         self.curve: list[dict[str, float]] = []
         self.made: list[dict[str, Any]] = []
@@ -139,6 +138,7 @@ class Training:
 
     def run(self) -> Generator[bool]:
         """Takes the steps that are left. Yields after each whether it ended a part of the curve."""
+        self.last_tick = time.perf_counter()
         config, device = self.e.training, self.processes.device
         here = conditions(self.e, device, self.processes.world_size)
         if self.step < config.steps and (not self.made or {**self.made[-1], "step": 0} != {"step": 0, **here}):
@@ -188,6 +188,12 @@ class Training:
                 self.curve[-1] |= {f"gradient_{name}": norm for name, norm in norms}
         return ends
 
+    def tick(self) -> None:
+        """Counts the seconds since the last call; none where the clock was set back meanwhile."""
+        now = time.perf_counter()
+        passed, self.last_tick = max(0.0, now - self.last_tick), now
+        self.seconds, self.unsaved = self.seconds + passed, self.unsaved + passed
+
     def validates(self, step: int) -> bool:
         """Whether the network is validated once `step` steps are done."""
         return step % (VALIDATE_EVERY * self.interval) == 0 or step == self.e.training.steps
@@ -235,19 +241,6 @@ def train(
     state = processes.broadcast(state)  # the others may be on machines that do not see the file
     if state is not None:
         training.load(state)
-    last_tick, unsaved = time.perf_counter(), 0.0
-
-    def tick() -> None:
-        """Counts the seconds since the last call; none where the clock was set back meanwhile."""
-        nonlocal last_tick, unsaved
-        now = time.perf_counter()
-        passed, last_tick = max(0.0, now - last_tick), now
-        training.seconds, unsaved = training.seconds + passed, unsaved + passed
-
-    def save() -> None:
-        assert checkpoint is not None
-        save_checkpoint(checkpoint, {"identity": identity, **training.state()})
-
     steps = experiment.training.steps
     bar = progress_bar(total=steps, initial=training.step, desc=label, unit="step", disable=not progress, leave=False)
     with bar, closing(training.run()) as run:  # an error's message begins on a line of its own
@@ -259,15 +252,15 @@ def train(
                     processes.wait()  # for rank 0, which validates
                 bar.set_postfix_str(f"L1 {training.curve[-1]['l1']:.4f}", refresh=False)
             bar.update()
-            tick()
-            if checkpoint and unsaved >= checkpoint_every and not training.losses.unread:
-                save()
-                unsaved = 0.0
+            training.tick()
+            if checkpoint and training.unsaved >= checkpoint_every and not training.losses.unread:
+                save_checkpoint(checkpoint, {"identity": identity, **training.state()})
+                training.unsaved = 0.0
             if on_step is not None:
                 on_step(training.step)
     if checkpoint:
-        save()
-    tick()
+        save_checkpoint(checkpoint, {"identity": identity, **training.state()})
+    training.tick()
     peak = max(training.peak, peak_memory_mb(device))
     return Trained(training.model.eval(), training.curve, training.seconds, peak, training.made)
 
@@ -294,10 +287,3 @@ def progress_bar(**options: Any) -> Any:
     if os.environ.get(TEXT_PROGRESS_VARIABLE):
         return tqdm.tqdm(mininterval=1, **options)
     return tqdm.auto.tqdm(**options)
-
-
-def in_parallel(model: nn.Module) -> nn.Module:
-    """The network for several processes: all get the weights of rank 0 here, and the mean of their gradients later."""
-    constants = [name for name, _ in model.named_buffers()]  # such as the mean RGB: nothing to be sent at every step
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constants)
-    return DistributedDataParallel(model)

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from prffn.training.device import pick_device
 
@@ -138,3 +139,10 @@ def device_of(local_rank: int, device: str = "auto") -> torch.device:
             "--nproc-per-node), or take the CPU (--device cpu)"
         )
     return torch.device("cuda", local_rank)
+
+
+def in_parallel(model: nn.Module) -> nn.Module:
+    """The network for several processes: all get the weights of rank 0 here, and the mean of their gradients later."""
+    constants = [name for name, _ in model.named_buffers()]  # such as the mean RGB: nothing to be sent at every step
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constants)
+    return DistributedDataParallel(model)

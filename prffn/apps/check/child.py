@@ -16,7 +16,8 @@ import torch.distributed as dist
 
 from prffn.apps.check.lines import SHORT
 from prffn.config import experiment
-from prffn.training.loop import build_model, in_parallel, train
+from prffn.training.loop import build_model, train
+from prffn.training.parallel import in_parallel
 
 
 @dataclass(frozen=True)
