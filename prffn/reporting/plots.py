@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prffn.files import atomic_write
-from prffn.study.claims import as_math
+from prffn.study.claims import as_math, seeds_said
 
 STYLE = Path(__file__).parent / "prffn.mplstyle"
 
@@ -75,8 +75,7 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
 
 def count_of(rows: pd.DataFrame) -> str:
     """How many seeds and images stand behind rows of a table from `compare`: "3 to 5 seeds, 100 images"."""
-    seeds = dict.fromkeys(f"{count:.0f}" for count in (rows["seeds"].min(), rows["seeds"].max()))
-    return f"{' to '.join(seeds)} seed{'s' if list(seeds) != ['1'] else ''}, {rows['images'].max():.0f} images"
+    return f"{seeds_said(rows['seeds'])}, {rows['images'].max():.0f} images"
 
 
 def _interval(rows: pd.DataFrame) -> list[Any] | None:

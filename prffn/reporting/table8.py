@@ -12,7 +12,7 @@ from prffn.reporting.report import keys_of, write_report
 from prffn.reporting.table6 import provenance_of
 from prffn.reporting.tables import markdown, provenance_table, side_by_side, where_made
 from prffn.study.benchmark import PRINTED_SETS, SCALES, notes, scale_table
-from prffn.study.claims import LABELS, seeds_said
+from prffn.study.claims import LABELS, counts_of, seeds_said
 from prffn.study.evaluations import BICUBIC, SMALL, Evaluations
 from prffn.study.runs import Runs
 from prffn.study.timings import Timings
@@ -23,7 +23,7 @@ def benchmark_conclusion(table: pd.DataFrame, timings: Timings, runs: Runs) -> s
 
     table: from `compare_networks`.
     """
-    seeds, trainings = (f", {seeds_said(runs)}", " and trainings") if runs else ("", "")
+    seeds, trainings = (f", {seeds_said(counts_of(runs))}", " and trainings") if runs else ("", "")
     return "\n".join([
         f"Profile {runs.profile}{seeds}. Run times{trainings}: {LABELS[runs.profile]}.",
         "",

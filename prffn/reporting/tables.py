@@ -9,6 +9,7 @@ import pandas as pd
 from prffn.study.claims import (
     DIGITS,
     NOT_MEASURED,
+    counts_of,
     digits_of,
     seeds_of,
     with_interval,
@@ -203,7 +204,7 @@ def provenance_table(runs: Runs) -> pd.DataFrame:
     ways = {part.get("L_contr", NOT_RECORDED) for r in with_contrast for part in r["provenance"].get("training", [{}])}
     rows = {
         "profile": runs.profile,
-        "runs": f"{len(records)}, seeds: {seeds_of(runs)}",
+        "runs": f"{len(records)}, seeds: {seeds_of(counts_of(runs))}",
         "training images": distinct(record["settings"]["data.train"] for record in records),
         "network": distinct(f"channels: {channels}, groups: {groups}" for channels, groups in sizes),
         "scale": distinct(f"x{record['settings']['data.scale']}" for record in records),

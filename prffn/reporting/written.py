@@ -9,7 +9,7 @@ from typing import Any
 from prffn.config import check_profile
 from prffn.files import reports_root
 from prffn.reporting.report import KIND
-from prffn.study.claims import seeds_of
+from prffn.study.claims import counts_of, seeds_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Report:
     @property
     def seeds(self) -> str:
         """How many seeds the rows of the table have: "5", or "1 to 5"."""
-        return seeds_of(self.runs)
+        return seeds_of(counts_of(self.runs))
 
     @property
     def made(self) -> dict[str, Any]:

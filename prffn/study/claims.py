@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import pandas as pd
@@ -46,19 +46,24 @@ LABELS = {
 """What a number of each profile may be called. Numbers of the paper are called "printed"."""
 
 
-def seeds_of(rows: Mapping[str, Sized]) -> str:
-    """How many seeds the measured rows have: "5", or "1 to 5" where they differ; empty where no row has any.
+def seeds_of(counts: Iterable[float]) -> str:
+    """How many seeds rows have: "5", or "1 to 5" where they differ; empty where no row has any.
 
-    rows: by label, what there is of each seed.
+    counts: of each row; zeros and NaN do not count.
     """
-    counts = {len(row) for row in rows.values()} - {0}
-    return " to ".join(map(str, sorted({min(counts), max(counts)}))) if counts else ""
+    there = [int(count) for count in counts if count > 0]
+    return " to ".join(map(str, sorted({min(there), max(there)}))) if there else ""
 
 
-def seeds_said(runs: Runs) -> str:
-    """How many seeds, in words: "5 seeds", "1 seed", "no seeds"."""
-    seeds = seeds_of(runs) or "no"
+def seeds_said(counts: Iterable[float]) -> str:
+    """How many seeds, in words: "5 seeds", "1 seed", "3 to 5 seeds", "no seeds"; counts as in `seeds_of`."""
+    seeds = seeds_of(counts) or "no"
     return f"{seeds} seed{'s' if seeds != '1' else ''}"
+
+
+def counts_of(runs: Mapping[str, Sized]) -> list[int]:
+    """How many seeds each row has, where there is something of each seed."""
+    return [len(group) for group in runs.values()]
 
 
 def claims_greater(
@@ -145,8 +150,7 @@ def answer(runs: Runs, verdicts: pd.DataFrame) -> str:
     rows = verdicts.reset_index()
     first = rows[rows["claim"] == rows["claim"].iloc[0]]
     found = [f"{row['verdict']} on {row['set']} ({_evidence(row)})" for _, row in first.iterrows()]
-    of_first = first.get("seeds", pd.Series(dtype=float)).dropna()
-    seeds = f"{of_first.min():.0f} seed{'s' if of_first.min() > 1 else ''}" if len(of_first) else seeds_said(runs)
+    seeds = seeds_said(first.get("seeds", counts_of(runs)))
     sentence = f"**{first['claim'].iloc[0]}: {', '.join(found)}**, {seeds}, profile {runs.profile}"
     others = rows[rows["claim"] != rows["claim"].iloc[0]]["verdict"]
     if len(others):
@@ -181,13 +185,13 @@ def conclusion(runs: Runs, verdicts: pd.DataFrame) -> str:
     verdicts: from `claims_greater`.
     """
     label = LABELS[runs.profile] if runs.all() else "nothing was measured"
-    lines = [f"Profile {runs.profile}, {seeds_said(runs)}: {label}.", ""]
+    lines = [f"Profile {runs.profile}, {seeds_said(counts_of(runs))}: {label}.", ""]
     for claim, rows in verdicts.groupby(level="claim", sort=False):
         found = ", ".join(f"{verdict} on {image_set}" for (_, image_set), verdict in rows["verdict"].items())
         lines.append(f"- {claim}: {found}.")
     lines += [f"- {label}: not measured: {reason}." for label, reason in runs.not_measured.items()]
     lines.append("")
-    if seeds_of(runs) == "1":
+    if seeds_of(counts_of(runs)) == "1":
         lines.append("One seed has no interval: nothing can be decided with it.")
     elif reach := smallest_difference(verdicts.reset_index().to_dict("records")):
         lines.append(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prffn.study.claims import OPEN, claims_greater, digits_of, judged, with_interval
+from prffn.study.claims import OPEN, claims_greater, digits_of, judged, seeds_said, with_interval
 from prffn.study.runs import Runs, image_sets
 
 METRICS = {"psnr_y": "PSNR", "ssim_y": "SSIM", "lpips": "LPIPS"}
@@ -110,10 +110,10 @@ def said_by_length(runs: Runs, name: str, labels: Mapping[int, str], l1: Mapping
     rows = {n: rows.loc[(name, last)] for n, rows in verdicts.items()}
     gains = ", ".join(f"{with_interval(row, unit=' dB')} after {n} steps" for n, row in rows.items())
     elsewhere = "".join(f"; on {name} it {found(name)}" for name in others)
-    seeds = min(int(row["seeds"]) for row in rows.values())
+    seeds = seeds_said(row["seeds"] for row in rows.values())
     return (
-        f"**{name} {found(last)} on {last}** (PSNR over L_1 alone: {gains}){elsewhere}; "
-        f"{seeds} seed{'s' if seeds > 1 else ''}, profile {runs.profile}."
+        f"**{name} {found(last)} on {last}** (PSNR over L_1 alone: {gains}){elsewhere}; {seeds}, "
+        f"profile {runs.profile}."
     )
 
 
@@ -198,8 +198,7 @@ def said_by_size(runs: Runs, name: str, grid: Mapping[int, Mapping[int, str]], o
         return with_interval(row, unit=" dB")
 
     elsewhere = "".join(f"; on {image_set} it {found(image_set)}" for image_set in others)
-    seeds = min(int(count) for count in gains["seeds"])
     return (
         f"**From {first} K to {last} K parameters the gain of {name} over L_1 alone {found(judge)} on {judge}** (PSNR: "
-        f"{'; '.join(map(numbers, grid))}){elsewhere}; {seeds} seed{'s' if seeds > 1 else ''}, profile {runs.profile}."
+        f"{'; '.join(map(numbers, grid))}){elsewhere}; {seeds_said(gains['seeds'])}, profile {runs.profile}."
     )

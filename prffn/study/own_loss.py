@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from prffn.config import PHOTOGRAPHS, PROFILE_SEEDS, PROFILES, Experiment, experiment, variants
 from prffn.losses.own import check_loss, locate, own_loss, source_sha256
-from prffn.study.claims import NOT_MEASURED, claims_greater, seeds_said, with_interval
+from prffn.study.claims import NOT_MEASURED, claims_greater, counts_of, seeds_said, with_interval
 from prffn.study.ensure import recorded_runs
 from prffn.study.gains import SPEEDS_UP, outcome
 from prffn.study.runs import Runs
@@ -166,6 +166,6 @@ def sentence(runs: Runs, verdicts: pd.DataFrame, steps: Sequence[int], loss: str
     return (
         f"**`{loss.rpartition(':')[2]}` {found[first]} on {first}** (over L_1 alone: {gains}); it "
         f"{OF_CONTROL[over_control['verdict']]} a squared error of the same share of the gradient "
-        f"({with_interval(over_control, unit=' dB')} after {judged_at} steps){elsewhere}; {seeds_said(runs)}, "
-        f"profile {runs.profile}."
+        f"({with_interval(over_control, unit=' dB')} after {judged_at} steps){elsewhere}; "
+        f"{seeds_said(counts_of(runs))}, profile {runs.profile}."
     )

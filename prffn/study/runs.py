@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from prffn.config import PROFILES, Experiment, experiment
 from prffn.data.images import set_checksum, set_label
-from prffn.evaluation.metrics import Evaluation, evaluate, evaluate_bicubic
+from prffn.evaluation.metrics import Evaluation, evaluate, evaluate_bicubic, validation_psnr
 from prffn.files import cache_root, read_record, save_record, weights_sha256
 from prffn.models.complexity import multi_adds, parameters
 from prffn.study.joint import announce
@@ -203,7 +203,7 @@ def _make_record(
             device=device,
             checkpoint=checkpoint,
             start=start,
-            validate=lambda model: evaluate(model, e.data.evaluation[0], scale=scale, device=device).mean_psnr(),
+            validate=lambda model: validation_psnr(model, e.data.evaluation[0], scale=scale, device=device),
             label=label,
             progress=progress,
             on_step=on_step,
