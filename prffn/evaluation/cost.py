@@ -5,6 +5,7 @@ paired ratios, and their spread. A process has its own peak of memory.
 """
 
 import ctypes
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
@@ -19,7 +20,7 @@ from prffn.files import in_one_line
 from prffn.losses import Implementation, pixel_contrast
 from prffn.losses.contrast import Contrast
 from prffn.models import PRFFN, build
-from prffn.training.device import peak_memory_mb, reset_peak_memory
+from prffn.training.device import peak_memory_mb, reset_peak_memory, wait_for
 from prffn.training.loop import progress_bar
 
 Call = Callable[[], Any]
@@ -112,28 +113,34 @@ class ForwardCase:
 
 def in_rounds(cases: Mapping[str, Case], rounds: int, device: torch.device) -> dict[str, list[float] | str]:
     """Seconds of each case in each round, by label, after a call that does not count; the error of one that fails."""
-    from torch.utils import benchmark  # slow to load
-
     found: dict[str, list[float] | str] = {}
-    timers: dict[str, Any] = {}
+    calls: dict[str, Call] = {}
     bar = progress_bar(total=(1 + rounds) * len(cases), desc="timing", unit="call", leave=False)
     for label, case in cases.items():
         bar.set_postfix_str(label)
         try:
             call = case.call(device)
             call()  # compiles, and touches memory for the first time
-            timers[label] = benchmark.Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
-            found[label] = []
+            calls[label], found[label] = call, []
         except Exception as error:
             found[label] = in_one_line(error)
         bar.update()
     for _ in range(rounds):
-        for label, timer in timers.items():
+        for label, call in calls.items():
             bar.set_postfix_str(label)
-            found[label].append(timer.timeit(1).mean)  # type: ignore[union-attr]
+            found[label].append(_seconds(call, device))  # type: ignore[union-attr]
             bar.update()
     bar.close()
     return found
+
+
+def _seconds(call: Call, device: torch.device) -> float:
+    """Of one call. (PyTorch's Timer makes two more before it, each time.)"""
+    wait_for(device)
+    began = time.perf_counter()
+    call()
+    wait_for(device)
+    return time.perf_counter() - began
 
 
 def peak_memory(cases: Mapping[str, Case], device: torch.device, at_once: int = 1) -> dict[str, float | str]:

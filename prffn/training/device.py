@@ -44,6 +44,12 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
+def wait_for(device: torch.device) -> None:
+    """Returns when the device, the current one of its kind, has done all that it was given."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Begins a new measurement for `peak_memory_mb`, where the system lets a process do so: CUDA and Linux do."""
     if device.type == "cuda":

@@ -126,12 +126,6 @@ def _in_one_line(text: str) -> str:
     return " ".join(text.strip().partition("\n\n")[0].split())[:LONGEST_REASON]
 
 
-def wait_for(device: torch.device) -> None:
-    """Returns when the device, the current one of its kind, has done all that it was given."""
-    if device.type != "cpu":
-        torch.get_device_module(device).synchronize()
-
-
 def ratio(seconds: Sequence[float], beside: Sequence[float]) -> str:
     """The median of the paired ratios and their spread; a difference below the spread is called none."""
     ratios = np.array(seconds) / np.array(beside)

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prffn.apps.check.lines import Check, Sizes, Skipped, Wrong, ratio, wait_for
+from prffn.apps.check.lines import Check, Sizes, Skipped, Wrong, ratio
 from prffn.config import PHOTOGRAPHS, Experiment, experiment
 from prffn.data.patches import AHEAD
 from prffn.evaluation.cost import begin_memory
 from prffn.models.complexity import parameters
-from prffn.training.device import peak_memory_mb, threads_for
+from prffn.training.device import peak_memory_mb, threads_for, wait_for
 from prffn.training.graphs import with_cuda_graphs
 from prffn.training.loop import build_model, patches_of, train
 from prffn.training.objective import loss_terms, weighted
