@@ -167,9 +167,9 @@ def test_a_table_about_a_setting_of_the_profile():
 
 
 def test_lengths_of_training_by_hand():
-    """A quarter of 1500, all, four times as many. The paper's rate is halved every 200,000 of a million steps: in a
-    quarter of them every 50,000. The profile's own length is the run of any other table."""
-    assert list(lengths("cpu")) == [375, 1500, 6000]
+    """A quarter of 1500, all, four and sixteen times as many. The paper's rate is halved every 200,000 of a million
+    steps: in a quarter of them every 50,000. The profile's own length is the run of any other table."""
+    assert list(lengths("cpu")) == [375, 1500, 6000, 24_000]
     paper = variants("paper", {str(n): at for n, at in lengths("paper").items()}, instead=("training.steps",))
     halved = {n: (e.training.steps, e.training.halve_every) for n, (e,) in paper.items()}
     assert halved == {"250000": (250_000, 50_000), "1000000": (1_000_000, 200_000)}

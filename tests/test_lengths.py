@@ -106,6 +106,19 @@ def test_the_lines_stand_beside_each_other_with_their_intervals():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "printed, on DIV2K"]
 
 
+def test_a_row_has_one_colour_in_axes_of_different_rows():
+    table = compare(two_lengths(), {}, baseline=OVER)
+    colours = [
+        {
+            line.get_label(): line.lines[0].get_color()
+            for line in plot_along(new_figure()[1], table, grid, "set").containers
+        }
+        for grid in (GRID, {**GRID, "a": {}})
+    ]
+    assert colours[1] == {"b": colours[0]["b"]}
+    assert colours[0]["a"] != colours[0]["b"]
+
+
 def test_a_metric_that_was_not_measured_is_said_in_the_figure():
     table = compare(two_lengths(), {}, baseline=OVER, metric="lpips")
     ax = plot_along(new_figure()[1], table, GRID, "set", "lpips")

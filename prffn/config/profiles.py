@@ -75,12 +75,12 @@ PROFILE_SEEDS = {"paper": 1, "gpu": 1, "cpu": 5, "quick": 1}
 LENGTHS: dict[str, tuple[float, ...]] = {
     "paper": (0.25, 1),
     "gpu": (0.25, 1),
-    "cpu": (0.25, 1, 4),
+    "cpu": (0.25, 1, 4, 16),
     "quick": (0.25, 1),
 }
 """How long is trained where the length of training is the question, over the profile's own steps (our choice).
 
-All but `cpu` end at their own: four times as long would be weeks, more than the day of `gpu`, more than minutes."""
+All but `cpu` end at their own: more would be weeks, more than the day of `gpu`, more than minutes."""
 
 SIZES: dict[str, tuple[tuple[int, int], ...]] = {
     "paper": ((24, 10), (64, 10)),

@@ -29,7 +29,8 @@ def plot_along(ax: Axes, table: pd.DataFrame, grid: Grid, image_set: str, metric
     """Gains on one set along a logarithmic axis: a line for each row of `grid`, with 95 % intervals. Returns the axis.
 
     table: from `compare`, of this metric. The rows stand a little beside each other, so that no interval covers
-    another. Where nothing was measured, the figure says so.
+    another. A row's colour is that of its place in `grid`, where one may be empty: axes of other rows then agree.
+    Where nothing was measured, the figure says so.
     """
     unit = UNITS.get(metric, "dB")
     if "gain" not in table:
@@ -42,6 +43,8 @@ def plot_along(ax: Axes, table: pd.DataFrame, grid: Grid, image_set: str, metric
         colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
         ax.axhline(0, color="0.3", linewidth=0.8)
         for n, (row, columns) in enumerate(grid.items()):
+            if not columns:
+                continue
             gains = table.loc[[(image_set, label) for label in columns.values()]]
             x = np.array(list(columns)) * apart ** (n - (len(grid) - 1) / 2)
             reach = gains.reindex(columns=["low", "high"]).sub(gains["gain"], axis=0).abs().to_numpy(float).T

@@ -90,9 +90,10 @@ class Study:
         return continued(self.variants(vary, **more), self.profile)
 
     def ensure(self, experiments: Mapping[str, Sequence[Experiment]]) -> Runs:
-        """The runs, recorded or trained now, see `ensure`; prints how many were which."""
+        """The runs, recorded or trained now, see `ensure`; prints how many were which, where there are any."""
         runs = ensure(experiments, self.profile, workers=None, **self.how)
-        print(runs)
+        if experiments:
+            print(runs)
         return runs
 
     def answer(self, runs: Runs, verdicts: pd.DataFrame) -> Markdown:
