@@ -136,16 +136,15 @@ def _open_locked(part: Path, mode: str, lock: "BaseFileLock") -> IO | None:
     file: IO = part.open(mode.replace("w", "x"), **text)  # type: ignore[call-overload]
     try:
         lock.acquire()
+        if part.exists():
+            return file
     except TimeoutError:
-        removed = True
+        pass
     except (OSError, NotImplementedError):  # some network file systems know no locks
         return file
-    else:
-        removed = not part.exists()
-    if removed:
-        file.close()
-        part.unlink(missing_ok=True)
-    return None if removed else file
+    file.close()
+    part.unlink(missing_ok=True)
+    return None
 
 
 def _lock(part: Path) -> "BaseFileLock":

@@ -150,7 +150,7 @@ class Evaluation:
     image_set: str
     image_names: tuple[str, ...]
     psnr_y: tuple[float, ...]
-    ssim_y: tuple[float, ...]
+    ssim_y: tuple[float, ...] | None
     lpips: tuple[float, ...] | None = None
     not_measured: dict[str, str] = field(default_factory=dict)
     """For each metric that is missing, why."""
@@ -173,6 +173,7 @@ def evaluate(
     images: ImageSet | str,
     *,
     scale: int | None = None,
+    ssim: bool = True,
     lpips: bool = False,
     device: torch.device | str = "cpu",
     tile: int | None = None,
@@ -182,7 +183,7 @@ def evaluate(
     model: a network (N, 3, h, w) -> (N, 3, h * scale, w * scale) in [0, 1], or a function of one LR image,
         (h, w, 3) uint8, that returns the SR image, uint8, or the path of a checkpoint that `load_network` reads
         without further settings.
-    images: a set or its name. scale: that of the network unless it is given. lpips: measure LPIPS as well.
+    images: a set or its name. scale: that of the network unless it is given. ssim, lpips: measure them too.
     tile: LR pixels of a tile, see `upscale`.
     Raises ValueError where nothing says the scale, or naming the image that cannot be measured: too small for SSIM or
     LPIPS, or upscaled to NaN or infinity, or to another size.
@@ -194,8 +195,8 @@ def evaluate(
         raise ValueError("evaluate needs scale= for a function, or a network without an attribute `scale`")
     scale = whole_number("scale", scale)
     hr_set = image_set(images) if isinstance(images, str) else images
-    psnr, ssim, perceptual = [], [], []
-    not_measured = {} if lpips else {"lpips": "not asked for"}
+    psnr, structural, perceptual = [], [], []
+    not_measured = {name: "not asked for" for name, asked in {"ssim_y": ssim, "lpips": lpips}.items() if not asked}
     for name, hr, lr in zip(hr_set.image_names, hr_set.images, lr_images(hr_set, scale), strict=True):
         hr = mod_crop(hr, scale)
         try:
@@ -204,7 +205,8 @@ def evaluate(
             else:
                 sr = model(lr)
             psnr.append(psnr_y(sr, hr, scale))
-            ssim.append(ssim_y(sr, hr, scale))
+            if ssim:
+                structural.append(ssim_y(sr, hr, scale))
             if "lpips" not in not_measured:
                 perceptual.append(lpips_alex(sr, hr))
         except LpipsUnavailable as reason:
@@ -220,18 +222,10 @@ def evaluate(
         hr_set.name,
         hr_set.image_names,
         tuple(psnr),
-        tuple(ssim),
-        None if not_measured else tuple(perceptual),
+        tuple(structural) if ssim else None,
+        None if "lpips" in not_measured else tuple(perceptual),
         not_measured,
     )
-
-
-def validation_psnr(model: torch.nn.Module, images: str, *, scale: int, device: torch.device | str = "cpu") -> float:
-    """Mean PSNR-Y (dB) over an image set, that of `evaluate` without its other metrics: what a training asks often."""
-    hr_set = image_set(images)
-    pairs = zip(hr_set.images, lr_images(hr_set, scale), strict=True)
-    each = [psnr_y(upscale(model, lr, scale=scale, device=device), mod_crop(hr, scale), scale) for hr, lr in pairs]
-    return float(np.mean(each))
 
 
 def evaluate_bicubic(images: ImageSet | str, *, scale: int, lpips: bool = False) -> Evaluation:

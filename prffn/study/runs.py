@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from prffn.config import PROFILES, Experiment, experiment
 from prffn.data.images import set_checksum, set_label
-from prffn.evaluation.metrics import Evaluation, evaluate, evaluate_bicubic, validation_psnr
+from prffn.evaluation.metrics import Evaluation, evaluate, evaluate_bicubic
 from prffn.files import cache_root, read_record, save_record, weights_sha256
 from prffn.models.complexity import multi_adds, parameters
 from prffn.study.joint import announce
@@ -192,7 +192,7 @@ def _make_record(
     checkpoint = checkpoint_path(key)
     if from_scratch:
         checkpoint.unlink(missing_ok=True)
-    started, scale = datetime.now(UTC), e.data.scale
+    started, scale, validation = datetime.now(UTC), e.data.scale, e.data.evaluation[0]
     # before the training: an image or a file of weights that cannot be used is told at once, not after days
     bicubic = {set_label(name): bicubic_baseline(name, scale, e.data.lpips).to_json() for name in e.data.evaluation}
     start = start_weights(e, store)
@@ -203,7 +203,7 @@ def _make_record(
             device=device,
             checkpoint=checkpoint,
             start=start,
-            validate=lambda model: validation_psnr(model, e.data.evaluation[0], scale=scale, device=device),
+            validate=lambda model: evaluate(model, validation, scale=scale, ssim=False, device=device).mean_psnr(),
             label=label,
             progress=progress,
             on_step=on_step,

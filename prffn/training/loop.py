@@ -136,6 +136,11 @@ class Training:
             **({} if norms is None else {"norms": norms}),
         }  # fmt: skip
 
+    def save(self, checkpoint: Path, identity: str) -> None:
+        """Writes the checkpoint of a training whose identity this is."""
+        save_checkpoint(checkpoint, {"identity": identity, **self.state()})
+        self.unsaved = 0.0
+
     def run(self) -> Generator[bool]:
         """Takes the steps that are left. Yields after each whether it ended a part of the curve."""
         self.last_tick = time.perf_counter()
@@ -254,12 +259,11 @@ def train(
             bar.update()
             training.tick()
             if checkpoint and training.unsaved >= checkpoint_every and not training.losses.unread:
-                save_checkpoint(checkpoint, {"identity": identity, **training.state()})
-                training.unsaved = 0.0
+                training.save(checkpoint, identity)
             if on_step is not None:
                 on_step(training.step)
     if checkpoint:
-        save_checkpoint(checkpoint, {"identity": identity, **training.state()})
+        training.save(checkpoint, identity)
     training.tick()
     peak = max(training.peak, peak_memory_mb(device))
     return Trained(training.model.eval(), training.curve, training.seconds, peak, training.made)

@@ -113,8 +113,8 @@ def performed(check: Check, device: torch.device) -> Line:
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
         state, found = "failed", f"{type(error).__name__}: {error}"
-    if state != "passed":
-        gc.collect()  # an exception holds what its frames held
+    if state != "passed" or device.type != "cpu":
+        gc.collect()  # an exception holds what its frames held, and what is dead holds a GPU's memory
     if device.type != "cpu":
         with suppress(RuntimeError):  # of a device that an error has left unusable
             torch.get_device_module(device).empty_cache()
