@@ -8,15 +8,7 @@ import sys
 from pathlib import Path
 
 from prffn.config import PROFILES
-from prffn.files import (
-    RECORDED,
-    TEXT_PROGRESS_VARIABLE,
-    checkout,
-    data_root,
-    unknown,
-    user_path,
-    whole_number,
-)
+from prffn.files import RECORDED, TEXT_PROGRESS_VARIABLE, checkout, data_root, unknown, user_path, whole_number
 
 
 def main(arguments: list[str] | None = None) -> int:

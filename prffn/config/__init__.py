@@ -2,52 +2,21 @@
 
 from prffn.config.profiles import (
     BRIEF,
-    LENGTHS,
     MOST_SEEDS,
     PHOTOGRAPHS,
     PROFILE_SEEDS,
     PROFILES,
     SHIPPED,
-    SIZES,
     check_profile,
     check_seeds,
     lengths,
     sizes,
     variants,
 )
-from prffn.config.settings import (
-    DataConfig,
-    Experiment,
-    LossConfig,
-    ModelConfig,
-    Network,
-    TrainingConfig,
-    experiment,
-    fields_of,
-    setting,
-)
+from prffn.config.settings import Experiment, LossConfig, TrainingConfig, experiment, fields_of, setting
 
 __all__ = [
-    "BRIEF",
-    "LENGTHS",
-    "MOST_SEEDS",
-    "PHOTOGRAPHS",
-    "PROFILES",
-    "PROFILE_SEEDS",
-    "SHIPPED",
-    "SIZES",
-    "DataConfig",
-    "Experiment",
-    "LossConfig",
-    "ModelConfig",
-    "Network",
-    "TrainingConfig",
-    "check_profile",
-    "check_seeds",
-    "experiment",
-    "fields_of",
-    "lengths",
-    "setting",
-    "sizes",
+    "BRIEF", "MOST_SEEDS", "PHOTOGRAPHS", "PROFILES", "PROFILE_SEEDS", "SHIPPED", "Experiment", "LossConfig",
+    "TrainingConfig", "check_profile", "check_seeds", "experiment", "fields_of", "lengths", "setting", "sizes",
     "variants",
-]
+]  # fmt: skip

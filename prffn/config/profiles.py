@@ -137,11 +137,7 @@ def check_seeds(seeds: object) -> None:
 
 
 def variants(
-    profile: str,
-    vary: Mapping[str, Mapping[str, Any]],
-    *,
-    seeds: int | None = None,
-    instead: tuple[str, ...] = (),
+    profile: str, vary: Mapping[str, Mapping[str, Any]], *, seeds: int | None = None, instead: tuple[str, ...] = ()
 ) -> dict[str, list[Experiment]]:
     """The experiments of a table: one list for each label of `vary`, with one experiment for each seed.
 

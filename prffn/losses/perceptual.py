@@ -92,11 +92,7 @@ class _Ratio(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        positive: Tensor,
-        negatives: Tensor,
-        batch_mean: Callable[[Tensor], Tensor] | None,
+        ctx: Any, x: Tensor, positive: Tensor, negatives: Tensor, batch_mean: Callable[[Tensor], Tensor] | None
     ) -> Tensor:
         size = 1 if x.device.type == "cpu" else len(x)  # images at a time: on a CPU one, which the caches hold
         difference = torch.empty_like(x[:size])

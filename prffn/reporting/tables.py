@@ -6,14 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prffn.study.claims import (
-    DIGITS,
-    NOT_MEASURED,
-    counts_of,
-    digits_of,
-    seeds_of,
-    with_interval,
-)  # fmt: skip
+from prffn.study.claims import DIGITS, NOT_MEASURED, counts_of, digits_of, seeds_of, with_interval
 from prffn.study.intervals import paired_interval
 from prffn.study.runs import Runs, image_sets
 from prffn.training.loop import NOT_RECORDED
@@ -23,11 +16,7 @@ COUNTS = ("seeds", "images")
 
 
 def compare(
-    runs: Runs,
-    printed: Mapping[str, float],
-    *,
-    baseline: str | Mapping[str, str],
-    metric: str = "psnr_y",
+    runs: Runs, printed: Mapping[str, float], *, baseline: str | Mapping[str, str], metric: str = "psnr_y"
 ) -> pd.DataFrame:
     """One row for each image set and label: the mean over the seeds, each seed, how many, and differences.
 

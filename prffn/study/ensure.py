@@ -76,10 +76,7 @@ def ensure(
 
 
 def _is_missing(
-    key: str,
-    asked: tuple[str, Experiment],
-    records: Mapping[str, Record | None],
-    not_measured: Mapping[str, str],
+    key: str, asked: tuple[str, Experiment], records: Mapping[str, Record | None], not_measured: Mapping[str, str]
 ) -> bool:
     """Whether a run is to be trained: it has no record, or started from other weights than its start has meanwhile."""
     label, e = asked

@@ -31,10 +31,7 @@ def claims_of_gain(
 
     verdicts = [
         claims_greater(
-            runs,
-            {says.format(row, METRICS[metric]): (row, over[row])},
-            metric=metric,
-            printed=of_print(row, metric),
+            runs, {says.format(row, METRICS[metric]): (row, over[row])}, metric=metric, printed=of_print(row, metric)
         )
         for metric, rows in labels.items()
         for row in rows

@@ -15,12 +15,7 @@ from torch import Tensor
 
 from prffn.config import PROFILES
 
-SHORT = {
-    **PROFILES["quick"],
-    "training.steps": 20,
-    "training.learning_rate": 1e-3,
-    "training.initial": "drawn",
-}
+SHORT = {**PROFILES["quick"], "training.steps": 20, "training.learning_rate": 1e-3, "training.initial": "drawn"}
 """The training that is killed, and that several processes share. What rounds otherwise ends near it, see `apart`."""
 
 LONGEST_REASON = 300
@@ -59,13 +54,7 @@ SMALL = Sizes(
     patches=1,
     rounds=3,
     largest_reference=256,
-    network={
-        "model.channels": 4,
-        "model.groups": 1,
-        "model.blocks": 1,
-        "data.patch_size": 16,
-        "data.batch_size": 4,
-    },
+    network={"model.channels": 4, "model.groups": 1, "model.blocks": 1, "data.patch_size": 16, "data.batch_size": 4},
 )
 
 

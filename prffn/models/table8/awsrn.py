@@ -69,14 +69,7 @@ class AWSRN(RGBNetwork):
 
     peak = 2.0
 
-    def __init__(
-        self,
-        scale: int = 2,
-        *,
-        channels: int = 32,
-        wide: int = 128,
-        blocks: int = 4,
-    ) -> None:
+    def __init__(self, scale: int = 2, *, channels: int = 32, wide: int = 128, blocks: int = 4) -> None:
         super().__init__(scale)
         self.head = weight_norm(conv(3, channels))
         self.blocks = nn.Sequential(*[LFB(channels, wide) for _ in range(blocks)])

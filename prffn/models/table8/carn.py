@@ -55,13 +55,7 @@ class CARN(RGBNetwork):
 
     peak = 1.0
 
-    def __init__(
-        self,
-        scale: int = 2,
-        *,
-        groups: int | None = None,
-        multi_scale: bool = True,
-    ) -> None:
+    def __init__(self, scale: int = 2, *, groups: int | None = None, multi_scale: bool = True) -> None:
         super().__init__(scale)
         channels = 64
         self.head = conv(3, channels)

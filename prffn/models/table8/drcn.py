@@ -20,13 +20,7 @@ class DRCN(Network):
     1e-4 overshoots for some twenty steps before the error falls, at 2e-6 it falls from the first.
     """
 
-    def __init__(
-        self,
-        scale: int = 2,
-        *,
-        channels: int = 256,
-        recursions: int = 16,
-    ) -> None:
+    def __init__(self, scale: int = 2, *, channels: int = 256, recursions: int = 16) -> None:
         super().__init__(scale)
         self.embedding = nn.ModuleList([conv(1, channels), conv(channels, channels)])
         self.recursive = conv(channels, channels)

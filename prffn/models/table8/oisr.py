@@ -56,14 +56,7 @@ class OISR(ResidualNetwork):
     Raises ValueError for an unknown scheme.
     """
 
-    def __init__(
-        self,
-        scale: int = 2,
-        *,
-        scheme: Scheme = "RK2",
-        channels: int = 122,
-        blocks: int = 8,
-    ) -> None:
+    def __init__(self, scale: int = 2, *, scheme: Scheme = "RK2", channels: int = 122, blocks: int = 8) -> None:
         if scheme not in get_args(Scheme):
             raise ValueError(f"scheme must be one of {', '.join(get_args(Scheme))}, got {scheme!r}")
         block = HeunBlock if scheme == "RK2" else LeapfrogBlock
