@@ -208,12 +208,12 @@ def test_a_group_of_one():
     assert programs._group_of_one(CPU).startswith("gradient off by ")
 
 
-def test_a_command_that_takes_too_long_is_stopped(monkeypatch):
+def test_a_command_that_takes_too_long_is_stopped(monkeypatch, tmp_path):
     monkeypatch.setattr(programs, "PATIENCE", 0.2)
     with pytest.raises(Wrong, match="stopped after 0 s: -c"):
-        programs._run([sys.executable, "-c", "import time; time.sleep(60)"])
+        programs._run([sys.executable, "-c", "import time; time.sleep(60)"], str(tmp_path))
 
 
-def test_a_command_that_fails_says_why():
+def test_a_command_that_fails_says_why(tmp_path):
     with pytest.raises(Wrong, match="exit status 1: ZeroDivisionError: division by zero"):
-        programs._succeed(programs._run([sys.executable, "-c", "1 / 0"]))
+        programs._run([sys.executable, "-c", "1 / 0"], str(tmp_path))

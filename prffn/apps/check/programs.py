@@ -9,14 +9,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import torch
+import torch.distributed as dist
 
-from prffn.apps.check.child import Job
 from prffn.apps.check.lines import SHORT, Check, Skipped, Wrong, apart
 from prffn.config import experiment
 from prffn.files import CACHE_VARIABLE, REPORTS_VARIABLE, checkout
@@ -24,12 +24,10 @@ from prffn.models.complexity import parameters
 from prffn.training.checkpoint import load_checkpoint
 from prffn.training.device import threads_for
 from prffn.training.loop import build_model, train
+from prffn.training.parallel import in_parallel
 
 KILLED_AFTER = 10
 """Steps, of the 20 of SHORT."""
-
-KILLED = 15 if sys.platform == "win32" else -9
-"""Exit status of a process that psutil has killed."""
 
 NEAR = 0.01
 """Bound of `apart` where bits may differ."""
@@ -55,11 +53,13 @@ def _resumed(device: torch.device) -> str:
     first = build_model(e).state_dict()
     with tempfile.TemporaryDirectory() as folder, threads_for(parameters(build_model(e))) as threads:
         checkpoint = Path(folder, "killed.ckpt")
-        job = Job("killed", str(device), threads, str(checkpoint), KILLED_AFTER)
-        code, _, told = _run(_child(job))
+        process = get_context("spawn").Process(target=_train_until_killed, args=(device, threads, checkpoint))
+        process.start()
+        process.join(PATIENCE)
+        process.kill()
         state = load_checkpoint(checkpoint)
-        if code != KILLED or state is None or not 0 < state["step"] <= KILLED_AFTER:
-            raise Wrong(f"the training was not killed as planned, exit status {code}: {_last_line(told)}")
+        if state is None or not 0 < state["step"] <= KILLED_AFTER:
+            raise Wrong(f"the training was not killed as planned, exit status {process.exitcode}")
         resumed = train(e, device=device, checkpoint=checkpoint, progress=False)
         whole = train(e, device=device, progress=False)
     found, expected = resumed.model.state_dict(), whole.model.state_dict()
@@ -69,6 +69,17 @@ def _resumed(device: torch.device) -> str:
     if device.type == "cpu" or not off <= NEAR:
         raise Wrong(f"not the weights of a training that was not killed: {off:.1e} of the way apart")
     return f"resumed from its checkpoint: not bit for bit; {off:.1e} of the way apart, {NEAR:g} allowed"
+
+
+def _train_until_killed(device: torch.device, threads: int, checkpoint: Path) -> None:
+    """In a process of its own: trains, and kills itself after KILLED_AFTER steps."""
+
+    def on_step(step: int) -> None:
+        if step == KILLED_AFTER:
+            psutil.Process().kill()
+
+    torch.set_num_threads(threads)
+    train(experiment(SHORT), device=device, checkpoint=checkpoint, checkpoint_every=0, progress=False, on_step=on_step)
 
 
 def _together(device: torch.device) -> str:
@@ -83,7 +94,7 @@ def _together(device: torch.device) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = _asking_for(settings, Path(folder))
         prffn = ("-m", "prffn", "train", str(path), "--profile", "quick", "--device", device.type)
-        _succeed(_run([sys.executable, *torchrun, *prffn], folder))
+        _run([sys.executable, *torchrun, *prffn], folder)
         (checkpoint,) = Path(folder, "cache", "checkpoints").glob("*.ckpt")
         (record,) = Path(folder, "reports", "quick", "runs").glob("*.json")
         made = json.loads(record.read_text(encoding="utf-8"))["provenance"]
@@ -114,10 +125,28 @@ def _asking_for(settings: dict[str, Any], folder: Path) -> Path:
 
 def _group_of_one(device: torch.device) -> str:
     """How far a gradient is off after nccl, in a group of one: what a single GPU can show of it."""
-    (_, printed, _) = _succeed(_run(_child(Job("alone", str(device), torch.get_num_threads()))))
-    if not (off := float(printed.strip())) <= NEAR:
+    with get_context("spawn").Pool(1) as pool:
+        off = pool.apply_async(_off_in_a_group, (device, torch.get_num_threads())).get(PATIENCE)
+    if not off <= NEAR:
         raise Wrong(f"the gradient is off by {off:.1e}, more than {NEAR:g}")
     return f"gradient off by {off:.1e} ({NEAR:g} allowed)"
+
+
+def _off_in_a_group(device: torch.device, threads: int) -> float:
+    """In a process of its own: how far a network's gradient is off in a group of one process, from one without."""
+    torch.set_num_threads(threads)
+    gradients = []
+    with tempfile.TemporaryDirectory() as folder:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, init_method=f"file://{folder}/group", rank=0, world_size=1)
+        for wrapped in (lambda model: model, in_parallel):
+            network: Any = wrapped(build_model(experiment(SHORT)).to(device))
+            lr = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
+            network(lr).square().mean().backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+        dist.destroy_process_group()
+    plain, of_group = gradients
+    return float((of_group - plain).norm() / plain.norm())
 
 
 def _notebook(device: torch.device) -> str:
@@ -131,7 +160,7 @@ def _notebook(device: torch.device) -> str:
         given = {"profile": "quick", "seeds": 1, "device": str(device)}
         parameters = [part for name, value in given.items() for part in ("-p", name, str(value))]
         out = Path(folder, "out.ipynb")
-        _succeed(_run([sys.executable, "-m", "papermill", str(path), str(out), *parameters], folder))
+        _run([sys.executable, "-m", "papermill", str(path), str(out), *parameters], folder)
         report = Path(folder, "reports", "quick", f"{NOTEBOOK}.md")
         if not report.is_file():
             raise Wrong(f"{NOTEBOOK} ran to its end and wrote no report")
@@ -159,30 +188,25 @@ def _needs(*packages: str) -> None:
         raise Skipped(f"{', '.join(missing)} not installed")
 
 
-def _child(job: Job) -> list[str]:
-    return [sys.executable, "-m", "prffn.apps.check.child", json.dumps(asdict(job))]
-
-
-Done = tuple[int, str, str]
-"""The exit status of a command, and what it wrote to stdout and stderr."""
-
-
-def _run(command: list[str], folder: str | None = None) -> Done:
-    """Runs a command; with a folder, its cache and reports are there. Raises Wrong where it takes too long."""
-    own = {} if folder is None else {CACHE_VARIABLE: f"{folder}/cache", REPORTS_VARIABLE: f"{folder}/reports"}
+def _run(command: list[str], folder: str) -> None:
+    """Runs a command whose cache and reports are in a folder. Raises Wrong where it fails or takes too long."""
+    own = {CACHE_VARIABLE: f"{folder}/cache", REPORTS_VARIABLE: f"{folder}/reports"}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
         env={**os.environ, **own}, start_new_session=True,
     )  # fmt: skip
     try:
-        out, told = process.communicate(timeout=PATIENCE)
+        _, told = process.communicate(timeout=PATIENCE)
     except BaseException as error:
         _kill(process.pid)
         process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
             raise Wrong(f"stopped after {PATIENCE:.0f} s: {shlex.join(command[1:3])}") from error
         raise
-    return process.returncode, out, told
+    if process.returncode:
+        print(told, file=sys.stderr)
+        last_line = (told.strip().splitlines() or ["it said nothing"])[-1]
+        raise Wrong(f"exit status {process.returncode}: {last_line}")
 
 
 def _kill(number: int) -> None:
@@ -192,17 +216,3 @@ def _kill(number: int) -> None:
         for each in (*process.children(recursive=True), process):
             with suppress(psutil.NoSuchProcess):
                 each.kill()
-
-
-def _succeed(done: Done) -> Done:
-    """The same. Raises Wrong with the last line of stderr where the command has failed."""
-    code, _, told = done
-    if code:
-        print(told, file=sys.stderr)
-        raise Wrong(f"exit status {code}: {_last_line(told)}")
-    return done
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
