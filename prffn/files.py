@@ -7,6 +7,7 @@ import json
 import operator
 import os
 import pickle
+import platform
 import sys
 import time
 import uuid
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from filelock import BaseFileLock
     from torch import Tensor, nn
 
 DATA_VARIABLE = "PRFFN_DATA"
@@ -88,32 +88,41 @@ PATIENCE = 2.0
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     """Opens a temporary file beside `path` that takes its place only when everything is written and on the disk.
 
-    Text is UTF-8 with "\\n" on every system. Where writing fails, `path` is as it was before. What killed processes
-    left of their own attempts is removed.
+    Text is UTF-8 with "\\n" on every system. Where writing fails, `path` is as it was before. Temporary files left
+    behind by killed processes are removed.
     Raises OSError naming `path`, for a full disk for instance, whose own error names no file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    while True:
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-        lock = _lock(part)
-        try:  # from here on: Ctrl-C may come between any two lines, and leaves nothing either
-            file = _open_locked(part, mode, lock)
-            if file is None:
-                continue
-            with file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            _replace(part, path)
-            return
-        except BaseException as error:
-            part.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.filename is None:
-                raise named(error, path) from error
-            raise
-        finally:
-            _unlock(lock)
+    part = path.with_name(f"{_parts_of(path)}{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    try:  # from here on: Ctrl-C may come between any two lines, and leaves nothing either
+        with part.open(mode, **text) as file:  # type: ignore[call-overload]
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            raise named(error, path) from error
+        raise
+
+
+def _parts_of(path: Path) -> str:
+    """How the names of this machine's temporary files for `path` begin; the number of the writing process follows."""
+    return f".{path.name}.{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}-"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes temporary files left behind by killed processes of this machine."""
+    from psutil import pid_exists  # type: ignore[import-untyped]  # the loss alone does without
+
+    begin = _parts_of(path)
+    for part in path.parent.glob(f"{glob.escape(begin)}*.part"):
+        if not pid_exists(int(part.name.removeprefix(begin).partition("-")[0])):
+            with suppress(OSError):  # another process may have removed it, or just look at it
+                part.unlink()
 
 
 def named(error: OSError, path: Path) -> OSError:
@@ -124,41 +133,6 @@ def named(error: OSError, path: Path) -> OSError:
     )
     found.errno = error.errno
     return found
-
-
-def _open_locked(part: Path, mode: str, lock: "BaseFileLock") -> IO | None:
-    """A new file, open, under its lock, which says that its writer is alive, and ends with it.
-
-    The lock is a file of its own: Windows lets nobody read or rename a file that is locked.
-    None if another process has just removed the file, or is about to, as a leftover.
-    """
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    file: IO = part.open(mode.replace("w", "x"), **text)  # type: ignore[call-overload]
-    try:
-        lock.acquire()
-        if part.exists():
-            return file
-    except TimeoutError:
-        pass
-    except (OSError, NotImplementedError):  # some network file systems know no locks
-        return file
-    file.close()
-    part.unlink(missing_ok=True)
-    return None
-
-
-def _lock(part: Path) -> "BaseFileLock":
-    """The lock of a temporary file, not yet acquired; it waits for nobody."""
-    from filelock import FileLock  # the loss alone needs none
-
-    return FileLock(f"{part}.lock", timeout=0, thread_local=False)
-
-
-def _unlock(lock: "BaseFileLock") -> None:
-    """Releases a lock and removes its file."""
-    lock.release()
-    with suppress(OSError):  # on Windows, if another process is just trying it
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _replace(part: Path, path: Path) -> None:
@@ -175,18 +149,6 @@ def _replace(part: Path, path: Path) -> None:
                 reason = "is open in another program, perhaps a notebook, or may not be written: close it there"
                 raise PermissionError(error.errno, reason, str(path)) from error
         time.sleep(0.05)
-
-
-def _remove_leftovers(path: Path) -> None:
-    for name in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):
-        part = name.with_name(name.name.removesuffix(".lock"))
-        lock = _lock(part)
-        with suppress(OSError, NotImplementedError):  # TimeoutError where its writer is alive
-            lock.acquire()
-            try:
-                part.unlink(missing_ok=True)
-            finally:
-                _unlock(lock)
 
 
 def write_json(path: Path, content: Any) -> None:
