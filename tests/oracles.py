@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.evaluation.tiling import HALO, tensor_tiles
+from prffn.evaluation.tiling import MEMORY_FORMAT
 from prffn.models.blocks import MRCAB, SAFB
 from prffn.models.prffn import PRFFN
 from prffn.models.table8.smsr import SMSR, MaskedConvs
@@ -88,10 +88,7 @@ def share_computed(model: SMSR, lr: Tensor) -> float:
     return sum(shares) / len(shares)
 
 
-def upscale_tensor(model: nn.Module, lr: Tensor, scale: int, tile: int | None = None, halo: int = HALO) -> Tensor:
+def upscale_tensor(model: nn.Module, lr: Tensor) -> Tensor:
     """As `upscale`, on one image (3, h, w) in [0, 1] and without rounding: (3, h * scale, w * scale)."""
-    height, width = lr.shape[1:]
-    output = lr.new_empty(3, height * scale, width * scale)
-    for rows, columns, sr in tensor_tiles(model, lambda y, x: lr[None, :, y, x], (height, width), scale, tile, halo):
-        output[:, rows, columns] = sr
-    return output
+    with torch.inference_mode():
+        return model.eval()(lr[None].contiguous(memory_format=MEMORY_FORMAT))[0]

@@ -1,10 +1,10 @@
 """Upscaling of whole images, or of tiles with bounded memory."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prffn.data.degradation import ImageArray
 from prffn.data.patches import to_image, to_tensor
@@ -13,7 +13,6 @@ from prffn.files import whole_number
 MEMORY_FORMAT = torch.channels_last
 """Layout of the LR image, which all feature maps then have: the fastest for convolutions on a CPU, most of all dilated
 ones. The network's own layout stays as it is; a convolution brings its weights along."""
-
 
 HALO = 16
 """LR pixels around a tile that the network sees too."""
@@ -44,9 +43,9 @@ def upscale(
     at the whole input: with it the two differ slightly (PRFFN, RCAN; the default halo keeps seams invisible).
     Raises ValueError for another image, tile or halo, or an output of another size than `scale` says; NonFiniteOutput.
     """
-    tiles = upscale_tiles(model, image, scale, device, tile, halo)
-    output = np.empty((image.shape[0] * scale, image.shape[1] * scale, 3), np.uint8)
-    for rows, columns, sr in tiles:
+    height, width = image.shape[:2]
+    output = np.empty((height * scale, width * scale, 3), np.uint8)
+    for rows, columns, sr in upscale_tiles(model, image, scale, device, tile, halo):
         output[rows, columns] = sr
     return output
 
@@ -57,49 +56,20 @@ def upscale_tiles(
     """As `upscale`, one tile after the other, row by row: the SR image is never in memory as a whole."""
     if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
         raise ValueError(f"expected an RGB image (h, w, 3) of uint8, not empty, got {image.shape} {image.dtype}")
-
-    def part(rows: slice, columns: slice) -> Tensor:
-        return to_tensor(image[None, rows, columns]).to(device)
-
-    tiles = tensor_tiles(model.to(device), part, image.shape[:2], scale, tile, halo)
-    return ((rows, columns, to_image(sr)) for rows, columns, sr in tiles)
-
-
-def in_bands(tiles: Iterable[Tile], width: int) -> Iterator[ImageArray]:
-    """Tiles put together to bands as high as a tile, from the top down: (h, width, 3) uint8. width: the SR image's."""
-    for rows, columns, sr in tiles:
-        if columns.start == 0:
-            band = np.empty((rows.stop - rows.start, width, 3), np.uint8)
-        band[:, columns] = sr
-        if columns.stop == width:
-            yield band
-
-
-def tensor_tiles(
-    model: nn.Module,
-    part: Callable[[slice, slice], Tensor],
-    size: tuple[int, int],
-    scale: int,
-    tile: int | None,
-    halo: int,
-) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yields each tile's rows and columns in the SR image, and its pixels (3, h * scale, w * scale), not rounded.
-
-    part: gives the LR pixels of a rectangle, (1, 3, h, w). size: height and width of the LR image.
-    """
     if tile is not None:
         whole_number("tile", tile, 1)
     whole_number("halo", halo, 0)
-    height, width = size
+    height, width, _ = image.shape
     was_training = model.training
-    model.eval()
+    model.to(device).eval()
     try:
         with torch.inference_mode():
             for top in range(0, height, tile or height):
                 for left in range(0, width, tile or width):
                     bottom, right = min(top + (tile or height), height), min(left + (tile or width), width)
                     seen_top, seen_left = max(0, top - halo), max(0, left - halo)
-                    lr = part(slice(seen_top, min(height, bottom + halo)), slice(seen_left, min(width, right + halo)))
+                    seen = image[None, seen_top : bottom + halo, seen_left : right + halo]
+                    lr = to_tensor(seen).to(device)
                     sr = model(lr.contiguous(memory_format=MEMORY_FORMAT))[0]
                     if sr.shape[1:] != (lr.shape[2] * scale, lr.shape[3] * scale):
                         raise ValueError(f"the network made {tuple(sr.shape)} of {tuple(lr.shape[1:])}: not x{scale}")
@@ -111,6 +81,16 @@ def tensor_tiles(
                     rows = slice((top - seen_top) * scale, (bottom - seen_top) * scale)
                     columns = slice((left - seen_left) * scale, (right - seen_left) * scale)
                     place = slice(top * scale, bottom * scale), slice(left * scale, right * scale)
-                    yield *place, sr[:, rows, columns]
+                    yield *place, to_image(sr[:, rows, columns])
     finally:
         model.train(was_training)
+
+
+def in_bands(tiles: Iterable[Tile], width: int) -> Iterator[ImageArray]:
+    """Tiles put together to bands as high as a tile, from the top down: (h, width, 3) uint8. width: the SR image's."""
+    for rows, columns, sr in tiles:
+        if columns.start == 0:
+            band = np.empty((rows.stop - rows.start, width, 3), np.uint8)
+        band[:, columns] = sr
+        if columns.stop == width:
+            yield band
