@@ -80,8 +80,7 @@ def whole_number(name: str, value: Any, least: int | None = None) -> int:
     raise ValueError(f"{name} must be a whole number{bound}, got {value!r}")
 
 
-PATIENCE = 2.0
-"""Seconds for which Windows is asked again to replace a file that another program has open."""
+PATIENCE = 2.0  # seconds for which Windows is asked again to replace a file that another program has open
 
 
 @contextmanager

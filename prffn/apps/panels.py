@@ -26,8 +26,7 @@ with from_extra("kit"):
     from IPython.display import DisplayHandle
     from matplotlib.figure import Figure
 
-ORANGE = (213, 94, 0)
-"""Of what is marked: the colour of the anchor in figures."""
+ORANGE = (213, 94, 0)  # of what is marked: the colour of the anchor in figures
 
 
 def encoded(image: ImageArray, zoom: int = 1) -> bytes:

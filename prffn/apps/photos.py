@@ -30,8 +30,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 }
 """What can be written: by suffix, the options that Pillow is given."""
 
-DEEP = ("I;16", "I;16B", "I;16L")
-"""Pillow's modes of 16 bits of gray."""
+DEEP = ("I;16", "I;16B", "I;16L")  # Pillow's modes of 16 bits of gray
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", *DEEP)
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")

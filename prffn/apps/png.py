@@ -13,8 +13,7 @@ from PIL.PngImagePlugin import putchunk
 from prffn.data.degradation import ImageArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
-"""By number of channels: gray, gray with alpha, RGB, RGBA."""
+COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by number of channels: gray, gray with alpha, RGB, RGBA
 
 SUB, UP, PAETH = 1, 2, 4
 LEVEL = 6  # of zlib, its default

@@ -32,8 +32,7 @@ with from_extra("kit"):
     from matplotlib.colors import SymLogNorm
     from matplotlib.patches import Rectangle
 
-Curves = dict[str, list[dict[str, float]]]
-"""Points of training curves by label, as in `Trained.curve`."""
+Curves = dict[str, list[dict[str, float]]]  # points of training curves by label, as in `Trained.curve`
 
 
 @dataclass(frozen=True)

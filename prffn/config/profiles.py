@@ -90,8 +90,7 @@ SIZES: dict[str, tuple[tuple[int, int], ...]] = {
 }
 """Channels and groups of PRFFN where its size is the question, ascending, the profile's own among them (our choice)."""
 
-MOST_SEEDS = 1000
-"""More is a slip of the keyboard, which would fill the memory with experiments (our choice)."""
+MOST_SEEDS = 1000  # more is a slip of the keyboard, which would fill the memory with experiments (our choice)
 
 
 def check_profile(profile: object) -> str:

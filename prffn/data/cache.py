@@ -13,8 +13,7 @@ from filelock import FileLock
 from prffn.data.degradation import ImageArray
 from prffn.files import DamagedRecord, atomic_write, read_record, save_record
 
-Images = tuple[tuple[ImageArray, ...], str]
-"""Images and their checksum."""
+Images = tuple[tuple[ImageArray, ...], str]  # images and their checksum
 
 
 def cached_images(folder: Path, source: str, fingerprint: list, make: Iterable[tuple[str, ImageArray]]) -> Images:

@@ -44,8 +44,7 @@ class SetSource:
 
     folder: str
     count: int
-    names: tuple[str, ...] = ()
-    """Stems of the files that make up the set. Empty: all files of the folder."""
+    names: tuple[str, ...] = ()  # stems of the files that make up the set. Empty: all files of the folder.
     without: tuple[str, ...] = ()
 
 
@@ -71,8 +70,7 @@ EMBEDDED_SETS = {
 }
 """Photographs inside the scikit-image wheel, in a fixed split; they need no download."""
 
-DRAWN = "drawn"
-"""The set of flat colours and hard edges that data/drawn.py draws; it needs no download."""
+DRAWN = "drawn"  # the set of flat colours and hard edges that data/drawn.py draws; it needs no download
 
 RECORDED_CHECKSUMS = {
     "drawn": "42d7203a66908f5b3e39247867914be4e868b02091e78e3183f9247565ff21fa",

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from prffn.data.degradation import ImageArray, mod_crop
 
-AHEAD = 4
-"""Batches drawn ahead for a GPU (our choice)."""
+AHEAD = 4  # batches drawn ahead for a GPU (our choice)
 
 
 class PatchSampler:

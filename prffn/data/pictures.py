@@ -19,8 +19,7 @@ EMBEDDED = {
 }
 """Photographs inside the scikit-image wheel, by name; they need no download."""
 
-Region = tuple[int, int, int, int]
-"""Top, left, height and width in HR pixels."""
+Region = tuple[int, int, int, int]  # top, left, height and width in HR pixels
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,8 @@ class Picture:
     name: str
     scale: int
     region: Region
-    hr: ImageArray
-    """(H, W, 3) uint8, cropped to a multiple of the scale."""
-    checksum: str
-    """Of all pixels, before that crop."""
+    hr: ImageArray  # (H, W, 3) uint8, cropped to a multiple of the scale
+    checksum: str  # of all pixels, before that crop
 
     def crop(self, image: ImageArray) -> ImageArray:
         """The region of the HR image or of an SR image, (H, W, 3) -> (height, width, 3)."""

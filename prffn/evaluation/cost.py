@@ -45,8 +45,7 @@ def _patches(batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tens
 class LossCase:
     """L_contr and its gradient for `batch` HR patches of 144 x 144."""
 
-    contrast: Mapping[str, Any]
-    """Settings of `Contrast`."""
+    contrast: Mapping[str, Any]  # settings of `Contrast`
     implementation: Implementation
     batch: int = 16
 
@@ -66,8 +65,7 @@ class LossCase:
 class StepCase:
     """A training step of full-size PRFFN at x3 with `batch` LR patches of 48 x 48: L_1, and L_contr if it is given."""
 
-    contrast: Mapping[str, Any] | None = None
-    """Settings of `Contrast`; None for L_1 alone."""
+    contrast: Mapping[str, Any] | None = None  # settings of `Contrast`; None for L_1 alone
     implementation: Implementation = "auto"
     batch: int = 16
 

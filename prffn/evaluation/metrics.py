@@ -152,8 +152,7 @@ class Evaluation:
     psnr_y: tuple[float, ...]
     ssim_y: tuple[float, ...] | None
     lpips: tuple[float, ...] | None = None
-    not_measured: dict[str, str] = field(default_factory=dict)
-    """For each metric that is missing, why."""
+    not_measured: dict[str, str] = field(default_factory=dict)  # for each metric that is missing, why
 
     def mean(self, metric: str = "psnr_y") -> float | None:
         """Mean over the images; None where the metric was not measured."""

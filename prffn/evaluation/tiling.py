@@ -14,16 +14,14 @@ MEMORY_FORMAT = torch.channels_last
 """Layout of the LR image, which all feature maps then have: the fastest for convolutions on a CPU, most of all dilated
 ones. The network's own layout stays as it is; a convolution brings its weights along."""
 
-HALO = 16
-"""LR pixels around a tile that the network sees too."""
+HALO = 16  # LR pixels around a tile that the network sees too
 
 
 class NonFiniteOutput(ValueError):
     """A network gave a value that is infinite or not a number."""
 
 
-Tile = tuple[slice, slice, ImageArray]
-"""Rows and columns in the SR image, and the pixels there, (h, w, 3) uint8."""
+Tile = tuple[slice, slice, ImageArray]  # rows and columns in the SR image, and the pixels there, (h, w, 3) uint8
 
 
 def upscale(

@@ -36,8 +36,7 @@ Form = Literal["ratio", "infonce"]
 Similarity = Literal["l1", "squared", "cosine", "dot"]
 Negatives = Literal["hr", "sr", "both", "none", "elsewhere"]
 
-CONTROLS = ("none", "elsewhere")
-"""Negatives that InfoNCE alone knows, and `reference` alone computes."""
+CONTROLS = ("none", "elsewhere")  # negatives that InfoNCE alone knows, and `reference` alone computes
 
 CHOICES = {"form": get_args(Form), "similarity": get_args(Similarity), "negatives": get_args(Negatives)}
 LARGEST = sys.float_info.max

@@ -34,7 +34,6 @@ OPTIONS = (
 )
 LIBRARY = ("-shared", "-fPIC", "-pthread")
 
-
 SORTED = 2048
 """Above this many pixels per region, sorting (streaming.py, for the ratio) beats the all-pairs C code (measured)."""
 

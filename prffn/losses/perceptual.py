@@ -23,8 +23,7 @@ CSD_WEIGHTS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1"
 CSD_NEGATIVES = 10
 """K, the number of negatives for batches of 16 (published, in the command of the authors' code)."""
 
-CSD_EPSILON = 1e-7
-"""Added to the distances to the negatives (published)."""
+CSD_EPSILON = 1e-7  # added to the distances to the negatives (published)
 
 
 def perceptual_loss(sr: Tensor, hr: Tensor, backbone: BackboneName) -> Tensor:

@@ -113,8 +113,7 @@ class RGBNetwork(Network):
 class ResidualNetwork(RGBNetwork):
     """The frame of EDSR, RCAN, OISR and PRFFN: head, a chain of blocks with a long skip, sub-pixel upsampler, tail."""
 
-    chain = "blocks"
-    """What the authors call the chain: a part of its weights' names."""
+    chain = "blocks"  # what the authors call the chain: a part of its weights' names
 
     def __init__(self, scale: int, channels: int, blocks: Iterable[nn.Module]) -> None:
         super().__init__(scale)

@@ -15,8 +15,7 @@ with from_extra("kit"):
 PARAMETER_BOUND = 1.0
 """Per cent by which parameters may differ from the printed figure; or they round to it (FSRCNN: 12.8 K, printed 13)."""
 
-MULTI_ADDS_BOUND = 2.0
-"""Per cent by which multi-adds may differ from the printed figure."""
+MULTI_ADDS_BOUND = 2.0  # per cent by which multi-adds may differ from the printed figure
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-OUTPUT_720P = (720, 1280)
-"""Height and width of the output for which the field prints multi-adds."""
+OUTPUT_720P = (720, 1280)  # height and width of the output for which the field prints multi-adds
 
 
 def parameters(model: nn.Module) -> int:

@@ -21,9 +21,7 @@ SCALES = (2, 3, 4)
 SIZES = ("variant", "channels", "groups", "blocks", "reduction", "dilation_rates", "padding")
 """Settings of the network, `model.<name>`; one that a file does not name has the paper's value."""
 
-
-TEXTS = {"settings", "record", "weights_sha256"}
-"""What a file says of itself."""
+TEXTS = {"settings", "record", "weights_sha256"}  # what a file says of itself
 
 
 class DamagedWeights(ValueError):

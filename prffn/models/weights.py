@@ -24,7 +24,6 @@ from prffn.models.pretrained import is_ours, load_pretrained
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 """Keys under which training programs put the state dict; the first that is there is taken."""
 
-
 FAR = 0.01
 """Mean distance from bicubic upscaling on a smooth image, in [0, 1], from which a network is taken to be read wrongly.
 
@@ -32,7 +31,6 @@ Published CARN-M and SMSR are within 0.001, and 0.013 to 0.032 away when read wi
 minutes of training is within 0.0099; with the wrong value range or residual scale 7 of 8 were from 0.0102 on away, one
 0.0052 (measured).
 """
-
 
 CHECKPOINT_MAGIC = b"PRFFN-CHECKPOINT-1\n"
 """The first bytes of a training's checkpoint, which holds more than weights: see training/loop.py."""

@@ -25,11 +25,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "InfoNCE, dot": {"similarity": "dot", "temperature": 0.1},
     "ratio": {"form": "ratio"},
 }
-LARGEST_REFERENCE = 1024
-"""Of its S: beyond, its S x S matrices take tens of gigabytes with 16 patches."""
-
-Subject = tuple[str, int, str]
-"""Form, S, implementation."""
+LARGEST_REFERENCE = 1024  # of its S: beyond, its S x S matrices take tens of gigabytes with 16 patches
+Subject = tuple[str, int, str]  # form, S, implementation
 
 
 def cases(batch: int) -> dict[Subject, Case]:

@@ -15,36 +15,23 @@ from matplotlib.patches import Rectangle
 from prffn.reporting.plots import STYLE
 from prffn.study.crops import Crops, from_png
 
-WIDTH = 180.0
-"""Of the figure: a page's two columns."""
-
-TILE = 60.0
-"""The widest crop."""
-
-GAP, CAPTION, BELOW = 2.0, 8.0, 4.0
-"""Between neighbours; under a crop, two lines of text; between two pictures."""
-
-DPI = 250
-"""For print."""
-
-POINTS = 7.5
-"""Size of the text, where there is room."""
-
-FIGURES = 8.4
-"""Width of "28.42 / 0.8312" in bold, in em."""
+WIDTH = 180.0  # of the figure: a page's two columns
+TILE = 60.0  # the widest crop
+GAP, CAPTION, BELOW = 2.0, 8.0, 4.0  # between neighbours; under a crop, two lines of text; between two pictures
+DPI = 250  # for print
+POINTS = 7.5  # size of the text, where there is room
+FIGURES = 8.4  # width of "28.42 / 0.8312" in bold, in em
 
 MARK = "#E8112D"
 """The frame of the region, with a white edge so that it shows on any image."""
 
-DIGITS = {"psnr_y": 2, "ssim_y": 4}
-"""Decimals of the figures, as the field prints them."""
+DIGITS = {"psnr_y": 2, "ssim_y": 4}  # decimals of the figures, as the field prints them
 
 
 @dataclass(frozen=True)
 class _Layout:
     columns: int
-    image: tuple[float, float]
-    """Width and height, as of `tile`."""
+    image: tuple[float, float]  # width and height, as of `tile`
     tile: tuple[float, float]
 
     @property

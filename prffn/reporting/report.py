@@ -12,8 +12,7 @@ from prffn.reporting.tables import compare_with_bicubic, gradient_shares, markdo
 from prffn.study.claims import LABELS, answer, conclusion
 from prffn.study.runs import Runs
 
-KIND = "report"
-"""What a report's JSON file says it is."""
+KIND = "report"  # what a report's JSON file says it is
 
 SHARES = """## What each term asks of the network
 

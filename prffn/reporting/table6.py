@@ -14,11 +14,8 @@ from prffn.study.claims import LABELS
 from prffn.study.timings import Timings
 
 EPOCHS = 10
-ITERATIONS = 1000
-"""Of an epoch (our choice: RCAN's), each with a batch of 16 patches."""
-
-PLAIN = "no L_contr"
-"""The label of the step with L_1 alone."""
+ITERATIONS = 1000  # of an epoch (our choice: RCAN's), each with a batch of 16 patches
+PLAIN = "no L_contr"  # the label of the step with L_1 alone
 
 WAYS = {"reference": "straightforward", "auto": "as trained"}
 """By implementation, what the tables call it: written out with all pairs of a region, and as the kit trains."""

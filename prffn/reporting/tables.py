@@ -11,8 +11,7 @@ from prffn.study.intervals import paired_interval
 from prffn.study.runs import Runs, image_sets
 from prffn.training.loop import NOT_RECORDED
 
-COUNTS = ("seeds", "images")
-"""Columns of `compare` that say how many of each a row rests on."""
+COUNTS = ("seeds", "images")  # columns of `compare` that say how many of each a row rests on
 
 
 def compare(

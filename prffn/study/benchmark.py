@@ -28,8 +28,7 @@ from prffn.study.timings import Timings
 
 PRINTED_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 
-METRICS = {"PSNR": "psnr_y", "SSIM": "ssim_y"}
-"""By what the columns call them, the names in records."""
+METRICS = {"PSNR": "psnr_y", "SSIM": "ssim_y"}  # by what the columns call them, the names in records
 
 
 def image_sets(profile: str) -> tuple[str, ...]:

@@ -19,14 +19,9 @@ OPEN = "not decided"
 LESS = "less than printed"
 """The verdict where the interval holds zero, and lies below the printed difference: what there is, is smaller."""
 
-WOULD_DECIDE = "would decide"
-"""The column that says of an open claim what would decide it."""
-
-MANY_SEEDS = 100
-"""Where it takes more, no number of seeds on these images is of use (our choice)."""
-
-UNITS = {"ssim_y": "SSIM", "lpips": "LPIPS"}
-"""Units of differences that are not in dB."""
+WOULD_DECIDE = "would decide"  # the column that says of an open claim what would decide it
+MANY_SEEDS = 100  # where it takes more, no number of seeds on these images is of use (our choice)
+UNITS = {"ssim_y": "SSIM", "lpips": "LPIPS"}  # units of differences that are not in dB
 
 DIGITS = {"dB": 3, "SSIM": 4, "LPIPS": 4}
 """Decimals of figures of each unit, as the paper prints them or one more."""

@@ -33,8 +33,7 @@ from prffn.training.loop import progress_bar
 if TYPE_CHECKING:
     from distributed import Client
 
-PATIENCE = 10.0
-"""Seconds without a finished run after which a client looks whether there is a worker at all."""
+PATIENCE = 10.0  # seconds without a finished run after which a client looks whether there is a worker at all
 
 ADDRESS = re.compile(r"((tcp|tls|ucx|ucxx|ws|wss)://)?(\[[\w.:%]+\]|[\w.-]+):(?P<port>\d{1,5})", re.ASCII)
 

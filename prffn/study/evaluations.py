@@ -29,8 +29,7 @@ from prffn.study.store import Found, Record, Store
 from prffn.training.device import pick_device
 from prffn.training.loop import progress_bar
 
-PROTOCOL = 1
-"""Raised by hand whenever the same weights and images would give other figures."""
+PROTOCOL = 1  # raised by hand whenever the same weights and images would give other figures
 
 IDENTITY = {"protocol": "protocol", "weights": "weights", "images": "checksum", "scale": "scale"}
 """What the key of a record is a hash of, and the fields that hold it."""
@@ -43,16 +42,12 @@ AUTHORS = {
 }
 """Weights that are known to be the authors', by `weights_sha256`. Others go by the name of their file."""
 
-SMALL = "small PRFFN"
-"""The row of the network that comes with the package."""
-
-BICUBIC = "bicubic"
-"""The baseline's row, and what stands for its weights: it has none."""
+SMALL = "small PRFFN"  # the row of the network that comes with the package
+BICUBIC = "bicubic"  # the baseline's row, and what stands for its weights: it has none
 
 Upscaler = nn.Module | Callable[[ImageArray], ImageArray]
 
-Subject = tuple[str, int, str]
-"""Row of the table, scale, image set."""
+Subject = tuple[str, int, str]  # row of the table, scale, image set
 
 Evaluations = Found[Subject]
 

@@ -125,8 +125,7 @@ def _injected_names() -> list[str]:
     return _assigned(ast.parse(added[-1])) if added else []
 
 
-EXPERIMENTS = "experiments"
-"""The name under which a notebook keeps what it hands to `ensure`."""
+EXPERIMENTS = "experiments"  # the name under which a notebook keeps what it hands to `ensure`
 
 ENSURE = re.compile(r"\bensure(\w*)\(\s*(?:experiments=)?([^,)]*)")
 """A call that trains or measures: of `ensure` or its kin, such as `ensure_timings`, and what it is given first."""

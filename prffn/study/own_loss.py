@@ -23,17 +23,13 @@ from prffn.training.device import pick_device
 from prffn.training.loop import patches_of
 from prffn.training.objective import GREY_LEVELS, gradient_norms, loss_terms, weighted
 
-L1, YOURS, CONTROL = "L_1", "your loss", "control"
-"""The three trainings."""
+L1, YOURS, CONTROL = "L_1", "your loss", "control"  # the three trainings
 
 SEEDS = {**PROFILE_SEEDS, "cpu": 3, "quick": 3}
 """How many seeds by profile: as many as an interval needs, where a third of an hour on two cores is enough."""
 
-BATCHES = 16
-"""Of how many the first share of a loss's gradient is a mean."""
-
-FELT = (0.01, 10.0)
-"""First shares beyond these are warned of (our choice)."""
+BATCHES = 16  # of how many the first share of a loss's gradient is a mean
+FELT = (0.01, 10.0)  # first shares beyond these are warned of (our choice)
 
 
 def beside_l1(loss: str, weight: float, profile: str, device: str = "auto") -> dict[str, dict[str, Any]]:

@@ -33,8 +33,7 @@ FREE = {
 }  # fmt: skip
 """Settings that change nothing of what a step takes."""
 
-STEPS = 3
-"""How many are measured, after one that does not count."""
+STEPS = 3  # how many are measured, after one that does not count
 
 MEASURED = "measured here over a few steps; on a CPU with 2 patches, scaled up to the batch"
 

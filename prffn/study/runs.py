@@ -53,8 +53,7 @@ class Runs(Mapping[str, list[Run]]):
     profile: str
     by_label: dict[str, list[Run]]
     trained: set[str]
-    not_measured: Mapping[str, str] = field(default_factory=dict)
-    """Labels that have no runs, and why."""
+    not_measured: Mapping[str, str] = field(default_factory=dict)  # labels that have no runs, and why
 
     def __getitem__(self, label: str) -> list[Run]:
         return self.by_label[label]
@@ -96,12 +95,9 @@ class Wanted:
     """A run to train, if nobody has meanwhile."""
 
     experiment: Experiment
-    name: str
-    """What its bar says."""
-    retrain: bool
-    """Even where there is a record."""
-    need_weights: bool
-    """Other runs start from its weights: a record without them is not enough."""
+    name: str  # what its bar says
+    retrain: bool  # even where there is a record
+    need_weights: bool  # other runs start from its weights: a record without them is not enough
 
 
 @dataclass(frozen=True)

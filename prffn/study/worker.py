@@ -43,8 +43,7 @@ class Place:
     """Where and with what a client wants its runs trained: a part of each task, equal for clients that may share it."""
 
     store: str
-    folders: tuple[tuple[str, str], ...]
-    """Environment variable and folder."""
+    folders: tuple[tuple[str, str], ...]  # environment variable and folder
     device: str
     on_gpu: bool
     code: str

@@ -14,8 +14,7 @@ try:
 except ImportError:  # on Windows
     import psutil  # type: ignore[import-untyped]
 
-SMALL_NETWORK = 100_000
-"""Parameters below which a network trains with one thread."""
+SMALL_NETWORK = 100_000  # parameters below which a network trains with one thread
 
 
 def pick_device(device: str = "auto") -> torch.device:

@@ -12,8 +12,7 @@ from prffn.losses import pixel_contrast
 from prffn.losses.own import Loss, own_loss
 from prffn.losses.perceptual import csd_loss, perceptual_loss
 
-GREY_LEVELS = 255.0
-"""In the total loss L_1 is in grey levels, see `LossConfig`."""
+GREY_LEVELS = 255.0  # in the total loss L_1 is in grey levels, see `LossConfig`
 
 
 def loss_terms(

@@ -24,8 +24,7 @@ from prffn.losses import implementation_for
 from prffn.losses.contrast import Contrast
 from prffn.training.device import device_name, pick_device
 
-SECONDS = 420
-"""After these no check is started: all of them take 8 minutes at most."""
+SECONDS = 420  # after these no check is started: all of them take 8 minutes at most
 
 PARTS: tuple[Callable[[torch.device, Sizes], Iterator[Check]], ...] = (
     lambda device, _: machine_checks(device),

@@ -19,17 +19,13 @@ FORMS: dict[str, dict[str, Any]] = {
     "InfoNCE, squared": {},  # the default, at its small temperature
     "ratio": {"form": "ratio"},
 }
-MEASURED = (16, 64, 256, 1024, 4096)
-"""S, for time and memory."""
-
-PRECISION = {"value": 1e-6, "gradient": 1e-5}
-"""Bounds of what is off in float32, see `off`; those of the tests."""
+MEASURED = (16, 64, 256, 1024, 4096)  # S, for time and memory
+PRECISION = {"value": 1e-6, "gradient": 1e-5}  # bounds of what is off in float32, see `off`; those of the tests
 
 REFERENCE_PRECISION = {"value": 1e-5, "gradient": 1e-5}
 """Of the definition itself in float32, whose scores of hundreds are rounded before they cancel; 1e-6 on a CPU."""
 
-BYTES_A_PAIR = 60
-"""Of the reference in float32, forward and backward: 52 were measured."""
+BYTES_A_PAIR = 60  # of the reference in float32, forward and backward: 52 were measured
 
 
 def value_checks(device: torch.device, sizes: Sizes) -> Iterator[Check]:

@@ -26,16 +26,12 @@ from prffn.training.device import threads_for
 from prffn.training.loop import build_model, train
 from prffn.training.parallel import in_parallel
 
-KILLED_AFTER = 10
-"""Steps, of the 20 of SHORT."""
-
-NEAR = 0.01
-"""Bound of `apart` where bits may differ."""
+KILLED_AFTER = 10  # steps, of the 20 of SHORT
+NEAR = 0.01  # bound of `apart` where bits may differ
 
 NOTEBOOK = "table5_region_size"
 
-PATIENCE = 150.0
-"""Seconds after which a command is stopped."""
+PATIENCE = 150.0  # seconds after which a command is stopped
 
 
 def program_checks(device: torch.device) -> Iterator[Check]:

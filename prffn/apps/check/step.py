@@ -35,14 +35,9 @@ PRECISION = 0.003
 """Bound of what is off in float32, see `_off`: four times as much as with inputs of convolutions rounded to TF32, which
 a GPU may do."""
 
-BFLOAT16_PRECISION = 0.04
-"""In bfloat16: four times what it is off on a CPU."""
-
-BLOCKS = (2, 5)
-"""How many blocks of steps are timed, at least and at most."""
-
-ENOUGH = 12.0
-"""Seconds after which no more blocks are wanted."""
+BFLOAT16_PRECISION = 0.04  # in bfloat16: four times what it is off on a CPU
+BLOCKS = (2, 5)  # how many blocks of steps are timed, at least and at most
+ENOUGH = 12.0  # seconds after which no more blocks are wanted
 
 
 def step_checks(device: torch.device, sizes: Sizes) -> Iterator[Check]:

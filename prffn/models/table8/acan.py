@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from prffn.models.blocks import RGBNetwork, conv, outputs
 from prffn.models.table8.awsrn import AWRU
 
-KERNELS = (3, 5, 7, 9)
-"""Kernel sizes of the reconstruction (inferred, see ACAN)."""
+KERNELS = (3, 5, 7, 9)  # kernel sizes of the reconstruction (inferred, see ACAN)
 
 
 class LocalPixelAttention(nn.Module):

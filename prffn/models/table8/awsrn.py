@@ -9,8 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from prffn.models.blocks import RGBNetwork, conv, outputs
 
-KERNELS = (3, 5, 7, 9)
-"""Kernel sizes of the reconstruction's four branches."""
+KERNELS = (3, 5, 7, 9)  # kernel sizes of the reconstruction's four branches
 
 
 class AWRU(nn.Module):
