@@ -128,15 +128,10 @@ def _check_processes(options: argparse.Namespace) -> None:
     if (count := world_size()) == 1:
         return
     if options.command != "train":
-        raise ValueError(
-            f"torchrun has started {count} processes, and each would do all of `{options.command}`: train under "
-            f"torchrun (python -m prffn train), and run `{options.command}` without it"
-        )
+        command = options.command
+        raise ValueError(f"{count} processes of torchrun would do all of `{command}` each: run `{command}` without it")
     if options.scheduler is not None or options.workers is not None:
-        raise ValueError(
-            "torchrun trains one run on several devices, a scheduler's workers train a run each: leave out torchrun, "
-            "or --scheduler and --workers"
-        )
+        raise ValueError("torchrun or workers train a run: leave out torchrun, or --scheduler and --workers")
 
 
 def train_runs(options: argparse.Namespace) -> int:

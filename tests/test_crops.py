@@ -121,10 +121,10 @@ class TestPictures:
     @pytest.mark.parametrize(
         ("region", "message"),
         [
-            ((2, 30, 16, 24), "from row 2 to 18.*within rows 3 to 57 and columns 3 to 66 of this image of 60 x 69"),
-            ((42, 30, 16, 24), "from row 42 to 58"),
-            ((20, 44, 16, 24), "from column 44 to 68"),
-            ((20, -1, 16, 24), "from column -1 to 23"),
+            ((2, 30, 16, 24), "must lie within rows 3 to 57 and columns 3 to 66 of this image at x3"),
+            ((42, 30, 16, 24), "must lie within"),
+            ((20, 44, 16, 24), "must lie within"),
+            ((20, -1, 16, 24), "must lie within"),
             ((20, 30, 10, 24), "10 pixels high and 24 wide: SSIM needs at least 11 x 11"),
             ((20, 30, 16), r"must be top, left, height, width in whole HR pixels, got \(20, 30, 16\)"),
             ("20, 30, 16, x", "got '20, 30, 16, x'"),

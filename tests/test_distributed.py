@@ -337,7 +337,7 @@ def test_the_command_without_torchrun(photo_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "way_out"),
     [
-        (["reports", "table5_region_size"], "each would do all of `reports`: train under torchrun"),
+        (["reports", "table5_region_size"], "would do all of `reports` each"),
         (["upscale", "photo.png"], "run `upscale` without it"),
         (["train", "--workers", "2"], "leave out torchrun, or --scheduler and --workers"),
     ],

@@ -192,7 +192,7 @@ def test_the_losses_to_try_can_be_used(function, size):
         ("of_each_image", r"is torch.float32 of shape \(3,\): return a scalar, such as its .mean"),
         ("counting", r"is torch.int64 of shape \(\): return a scalar"),
         ("root", "the gradient of the loss of an sr that equals hr in places.* is not finite, though its value is"),
-        ("negative_root", "of images that differ is nan: clamp what a root"),
+        ("negative_root", "of images that differ is nan: keep roots"),
         ("decibels", "of an sr that equals hr in places, some of them black is -inf"),
         ("beyond_the_range", r"of an sr that leaves \[0, 1\] a little, as a network's does is nan"),
         ("cut_off", "has no gradient in sr"),

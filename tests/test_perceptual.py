@@ -248,7 +248,7 @@ def test_unavailable(use, tmp_path, monkeypatch):
     """Without a file or a download: the reason, and the way out."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    with pytest.raises(BackboneUnavailable, match=r"PRFFN_WEIGHTS .* vgg16_features_caffe_fp16.pth or .*use the"):
+    with pytest.raises(BackboneUnavailable, match=r"PRFFN_WEIGHTS .* vgg16_features_caffe_fp16.pth or .*use vgg19"):
         use("vgg16_caffe")
     with pytest.raises(BackboneUnavailable, match=r"no route to host.*PRFFN_WEIGHTS .* vgg19-dcbb9e9d.pth"):
         use("vgg19")

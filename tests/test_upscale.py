@@ -228,7 +228,7 @@ def test_a_folder(photo_folder, tmp_path, monkeypatch, capsys):
         (photo_folder / name).unlink()
     again = ["upscale", str(photo_folder), "-o", str(out), "--scale", "4"]
     assert main(again) == 1
-    assert "0.png is there already, of 192 x 144 pixels, which is not x4" in capsys.readouterr().err
+    assert "0.png is there already, of 192 x 144 pixels, not x4" in capsys.readouterr().err
     assert main([*again, "--overwrite"]) == 0
     assert Image.open(out / "0.png").size == (384, 288)
 

@@ -97,10 +97,7 @@ def read_photo(path: Path) -> Photo:
     except UNREADABLE as error:
         raise_if_of_system(error, path)
         raise ValueError(f"{path} is damaged, or no image ({error}); replace the file") from error
-    raise ValueError(
-        f"{path} has the mode {file.mode}, not gray or RGB; convert it first, for example with ImageMagick: "
-        f"magick {path.name} -colorspace sRGB -depth 8 {path.stem}_rgb.png"
-    )
+    raise ValueError(f"{path} has the mode {file.mode}, not gray or RGB: convert it to RGB of 8 bits first")
 
 
 def _decoded(file: Image.Image, path: Path) -> Photo:

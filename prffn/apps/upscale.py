@@ -80,10 +80,8 @@ def check_format(target: Path, photo: Photo, width: int, height: int) -> None:
         return
     way_out = f"write {target.stem}.png, which goes to the file in bands, and convert it"
     if width * height > WHOLE_PIXELS:
-        raise ValueError(
-            f"{target} would have {width * height / 1e6:.0f} megapixels; {suffix} files, which are encoded as a whole, "
-            f"are written up to {WHOLE_PIXELS / 1e6:.0f}; {way_out}"
-        )
+        most = f"{suffix} files are encoded as a whole, up to {WHOLE_PIXELS / 1e6:.0f}"
+        raise ValueError(f"{target} would have {width * height / 1e6:.0f} megapixels; {most}; {way_out}")
     if max(width, height) > (longest := LONGEST.get(name, 2**31)):
         raise ValueError(f"{target} would be {width} x {height}, and {suffix} allows {longest} on a side; {way_out}")
     if photo.alpha is not None and name == "JPEG":
@@ -116,10 +114,7 @@ def is_done(source: Path, target: Path, *, scale: int | None = None, overwrite: 
     found = png_size(target)
     if found not in ((width, height), (height, width)):  # EXIF may say that the input is turned
         size = f"of {found[0]} x {found[1]} pixels" if found else "no PNG"
-        raise ValueError(
-            f"{target} is there already, {size}, which is not x{scale} of {source}: --overwrite replaces it, another "
-            "--output keeps it"
-        )
+        raise ValueError(f"{target} is there already, {size}, not x{scale} of {source}: --overwrite replaces it")
     return True
 
 

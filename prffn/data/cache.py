@@ -62,11 +62,8 @@ def _store(folder: Path, source: str, fingerprint: list, make: Iterable[tuple[st
             np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(image))
             out.write(image.data)  # its error says why; np.save's does not
         if before.get(name, crc32) != crc32:
-            warnings.warn(
-                f"image {name} of {source} is not what it was when it was last decoded: runs on it are new. If you did "
-                "not replace the file, it is damaged: bring it back",
-                stacklevel=4,
-            )
+            changed = f"image {name} of {source} is not what it was when last decoded: runs on it are new"
+            warnings.warn(f"{changed}. If you did not replace the file, bring it back", stacklevel=4)
         entries.append({"name": name, "file": path.name, "shape": list(image.shape), "crc32": crc32})
         images.append(np.load(path, mmap_mode="r", allow_pickle=False))
         add_image(digest, name, image)

@@ -36,10 +36,8 @@ def _check_scale(scale: int) -> None:
 
 def _check_image(image: ImageArray) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        raise TypeError(
-            f"expected a uint8 array (H, W, 3) or (H, W), got {getattr(image, 'dtype', type(image).__name__)}; "
-            "for float images in [0, 1] use (255 * image).round().astype('uint8')"
-        )
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise TypeError(f"expected a uint8 array, got {kind}: (255 * image).round().astype('uint8') of one in [0, 1]")
     if image.ndim not in (2, 3) or image.size == 0:
         raise ValueError(f"expected an image of shape (H, W, 3) or (H, W), not empty, got shape {image.shape}")
 

@@ -132,10 +132,7 @@ def read_image(path: Path) -> ImageArray:
     except (*UNREADABLE, Image.DecompressionBombError) as error:
         raise_if_of_system(error, path)
         raise ValueError(f"{path} cannot be decoded as an image ({error}); replace the file") from error
-    raise ValueError(
-        f"{path}: images {unusable} are not supported; convert it to 8-bit RGB, for example with Pillow's "
-        "Image.convert('RGB')"
-    )
+    raise ValueError(f"{path}: images {unusable} are not supported: convert it to RGB of 8 bits")
 
 
 def raise_if_of_system(error: Exception, path: Path) -> None:
@@ -182,12 +179,8 @@ def _files_of_known_set(name: str) -> list[Path]:
         raise FileNotFoundError(how_to_get(name, folder))
     files = [f for f in list_images(folder) if f.stem in (source.names or {f.stem}) and f.stem not in source.without]
     if len(files) != source.count:
-        missing = sorted(set(source.names) - {f.stem for f in files})
-        raise FileNotFoundError(
-            f"image set {name}: {folder} holds {len(files)} of {source.count} images"
-            f"{f', without {missing[0]}' if missing else ''}; remove the folder and run: "
-            f"python -m prffn data get {name}"
-        )
+        found = f"{folder} holds {len(files)} of {source.count} images of {name}"
+        raise FileNotFoundError(f"{found}: remove the folder and run: python -m prffn data get {name}")
     return files
 
 

@@ -33,11 +33,8 @@ class PatchSampler:
     ) -> None:
         for number, image in enumerate(lr):
             if min(image.shape[:2]) < patch_size:
-                name = names[number] if names else number
-                raise ValueError(
-                    f"image {name} is {image.shape[1]} x {image.shape[0]} pixels at LR, smaller than a patch of "
-                    f"{patch_size}; leave it out or use a smaller data.patch_size"
-                )
+                size = f"{image.shape[1]} x {image.shape[0]} pixels at LR, smaller than a patch of {patch_size}"
+                raise ValueError(f"image {names[number] if names else number} is {size}: leave it out")
         self.pairs = list(zip((mod_crop(image, scale) for image in hr), lr, strict=True))
         self.scale, self.patch_size, self.batch_size = scale, patch_size, batch_size
         self.generator = generator

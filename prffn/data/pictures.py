@@ -96,9 +96,6 @@ def check_region(region: Sequence[int] | str, hr: ImageArray, scale: int) -> Reg
         raise ValueError(f"region {values} is {height} pixels high and {width} wide: SSIM needs at least 11 x 11")
     bottom, right = (size - scale for size in hr.shape[:2])
     if top < scale or left < scale or top + height > bottom or left + width > right:
-        raise ValueError(
-            f"region {values} reaches from row {top} to {top + height} and from column {left} to {left + width}: at "
-            f"x{scale} it must lie within rows {scale} to {bottom} and columns {scale} to {right} of this image of "
-            f"{hr.shape[0]} x {hr.shape[1]} pixels"
-        )
+        within = f"rows {scale} to {bottom} and columns {scale} to {right}"
+        raise ValueError(f"region {values} must lie within {within} of this image at x{scale}")
     return top, left, height, width

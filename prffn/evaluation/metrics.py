@@ -33,9 +33,8 @@ def luma(image: ImageArray) -> NDArray[np.float64]:
 def _check_pair(sr: ImageArray, hr: ImageArray) -> None:
     rgb = sr.ndim == 3 and sr.shape[2] == 3
     if not rgb or sr.shape != hr.shape or sr.dtype != np.uint8 or hr.dtype != np.uint8:
-        raise ValueError(
-            f"expected two RGB images (H, W, 3) of one shape in uint8, got {sr.shape} {sr.dtype}, {hr.shape} {hr.dtype}"
-        )
+        found = f"{sr.shape} {sr.dtype}, {hr.shape} {hr.dtype}"
+        raise ValueError(f"expected two RGB images (H, W, 3) of one shape in uint8, got {found}")
 
 
 def _compared(sr: ImageArray, hr: ImageArray, shave: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -104,10 +103,8 @@ def _lpips_network() -> torch.nn.Module:
             try:
                 network = lpips.LPIPS(net="alex", verbose=False)
             except Exception as error:
-                raise LpipsUnavailable(
-                    f"no trained AlexNet: torchvision could not download it ({error}), and PRFFN_WEIGHTS names no "
-                    "folder with alexnet_features.pth"
-                ) from error
+                missing = "PRFFN_WEIGHTS names no folder with alexnet_features.pth, and torchvision cannot download it"
+                raise LpipsUnavailable(f"no trained AlexNet: {missing} ({error})") from error
     return network.eval().requires_grad_(False)
 
 
@@ -120,10 +117,8 @@ def _load_alexnet(network: torch.nn.Module, path: Path) -> None:
             part = network.get_submodule(f"net.slice{n}")
             part.load_state_dict({name: state[name] for name in part.state_dict()}, strict=True)
     except Exception as error:
-        raise UnusableTrunk(
-            f"{path} is not a state dict of torchvision's AlexNet features ({error}); put the right one there, or "
-            "remove it: LPIPS is then measured with the one that torchvision downloads, or not at all"
-        ) from error
+        why = f"is not a state dict of torchvision's AlexNet features ({error})"
+        raise UnusableTrunk(f"{path} {why}: put the right one there, or remove it") from error
 
 
 def lpips_alex(sr: ImageArray, hr: ImageArray) -> float:
@@ -135,9 +130,7 @@ def lpips_alex(sr: ImageArray, hr: ImageArray) -> float:
     _check_pair(sr, hr)
     network = _lpips_network()
     if min(sr.shape[:2]) < 31:
-        raise ValueError(
-            f"LPIPS needs at least 31 x 31 pixels, got {sr.shape[1]} x {sr.shape[0]}; leave it out (lpips)"
-        )
+        raise ValueError(f"LPIPS needs at least 31 x 31 pixels, got {sr.shape[1]} x {sr.shape[0]}: leave it out")
     a, b = (to_tensor(image[None]) * 2 - 1 for image in (sr, hr))
     with torch.inference_mode():
         return float(network(a, b))

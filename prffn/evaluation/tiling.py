@@ -72,10 +72,8 @@ def upscale_tiles(
                     if sr.shape[1:] != (lr.shape[2] * scale, lr.shape[3] * scale):
                         raise ValueError(f"the network made {tuple(sr.shape)} of {tuple(lr.shape[1:])}: not x{scale}")
                     if not sr.isfinite().all():
-                        raise NonFiniteOutput(
-                            f"the network gave values that are infinite or not numbers for the LR pixels of rows {top} "
-                            f"to {bottom} and columns {left} to {right}: its weights are damaged, or have diverged"
-                        )
+                        pixels = f"LR rows {top} to {bottom} and columns {left} to {right}"
+                        raise NonFiniteOutput(f"the network gave values that are infinite or not numbers in {pixels}")
                     rows = slice((top - seen_top) * scale, (bottom - seen_top) * scale)
                     columns = slice((left - seen_left) * scale, (right - seen_left) * scale)
                     place = slice(top * scale, bottom * scale), slice(left * scale, right * scale)

@@ -98,19 +98,15 @@ def check_loss(
             raise ValueError(f"{name} changes sr or hr, which others use too: write x = x - y in the place of x -= y")
         gradient = _gradient(value, sr, name)
         if not gradient.isfinite().all():
-            raise ValueError(
-                f"the gradient of {name} of {case} is not finite, though its value is {value.item():.4g}: add a small "
-                "number under a root, a logarithm or a division, such as (x.square() + 1e-6).sqrt()"
-            )
+            found = f"the gradient of {name} of {case} is not finite, though its value is {value.item():.4g}"
+            raise ValueError(f"{found}: add a small number, as in (x.square() + 1e-6).sqrt()")
         if case == DIFFERENT:
             if not gradient.any():
                 raise ValueError(f"the gradient of {name} of {case} is zero everywhere: it teaches a network nothing")
             again = _value(loss, before[0], hr, name)
             if not torch.allclose(value, again, rtol=1e-5):
-                raise ValueError(
-                    f"{name} gives {value.item():.4g} and then {again.item():.4g} for the same images, so no run could "
-                    "be repeated: draw its random numbers from a torch.Generator that it seeds itself at each call"
-                )
+                found = f"{name} gives {value.item():.4g} and then {again.item():.4g} for the same images"
+                raise ValueError(f"{found}, so no run could be repeated: seed a torch.Generator at each call")
 
 
 DIFFERENT = "images that differ"
@@ -141,10 +137,7 @@ def _value(loss: Loss, sr: Tensor, hr: Tensor, what: str) -> Tensor:
     if value.ndim or not value.is_floating_point():
         raise ValueError(f"{what} is {value.dtype} of shape {tuple(value.shape)}: return a scalar, such as its .mean()")
     if not value.isfinite():
-        raise ValueError(
-            f"{what} is {value.item()}: clamp what a root or a logarithm is taken of, and add a small number to what "
-            "is divided by"
-        )
+        raise ValueError(f"{what} is {value.item()}: keep roots, logarithms and divisions away from 0")
     return value
 
 

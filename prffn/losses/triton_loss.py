@@ -62,11 +62,9 @@ def triton_loss(sr: Tensor, hr: Tensor, contrast: Contrast) -> Tensor:
         why = f"got images on {sr.device}" if not on_gpu else "Triton is not installed"
         raise RuntimeError(f"implementation='triton' is code for GPUs, and {why}: use 'auto' or 'streaming'")
     if not covers(contrast) or sr.dtype != torch.float32 or sr.shape[1] != 3:
-        raise RuntimeError(
-            "implementation='triton' knows float32 images of 3 channels, and form='infonce' with negatives='hr' and a "
-            f"similarity of {', '.join(FINEST)}, at temperatures from {', '.join(map(str, FINEST.values()))} on: "
-            "use 'auto' or 'streaming'"
-        )
+        forms = ", ".join(f"{similarity} from temperature {least} on" for similarity, least in FINEST.items())
+        known = f"float32 images of 3 channels, form='infonce' with negatives='hr' and a similarity of {forms}"
+        raise RuntimeError(f"implementation='triton' knows {known}: use 'auto' or 'streaming'")
     if hr.requires_grad:
         return streaming_loss(sr, hr, contrast)
     settings = side_of(sr, contrast), contrast.similarity, contrast.temperature

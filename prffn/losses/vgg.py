@@ -141,10 +141,7 @@ def _file(backbone: BackboneName) -> Path:
     missing = f"PRFFN_WEIGHTS names no folder with {' or '.join(names)}"
     if backbone == "vgg19":
         return _download_vgg19(missing)
-    raise BackboneUnavailable(
-        f"no weights of vgg16_caffe: {missing}; the second is linked at github.com/jcjohnson/pytorch-vgg. Or use the "
-        "backbone vgg19, which torchvision downloads"
-    )
+    raise BackboneUnavailable(f"no weights of vgg16_caffe: {missing} (github.com/jcjohnson/pytorch-vgg); or use vgg19")
 
 
 def _download_vgg19(missing: str) -> Path:

@@ -76,12 +76,8 @@ def load_network(
         raise UnusableCheckpoint(f"{path} holds {found} for x{model.scale}, not x{scale}")
     model.eval()
     if not is_ours(path) and not (distance := _distance_from_bicubic(model)) <= FAR:
-        warnings.warn(
-            f"{path}, read as {found} x{model.scale}, makes a smooth image that is {distance:.3f} of [0, 1] away from "
-            "the bicubic one; published networks are within 0.001. Is it trained? If so, its rgb_range or res_scale "
-            "may be another than was taken",
-            stacklevel=2,
-        )
+        far = f"{path}, read as {found} x{model.scale}, makes a smooth image that is {distance:.3f} off the bicubic one"
+        warnings.warn(f"{far}: it is not trained, or its rgb_range or res_scale is another", stacklevel=2)
     return model
 
 
@@ -134,9 +130,7 @@ def read_state(path: Path) -> State:
         raise FileNotFoundError(f"no checkpoint {path}")
     with path.open("rb") as file:
         if file.read(len(CHECKPOINT_MAGIC)) == CHECKPOINT_MAGIC:
-            raise UnusableCheckpoint(
-                f"{path} is of a training run of this kit: runs.trained_model(experiment) loads it"
-            )
+            raise UnusableCheckpoint(f"{path} is of a training run of this kit: trained_model(experiment) loads it")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -174,10 +168,8 @@ def _from_authors(
         if form.name == "EDSR":
             sizes["residual_scale"] = res_scale or EDSR_RES_SCALE.get((sizes["channels"], sizes["blocks"]))
             if sizes["residual_scale"] is None:
-                raise ValueError(
-                    f"{sizes['blocks']} blocks of {sizes['channels']} channels are no published size, and the file "
-                    "does not tell the factor on the residuals: say res_scale=1, or what it was trained with"
-                )
+                size = f"{sizes['blocks']} blocks of {sizes['channels']} channels"
+                raise ValueError(f"{size} are no published size: say res_scale=, the factor on the residuals")
         if found is None and scale is None:
             raise ValueError("it serves x2, x3 and x4, say which by scale=")
         model = NETWORKS[form.name](found or scale, **sizes)
@@ -200,10 +192,7 @@ def _from_authors(
     ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UnusableCheckpoint(
-            f"{what}, but does not fit: {', '.join(wrong[:3])}{more}. Only the "
-            "published sizes are known; for another network build it yourself and call its load_state_dict()"
-        )
+        raise UnusableCheckpoint(f"{what}, but does not fit a published size: {', '.join(wrong[:3])}{more}")
     model.load_state_dict({ours: state[theirs] for ours, theirs in names.items()})
     return model
 
@@ -273,11 +262,8 @@ def _by_spandrel(path: Path, state: State) -> tuple[nn.Module, str]:
         found = ModelLoader(device="cpu").load_from_state_dict(dict(state))
     except Exception as error:  # its look at the keys and shapes of unknown files can fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        known = ", ".join(dict.fromkeys(form.name for form in FORMATS))
-        raise UnusableCheckpoint(
-            f"{path} is of no network that is known here, its first keys are {', '.join(list(state)[:3])} ({reason}). "
-            f"Known are the authors' files of {known}, ours of {', '.join(NETWORKS)}, and spandrel's"
-        ) from error
+        keys = ", ".join(list(state)[:3])
+        raise UnusableCheckpoint(f"{path} is of no network that is known here: {keys}, ... ({reason})") from error
     if not isinstance(found, ImageModelDescriptor) or (found.input_channels, found.output_channels) != (3, 3):
         raise UnusableCheckpoint(f"{path} is {found.architecture.name}, which does not make one RGB image of another")
     if found.scale == 1:

@@ -120,10 +120,8 @@ def train_on(
             place = _checked(client, address, Place.here(store, device), marks)
             yield from _outcomes(client, wanted, place, errors, progress)
         except (CancelledError, _distributed().comm.CommClosedError, TimeoutError) as error:
-            raise ConnectionError(
-                f"the scheduler at {address} is lost, or it has dropped the runs. Recorded and checkpointed work is "
-                f"kept in {store} and {cache_root()}: run the same again to resume"
-            ) from error
+            lost = f"the scheduler at {address} is lost, or it has dropped the runs"
+            raise ConnectionError(f"{lost}: run the same again, which resumes from {cache_root()}") from error
     if errors:
         (key, first), *others = errors.items()
         first.add_note(f"in {wanted[key].name} ({key})")
@@ -215,10 +213,8 @@ def _connected(scheduler: "str | Client") -> Iterator["Client"]:
     try:
         client = distributed.Client(scheduler, set_as_default=False)
     except OSError as error:
-        raise ConnectionError(
-            f"no dask scheduler answers at {scheduler} ({error}). Start one with `dask scheduler`, and workers with "
-            f"`dask worker {scheduler} --nthreads 1`, or train without a scheduler"
-        ) from error
+        start = f"start `dask scheduler`, and workers with `dask worker {scheduler} --nthreads 1`"
+        raise ConnectionError(f"no dask scheduler answers at {scheduler} ({error}): {start}") from error
     try:
         yield client
     finally:
@@ -258,10 +254,8 @@ def _checked(client: "Client", address: str, place: Place, marks: tuple[str, ...
     any_gpu = any(gpus for _, gpus, _ in found.values())
     on_gpu = any_gpu if place.device == "auto" else place.device != "cpu"
     if on_gpu and not any_gpu:
-        raise ValueError(
-            f"no worker of {address} has the resource {GPU}: start one for each GPU, with `dask worker {address} "
-            f'--resources "{GPU}=1" --nthreads 1`, or train on device cpu'
-        )
+        start = f'start one for each GPU, with `dask worker {address} --resources "{GPU}=1" --nthreads 1`'
+        raise ValueError(f"no worker of {address} has the resource {GPU}: {start}, or train on device cpu")
     for worker, (refusal, gpus, threads) in found.items():
         if on_gpu and gpus > 1:
             refusal = refusal or f'has the resource "{GPU}={gpus:g}": start one worker for each GPU, with "{GPU}=1"'

@@ -162,11 +162,8 @@ def ensure_evaluations(
             subject = (row, scale, set_label(name))
             found = records.pop(subject, None)
             if found is not None and found["weights"] != w.sha256 and found["origin"] == "authors'":
-                warnings.warn(
-                    f"{row} x{scale} from {w.origin} is not the authors' that was evaluated before, and counts as "
-                    "another. If you did not choose it, the file is damaged: get it again",
-                    stacklevel=2,
-                )
+                other = f"{row} x{scale} from {w.origin} is not the authors' that was evaluated before"
+                warnings.warn(f"{other}. If you did not choose it, it is damaged: get it again", stacklevel=2)
             if found is None or found["weights"] != w.sha256:  # the last one of this name, perhaps not the only one
                 found = store.load(store.key({"weights": w.sha256, "checksum": checksums[name], "scale": scale}))
             if (retrain or found is None) and (new := _measure(subject, name, w, picked)):

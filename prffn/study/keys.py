@@ -51,11 +51,8 @@ def backbone_checksum(experiment: Experiment) -> str | None:
             raise
         return recorded
     if recorded is not None and found != recorded:
-        warnings.warn(
-            f"the weights of {loss.backbone} found are not those of the recorded study: runs with them are new. If "
-            "you did not choose others, their file is damaged: get it again",
-            stacklevel=2,
-        )
+        other = f"the weights of {loss.backbone} are not those of the recorded study: runs with them are new"
+        warnings.warn(f"{other}. If you did not choose them, they are damaged: get them again", stacklevel=2)
     return found
 
 

@@ -148,10 +148,7 @@ def experiments_of(path: Path, **parameters: Any) -> dict[str, list[Experiment]]
             if number <= last:
                 raise ValueError(f"{where}: trains or measures before its `{EXPERIMENTS}` are complete; do so after")
             if not kin and (last < 0 or given.strip() != EXPERIMENTS):
-                raise ValueError(
-                    f"{where}: name what is trained `{EXPERIMENTS}` and call ensure({EXPERIMENTS}, ...): a plan finds "
-                    "the runs of a notebook by that name"
-                )
+                raise ValueError(f"{where}: name what is trained `{EXPERIMENTS}`, and call ensure({EXPERIMENTS}, ...)")
     if last < 0:
         return {}
     names: dict[str, Any] = {}

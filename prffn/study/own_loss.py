@@ -45,15 +45,10 @@ def beside_l1(loss: str, weight: float, profile: str, device: str = "auto") -> d
     check_loss(function, (side, side), name=f"loss {loss!r}", device=pick_device(device))
     share = first_share(yours, profile)
     if not 0 < share < math.inf:
-        raise ValueError(
-            f"loss {loss!r} has a gradient of norm {share} in bicubic images of photographs, not a finite one"
-        )
+        raise ValueError(f"loss {loss!r} has a gradient of norm {share} in bicubic images, not a finite one above 0")
     if not FELT[0] <= share <= FELT[1]:
-        warnings.warn(
-            f"at weight {weight:g} the gradient of loss {loss!r} in the SR images is {share:.2g} times as large as "
-            f"L_1's: at weight {weight / share:.2g} it would be as large",
-            stacklevel=2,
-        )
+        found = f"at weight {weight:g} the gradient of loss {loss!r} is {share:.2g} times as large as L_1's"
+        warnings.warn(f"{found}: at weight {weight / share:.2g} it would be as large", stacklevel=2)
     return losses
 
 

@@ -144,11 +144,9 @@ def record_run(
             save_record(store, key, record)
             return Outcome(record, made_now=True)
         if record["weights_sha256"] != recorded["weights_sha256"]:
-            raise OtherWeights(
-                f"run {key} ({wanted.name}), from whose weights others start, was recorded with other weights than it "
-                f"gets here ({_made(recorded)}; here {_made(record)}): retrain all (retrain=True, --retrain), or train "
-                "where it was recorded"
-            )
+            start = f"run {key} ({wanted.name}), from which others start, was recorded with other weights than it gets"
+            where = f"here ({_made(recorded)}; here {_made(record)})"
+            raise OtherWeights(f"{start} {where}: retrain all (--retrain), or train where it was recorded")
         return Outcome(recorded, made_now=True)
 
 
@@ -246,10 +244,8 @@ def start_weights(e: Experiment, store: Path) -> dict[str, torch.Tensor] | None:
     key = run_key(e.start)
     state = _trained_state(key, e.start, load_record(store, key, e.start))
     if state is None:
-        raise FileNotFoundError(
-            f"run {key}, from whose weights this one starts, has no weights in {checkpoint_path(key)}, or others than "
-            "it was recorded with: train it first"
-        )
+        start = f"run {key}, from which this one starts"
+        raise FileNotFoundError(f"{start}, lacks its recorded weights in {checkpoint_path(key)}: train it first")
     return state["model"]
 
 

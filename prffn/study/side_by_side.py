@@ -59,10 +59,8 @@ def train_side_by_side(
                     bar.update()
                     yield running.pop(future), future.result()
         except BrokenProcessPool as error:
-            raise RuntimeError(
-                f"a process that trained one of {', '.join(running.values())} was killed, perhaps for want of memory: "
-                "run the same again, which resumes from the checkpoints, with fewer side by side (--workers 1)"
-            ) from error
+            killed = f"a process that trained one of {', '.join(running.values())} was killed, perhaps for memory"
+            raise RuntimeError(f"{killed}: run the same again, which resumes, with --workers 1") from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -104,10 +104,8 @@ def train_run(key: str, wanted: Wanted, place: Place, start: object = None) -> t
         if place.on_gpu and device.type == "cpu":
             raise ValueError(f"the worker at {worker.address} has the resource {GPU}, and PyTorch finds no GPU there")
         if run_key(wanted.experiment) != key:
-            raise ValueError(
-                f"the worker at {worker.address} has other images or another backbone for this run than this process: "
-                f"compare {', '.join(folder for _, folder in place.folders)} on both"
-            )
+            folders = ", ".join(folder for _, folder in place.folders)
+            raise ValueError(f"the worker at {worker.address} has other images or another backbone: compare {folders}")
         on_step = _stop_when_unwanted(worker, str(worker.get_current_task()))
         outcome = record_run(key, wanted, Path(place.store), device, on_step=on_step)
     return outcome, list(dict.fromkeys(str(warning.message) for warning in caught))

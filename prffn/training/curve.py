@@ -34,10 +34,8 @@ class Losses:
                     more = "or a larger loss.temperature or loss.epsilon"
                     if name in ("own", "control"):
                         more = "or a smaller weight of your loss, or look at what it roots, divides by or exponentiates"
-                    raise NonFiniteLoss(
-                        f"loss term {name!r} is {value} at step {step - before}; try a smaller training.learning_rate, "
-                        f"{more}"
-                    )
+                    found = f"loss term {name!r} is {value} at step {step - before}"
+                    raise NonFiniteLoss(f"{found}; try a smaller training.learning_rate, {more}")
                 self.sums[name] = self.sums.get(name, 0.0) + value
         self.unread = []
 

@@ -47,10 +47,8 @@ class Processes:
         Raises ValueError for a batch of fewer samples than processes.
         """
         if batch_size < self.world_size:
-            raise ValueError(
-                f"data.batch_size is {batch_size}, fewer samples than the {self.world_size} processes that share it: "
-                f"start {batch_size} at most (torchrun --nproc-per-node)"
-            )
+            few = f"data.batch_size is {batch_size}, fewer samples than the {self.world_size} processes"
+            raise ValueError(f"{few}: start {batch_size} at most")
         first, last = (batch_size * rank // self.world_size for rank in (self.rank, self.rank + 1))
         return slice(first, last)
 
@@ -114,10 +112,8 @@ def started(device: str = "auto") -> Iterator[Processes]:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         reason = str(error).splitlines()[0].partition(". ")[0]  # what follows is advice of the library
-        raise ConnectionError(
-            f"process {rank} of {count} has lost the others ({reason}); if another one has left a message, it "
-            "says why. Start them again: a training resumes from its last checkpoint"
-        ) from error
+        lost = f"process {rank} of {count} has lost the others ({reason}); another one may have said why"
+        raise ConnectionError(f"{lost}. Start them again: a training resumes from its last checkpoint") from error
     # After an error the group is left as it is: to take it down in order takes all processes, and the others may be
     # waiting for this one. Its end tells them.
     dist.destroy_process_group()
@@ -134,10 +130,8 @@ def device_of(local_rank: int, device: str = "auto") -> torch.device:
     if picked.type == "cpu":
         return picked
     if local_rank >= (count := torch.cuda.device_count()):
-        raise ValueError(
-            f"process {local_rank} of this machine has no GPU of its own: start {count} at most (torchrun "
-            "--nproc-per-node), or take the CPU (--device cpu)"
-        )
+        way_out = f"start {count} at most (torchrun --nproc-per-node), or take the CPU (--device cpu)"
+        raise ValueError(f"process {local_rank} of this machine has no GPU of its own: {way_out}")
     return torch.device("cuda", local_rank)
 
 
