@@ -71,7 +71,6 @@ def _parser() -> argparse.ArgumentParser:
                              "notebook are code and are executed: give only files that you trust")  # fmt: skip
         command.add_argument("--profile", default="quick", choices=sorted(PROFILES))
         command.add_argument("--seeds", type=int, help="how many seeds; the profile's own number if not given")
-        command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
 
     for command in (reports, train):
         where = command.add_mutually_exclusive_group()
@@ -87,12 +86,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--profile", default=RECORDED, choices=sorted(PROFILES))
 
     bench = commands.add_parser("bench", help="time and memory of L_contr in every implementation: reports/bench/")
-    bench.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     bench.add_argument("--rounds", type=int, default=5, help="how often each case is timed")
     bench.add_argument("--batch", type=int, default=16, help="patches of 48 x 48; fewer where memory is short")
 
     check = commands.add_parser("check", help="prove every path of a device in at most 8 minutes: reports/check/")
-    check.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
 
     data = commands.add_parser("data", help="list the image sets, or download them")
     data_commands = data.add_subparsers(dest="data_command", required=True)
@@ -102,7 +99,6 @@ def _parser() -> argparse.ArgumentParser:
 
     ship = commands.add_parser("ship", help="train the small networks of the package, and put them into it")
     ship.add_argument("scales", type=int, nargs="*", default=[2, 3, 4], help="2, 3, 4; all of them if none is given")
-    ship.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     ship.add_argument("--retrain", action="store_true", help="train them again")
 
     upscale = commands.add_parser("upscale", help="upscale photographs, from files or whole folders, into files")
@@ -114,8 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     upscale.add_argument("--res-scale", type=float, help="of an EDSR's weights, where its size is no published one")
     upscale.add_argument("--tile", type=int, help="side of a tile in pixels of the input, 256 if not given: a "
                          "smaller one needs less memory and more time")  # fmt: skip
-    upscale.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     upscale.add_argument("--overwrite", action="store_true", help="replace outputs that are there already")
+
+    for command in (reports, train, plan, bench, check, ship, upscale):
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     return parser
 
 
@@ -203,8 +201,7 @@ def find_notebooks(names: list[str]) -> dict[str, Path]:
     folder = (checkout() / "notebooks").resolve()
     available = {path.stem: path for path in sorted(folder.glob("*.ipynb")) if path.resolve().parent == folder}
     if not available and not names:
-        raise ValueError(f"no notebooks in {folder}: they are in a checkout of the project, not in the package. There: "
-                         'pip install -e ".[kit]"')  # fmt: skip
+        raise ValueError(f'no notebooks in {folder}: in a checkout of the project, pip install -e ".[kit]"')
     found: dict[str, Path] = {}
     for name in names or available:
         path = user_path(name) if Path(name).name != name else available.get(name.removesuffix(".ipynb"))

@@ -204,10 +204,8 @@ def load_tensors(path: Path) -> Any:
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise  # each names the file
     except pickle.UnpicklingError as error:
-        raise DamagedTensors(
-            f"{path} holds Python objects other than tensors, perhaps a whole pickled network, or is damaged. Reading "
-            "it could run any code; where you trust it, load it yourself and save its state_dict()"
-        ) from error
+        why = "holds other Python objects than tensors, which could run any code, or is damaged"
+        raise DamagedTensors(f"{path} {why}: where you trust it, load it and save its state_dict()") from error
     except Exception as error:
         raise DamagedTensors(f"{path} is damaged, or not a file of PyTorch's ({error!r}); get it again") from error
 
@@ -250,11 +248,11 @@ def in_one_line(error: Exception) -> str:
 def unknown(kind: str, name: object, choices: Any) -> str:
     """The text of an error for a misspelt name: what it was, the nearest choice, all choices.
 
-    Nearest is a choice that starts with the name, else one that contains it, else one that looks like it.
+    Nearest, in capitals or not, is a choice that starts with the name, else one that contains it, else one like it.
     """
-    choices, typed = sorted(map(str, choices)), str(name).casefold()
-    starting = [choice for choice in choices if typed and choice.casefold().startswith(typed)]
-    within = starting or [choice for choice in choices if typed and typed in choice.casefold()]
-    near = difflib.get_close_matches(str(name), within or choices, n=1, cutoff=0 if within else 0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r}.{hint} Choose one of: {', '.join(choices)}"
+    choices, typed = {str(choice).casefold(): str(choice) for choice in choices}, str(name).casefold()
+    starting = [choice for choice in sorted(choices) if typed and choice.startswith(typed)]
+    within = starting or [choice for choice in sorted(choices) if typed and typed in choice]
+    near = difflib.get_close_matches(typed, within or sorted(choices), n=1, cutoff=0 if within else 0.5)
+    hint = f" Did you mean {choices[near[0]]!r}?" if near else ""
+    return f"unknown {kind} {name!r}.{hint} Choose one of: {', '.join(sorted(choices.values()))}"

@@ -121,7 +121,7 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
     for name in processes.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     with started("cpu") as alone:
-        assert alone == Processes(0, 1, 0, torch.device("cpu"))
+        assert alone == Processes(0, 1, torch.device("cpu"))
         assert not dist.is_initialized()
     value = torch.rand(2)
     assert alone.mean(value, 1.0) is value

@@ -55,7 +55,7 @@ def test_bicubic_scores_as_published(shared_data, name):
     Pillow to scale the Y plane."""
     images = image_set(name)
     for scale in (2, 3, 4):
-        assert evaluate_bicubic(images, scale=scale).mean() == pytest.approx(BICUBIC_RGB[name, scale], abs=0.01)
+        assert evaluate_bicubic(images, scale=scale).mean_psnr() == pytest.approx(BICUBIC_RGB[name, scale], abs=0.01)
         found = []
         for hr in images.images:
             y = mod_crop(luma(hr).round(), scale)
@@ -172,7 +172,7 @@ def test_lpips_without_a_trunk_is_not_measured(photo_folder, monkeypatch):
     measured = evaluate_bicubic(str(photo_folder), scale=2, lpips=True)
     assert measured.lpips is None
     assert "no trained AlexNet" in measured.not_measured["lpips"]
-    assert measured.mean("lpips") is None
+    assert measured.lpips is None
     assert len(measured.psnr_y) == 3
 
 
@@ -216,4 +216,4 @@ def test_evaluate_takes_functions_and_modules(photo_folder):
     function = evaluate(lambda lr: lr.repeat(2, 0).repeat(2, 1), image_set(str(photo_folder)), scale=2)
     assert module == function
     assert module.image_names == ("0", "1", "2")
-    assert module.mean() < evaluate_bicubic(str(photo_folder), scale=2).mean()
+    assert module.mean_psnr() < evaluate_bicubic(str(photo_folder), scale=2).mean_psnr()

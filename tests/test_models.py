@@ -45,10 +45,8 @@ def test_multi_adds_by_hand():
     at_lr = 1_728 + 10 * (3 * block + 36_864) + 36_864 + 147_456
     expected = 230_400 * (at_lr + 4 * 1_728) + 30 * 512
     assert multi_adds(PRFFN(2), 2) == expected
-    assert multi_adds(PRFFN(2), 2, shared_branches="all") == expected + 230_400 * 30 * 2 * 36_864
+    assert multi_adds(PRFFN(2), 2, repeats=True) == expected + 230_400 * 30 * 2 * 36_864
     assert multi_adds(PRFFN(2, padding="replicate"), 2) == expected
-    with pytest.raises(ValueError, match="shared_branches"):
-        multi_adds(PRFFN(2), 2, shared_branches="some")
 
 
 def test_mrcab_with_one_branch_of_rate_1_is_rcab():

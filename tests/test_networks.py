@@ -109,7 +109,7 @@ def test_multi_adds_by_hand():
         drcn, smsr = DRCN(4), SMSR(2)
     assert multi_adds(drcn, 4) == 1280 * 720 * (9 * 256 + conv + 16 * (conv + conv + 9 * 256))
     assert parameters(drcn) == 2 * 9 * 256 + 3 * conv + 4 * 256 + 1 + 16
-    assert multi_adds(smsr, 2, shared_branches="all") - multi_adds(smsr, 2) == 230_400 * 5 * 3 * 9 * 64 * 64
+    assert multi_adds(smsr, 2, repeats=True) - multi_adds(smsr, 2) == 230_400 * 5 * 3 * 9 * 64 * 64
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))

@@ -155,7 +155,7 @@ def test_the_trained_network_can_be_had(tiny):
 
     run = ensure({"a": [tiny]}, "quick", progress=False)["a"][0]
     model = runs.trained_model(tiny)
-    assert evaluate(model, tiny.data.evaluation[0], scale=3).mean() == pytest.approx(run.mean("photos"), abs=1e-9)
+    assert evaluate(model, tiny.data.evaluation[0], scale=3).mean_psnr() == pytest.approx(run.mean("photos"), abs=1e-9)
     runs.checkpoint_path(run.key).unlink()
     with pytest.raises(FileNotFoundError, match="retrain"):
         runs.trained_model(tiny)

@@ -54,10 +54,9 @@ def compare_slider(result: Upscaled, row: int, column: int, side: int = 160, zoo
     return widgets.VBox([slider, picture])
 
 
-def region_panel(result: Upscaled, row: int, column: int, contrast: Contrast | None = None) -> widgets.VBox:
+def region_panel(result: Upscaled, row: int, column: int) -> widgets.VBox:
     """Show a region that two sliders choose, its pixels as buttons, and what L_contr sees of the one clicked."""
-    contrast = contrast or Contrast()
-    side = math.isqrt(contrast.region_size)
+    side = math.isqrt(Contrast().region_size)
     height, width = result.hr.shape[:2]
     down = widgets.IntSlider(value=row // side, max=height // side - 1, description="region row")
     across = widgets.IntSlider(value=column // side, max=width // side - 1, description="column")
@@ -72,7 +71,7 @@ def region_panel(result: Upscaled, row: int, column: int, contrast: Contrast | N
 
     def draw(*_: Any) -> None:
         top, left = down.value * side, across.value * side
-        region = region_at(result, top + anchor[0], left + anchor[1], contrast)
+        region = region_at(result, top + anchor[0], left + anchor[1])
         marked = result.sr.copy()
         marked[max(0, top - 2) : top + side + 2, max(0, left - 2) : left + side + 2] = ORANGE
         marked[top : top + side, left : left + side] = region.sr

@@ -2,11 +2,13 @@
 
 from prffn.config.profiles import (
     BRIEF,
+    LENGTHS,
     MOST_SEEDS,
     PHOTOGRAPHS,
     PROFILE_SEEDS,
     PROFILES,
     SHIPPED,
+    SIZES,
     check_profile,
     check_seeds,
     lengths,
@@ -16,7 +18,7 @@ from prffn.config.profiles import (
 from prffn.config.settings import Experiment, LossConfig, TrainingConfig, experiment, fields_of, setting
 
 __all__ = [
-    "BRIEF", "MOST_SEEDS", "PHOTOGRAPHS", "PROFILES", "PROFILE_SEEDS", "SHIPPED", "Experiment", "LossConfig",
-    "TrainingConfig", "check_profile", "check_seeds", "experiment", "fields_of", "lengths", "setting", "sizes",
-    "variants",
+    "BRIEF", "LENGTHS", "MOST_SEEDS", "PHOTOGRAPHS", "PROFILES", "PROFILE_SEEDS", "SHIPPED", "SIZES", "Experiment",
+    "LossConfig", "TrainingConfig", "check_profile", "check_seeds", "experiment", "fields_of", "lengths", "setting",
+    "sizes", "variants",
 ]  # fmt: skip

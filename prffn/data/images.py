@@ -192,14 +192,8 @@ def list_images(folder: Path) -> list[Path]:
 def how_to_get(name: str, folder: Path) -> str:
     """The error text for a known set that is not in its folder."""
     if name == "Manga109":
-        return (
-            f"image set Manga109 is not in {folder}. Its licence forbids redistribution: ask for it at manga109.org, "
-            f"and put the 109 images of the benchmark into that folder (or set {DATA_VARIABLE})"
-        )
-    return (
-        f"image set {name} is not in {folder}. Get it with: python -m prffn data get {name} (or set {DATA_VARIABLE} "
-        f"to a folder that holds {folder.name}/)"
-    )
+        return f"image set Manga109 is not in {folder}. Its licence forbids redistribution: ask for it at manga109.org"
+    return f"image set {name} is not in {folder}: python -m prffn data get {name} (or set {DATA_VARIABLE})"
 
 
 def sets_in(name: str) -> list[str]:

@@ -147,11 +147,6 @@ class Evaluation:
     lpips: tuple[float, ...] | None = None
     not_measured: dict[str, str] = field(default_factory=dict)  # for each metric that is missing, why
 
-    def mean(self, metric: str = "psnr_y") -> float | None:
-        """Mean over the images; None where the metric was not measured."""
-        values = getattr(self, metric)
-        return None if values is None else float(np.mean(values))
-
     def mean_psnr(self) -> float:
         """Mean PSNR-Y in dB over the images."""
         return float(np.mean(self.psnr_y))

@@ -1,12 +1,12 @@
 """Networks: PRFFN and its ablation variants, the networks of Table 8, and those to which Table 4 adds L_contr."""
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 
+from prffn.files import unknown
 from prffn.models.blocks import Network
 from prffn.models.edsr import EDSR
 from prffn.models.prffn import PRFFN
@@ -52,9 +52,7 @@ def build(name: str, scale: int, *, generator: torch.Generator | None = None, **
     Raises ValueError for a name that is not in NETWORKS, with the nearest one, or a scale other than 2, 3, 4.
     """
     if name not in NETWORKS:
-        nearest = difflib.get_close_matches(name.upper(), {n.upper(): n for n in NETWORKS}, n=1)
-        hint = f" Did you mean {next(n for n in NETWORKS if n.upper() == nearest[0])!r}?" if nearest else ""
-        raise ValueError(f"unknown network {name!r}.{hint} The networks are {', '.join(NETWORKS)}")
+        raise ValueError(unknown("network", name, NETWORKS))
     network = NETWORKS[name](scale, **sizes)
     if generator is not None:
         network.draw(generator)

@@ -16,7 +16,7 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def multi_adds(model: nn.Module, scale: int, *, shared_branches: str = "once") -> int:
+def multi_adds(model: nn.Module, scale: int, *, repeats: bool = False) -> int:
     """Multiply-adds of the convolutions for a 1280 x 720 output: weights times output positions, biases left out.
 
     The LR input is 640 x 360, 427 x 240 or 320 x 180 pixels (x2, x3, x4), the field's convention. A convolution that
@@ -24,11 +24,9 @@ def multi_adds(model: nn.Module, scale: int, *, shared_branches: str = "once") -
     times the work that is really done: so the field prints FSRCNN. Linear layers and attention's matrix products
     do not count (SwinIR), nor does the bicubic upscaling around a network that works on Y.
 
-    `shared_branches` says how the dilated branches of MRCAB, which share a weight, and SMSR's two passes over dense and
-    over sparse channels are counted: "once", which fits the printed figures, or "all", the work that is done here.
+    repeats: whether the dilated branches of MRCAB, which share a weight, and SMSR's two passes over dense and over
+    sparse channels all count, the work that is done here; if not, once, which fits the printed figures.
     """
-    if shared_branches not in ("once", "all"):
-        raise ValueError(f"shared_branches must be 'once' or 'all', got {shared_branches!r}")
     height, width = (round(n / scale) for n in OUTPUT_720P)
     model = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
     repeated = 0
@@ -42,7 +40,7 @@ def multi_adds(model: nn.Module, scale: int, *, shared_branches: str = "once") -
             module.register_forward_hook(count_repeats)
     with torch.no_grad(), _Convolutions() as done:
         model(torch.empty(1, 3, height, width, device="meta"))
-    return done.computed - (repeated if shared_branches == "once" else 0)
+    return done.computed - (0 if repeats else repeated)
 
 
 class _Convolutions(TorchDispatchMode):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prffn.files import DamagedTensors, from_extra, load_tensors, whole_number
+from prffn.files import DamagedTensors, from_extra, load_tensors, unknown, whole_number
 from prffn.models import NETWORKS, build
 from prffn.models.authors import EDSR_RES_SCALE, FORMATS, Format, Shifted, State, told_range
 from prffn.models.blocks import div2k_mean
@@ -64,7 +64,7 @@ def load_network(
     """
     path = Path(path)
     if name is not None and name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}; the networks are {', '.join(NETWORKS)}")
+        raise ValueError(unknown("network", name, NETWORKS))
     scale = None if scale is None else whole_number("scale", scale)
     for setting, value in {"rgb_range": rgb_range, "res_scale": res_scale}.items():
         if value is not None and (isinstance(value, bool | str) or not 0 < value < math.inf):

@@ -113,8 +113,8 @@ def mrcab_table() -> pd.DataFrame:
     """
     k = parameters(PRFFN(3))
     once, computed = (
-        [round(multi_adds(PRFFN(scale), scale, shared_branches=way) / 1e9, 1) for scale in SCALES]
-        for way in ("once", "all")
+        [round(multi_adds(PRFFN(scale), scale, repeats=repeats) / 1e9, 1) for scale in SCALES]
+        for repeats in (False, True)
     )
     rows = {
         "printed": [printed("params_k")[3], *printed("flops_g")],

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
-from prffn.reporting.plots import STYLE, count_of
+from prffn.reporting.plots import STYLE, count_of, without_gains
 from prffn.study.claims import UNITS, as_math
 from prffn.study.runs import Runs, image_sets
 
@@ -33,9 +33,7 @@ def plot_along(ax: Axes, table: pd.DataFrame, grid: Grid, image_set: str, metric
     Where nothing was measured, the figure says so.
     """
     unit = UNITS.get(metric, "dB")
-    if "gain" not in table:
-        ax.set_axis_off()
-        ax.text(0.5, 0.5, f"{unit} was not measured", ha="center", va="center", transform=ax.transAxes)
+    if without_gains(ax, table, f"{unit} was not measured"):
         return ax
     places = np.array(sorted({place for columns in grid.values() for place in columns}))
     apart = (places[1:] / places[:-1]).min(initial=4.0) ** (0.4 / max(4, len(grid)))  # all rows: 40 % of the way

@@ -43,7 +43,7 @@ def plot_gains(ax: Axes, table: pd.DataFrame, *, unit: str = "dB") -> Axes:
 
     table: from `compare`. Where no row has a gain, the figure says so. Returns the axis.
     """
-    if _without_gains(ax, table):
+    if without_gains(ax, table):
         return ax
     gains = table.dropna(subset=["gain"])
     labels, sets = gains.index.unique("label"), gains.index.unique("set")
@@ -85,12 +85,12 @@ def _interval(rows: pd.DataFrame) -> list[Any] | None:
     return [(rows["gain"] - rows["low"]).to_numpy(), (rows["high"] - rows["gain"]).to_numpy()]
 
 
-def _without_gains(ax: Axes, table: pd.DataFrame) -> bool:
-    """Whether no row has a gain, which the empty axis then says."""
+def without_gains(ax: Axes, table: pd.DataFrame, text: str = "no gain was measured") -> bool:
+    """Whether no row has a gain; the empty axis then holds the text."""
     if "gain" in table:
         return False
     ax.set_axis_off()
-    ax.text(0.5, 0.5, "no gain was measured", ha="center", va="center", transform=ax.transAxes)
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
     return True
 
 
@@ -103,7 +103,7 @@ def plot_gain_curves(
     table: from `compare`. printed: gains by weight. The scale of gains is linear within 0.1 dB and logarithmic beyond.
     Where no row has a gain, the figure says so. Returns the axis.
     """
-    if _without_gains(ax, table):
+    if without_gains(ax, table):
         return ax
     gains = table.loc[image_set]
     with plt.style.context(STYLE):

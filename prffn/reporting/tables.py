@@ -42,7 +42,10 @@ def compare(
             row |= {"mean": sum(seeds) / len(seeds), "seeds": len(seeds), "images": len(values[0])}
             others = runs.values_of(own[label], image_set, metric) if label in own else None
             if others is not None:
-                row |= _gain(values, others) | {"over": own[label]}
+                count = min(len(values), len(others))
+                difference = paired_interval(values[:count], others[:count])
+                row |= {"gain": difference.mean, "over": own[label]}
+                row |= {"low": difference.low, "high": difference.high} if count > 1 else {}
                 if label in printed and own[label] in printed:
                     row["printed gain"] = printed[label] - printed[own[label]]
             rows.append({**row, **{f"seed {n}": value for n, value in enumerate(seeds)}})
@@ -50,14 +53,6 @@ def compare(
     first = ["mean", *(["over"] if own is baseline else []), "printed gain", "gain", "low", "high", *COUNTS]
     columns = [name for name in (*first, *(c for c in table if c.startswith("seed "))) if name in table]
     return table[columns].round(digits_of(metric))
-
-
-def _gain(values: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> dict[str, float]:
-    """The mean difference, and its interval where there is one; paired by the seeds that both have."""
-    seeds = min(len(values), len(others))
-    difference = paired_interval(values[:seeds], others[:seeds])
-    interval = {"low": difference.low, "high": difference.high} if seeds > 1 else {}
-    return {"gain": difference.mean, **interval}
 
 
 def compare_with_bicubic(runs: Runs) -> pd.DataFrame:
@@ -105,23 +100,16 @@ def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[Any, str]], digits
 
 
 def distance_from_print(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]], printed: pd.Series) -> pd.DataFrame:
-    """How far each row of a grid lies from printed gains, in dB: root mean square over the weights that all have.
+    """How far each row of a grid lies from printed gains, in dB: root mean square over the weights.
 
     The nearest first, by the last image set.
     table: from `compare`. grid: the label of each row at each weight. printed: gains by weight.
     """
-    sets = table.index.unique("set")
-    by_weight = {f"{weight:g}": gain for weight, gain in printed.items()}
-    common = {w: gain for w, gain in by_weight.items() if all(w in labels for labels in grid.values())}
-    rows = {
-        name: {
-            image_set: float(np.sqrt(np.mean([
-                (table.loc[(image_set, labels[weight]), "gain"] - gain) ** 2 for weight, gain in common.items()
-            ])))
-            for image_set in sets
-        }
-        for name, labels in grid.items()
-    }  # fmt: skip
+    sets, rows = table.index.unique("set"), {}
+    for name, labels in grid.items():
+        at = [labels[f"{weight:g}"] for weight in printed.index]
+        off = {image_set: table.loc[image_set].loc[at, "gain"].to_numpy() - printed.to_numpy() for image_set in sets}
+        rows[name] = {image_set: float(np.sqrt(np.mean(gains**2))) for image_set, gains in off.items()}
     return pd.DataFrame.from_dict(rows, orient="index").sort_values(sets[-1]).rename_axis("definition").round(3)
 
 
@@ -138,6 +126,11 @@ def gradient_shares(runs: Runs) -> pd.DataFrame:
     Norms of each weighted term's gradient in the SR images, over their sum, at the first and at the last validation of
     the training, means over the seeds. Empty where no run recorded them.
     """
+
+    def share(point: Mapping[str, float], term: str) -> float:
+        norms = {name: point.get(f"gradient_{name}", 0.0) for name in TERMS}
+        return norms[term] / (sum(norms.values()) or 1.0)
+
     rows: dict[str, dict[str, str]] = {}
     for label in runs:
         curves = [[point for point in run.record["curve"] if "gradient_l1" in point] for run in runs[label]]
@@ -145,16 +138,11 @@ def gradient_shares(runs: Runs) -> pd.DataFrame:
             continue
         row = rows.setdefault(label, {})
         for term, name in TERMS.items():
-            ends = [[_share(curve[end], term) for curve in curves] for end in (0, -1)]
+            ends = [[share(curve[end], term) for curve in curves] for end in (0, -1)]
             if any(ends[0]):
                 first, last = (f"{100 * np.mean(shares):.0f}" for shares in ends)
                 row[name] = f"{first} to {last} %" if first != last else f"{first} %"
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("label").fillna("")
-
-
-def _share(point: Mapping[str, float], term: str) -> float:
-    norms = {name: point.get(f"gradient_{name}", 0.0) for name in TERMS}
-    return norms[term] / (sum(norms.values()) or 1.0)
 
 
 def distinct(values: Iterable[Any]) -> str:

@@ -178,11 +178,9 @@ def _settled(
     except BackboneUnavailable as reason:
         return reason
     except _distributed().KilledWorker as killed:
-        errors[key] = RunKillsWorkers(
-            f"{name} ({key}): {killed.allowed_failures + 1} workers ended while they trained it; the last was "
-            f"{killed.last_worker.address}, see its log. If memory is short, take larger ones, or start workers with "
-            "--memory-limit 0 if it was dask's own limit; then run this again: it resumes from its checkpoint"
-        )
+        ended = f"{killed.allowed_failures + 1} workers ended as they trained it, the last {killed.last_worker.address}"
+        way_out = "see its log, give workers more memory or --memory-limit 0, and run this again, which resumes"
+        errors[key] = RunKillsWorkers(f"{name} ({key}): {ended}: {way_out}")
     except CancelledError:  # of the client, not of the run
         raise
     except Exception as error:

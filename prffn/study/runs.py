@@ -139,7 +139,9 @@ def record_run(
             return Outcome(recorded, made_now=False)
         if recorded is not None and _trained_state(key, e) is not None:
             from_scratch = True  # a checkpoint at its end has other weights than the recorded ones
-        record = _make_record(e, key, store, device, wanted.name, progress, from_scratch, processes, on_step)
+        record = _make_record(
+            key, wanted, store, processes or Processes(device=device), from_scratch, progress=progress, on_step=on_step
+        )
         if recorded is None:
             save_record(store, key, record)
             return Outcome(record, made_now=True)
@@ -172,18 +174,10 @@ def _trained_state(key: str, e: Experiment, record: Mapping[str, Any] | None = N
 
 
 def _make_record(
-    e: Experiment,
-    key: str,
-    store: Path,
-    device: torch.device,
-    label: str,
-    progress: bool,
-    from_scratch: bool,
-    processes: Processes | None = None,
-    on_step: Callable[[int], None] | None = None,
+    key: str, wanted: Wanted, store: Path, processes: Processes, from_scratch: bool, **options: Any
 ) -> dict[str, Any]:
-    processes = processes or Processes(device=device)
-    checkpoint = checkpoint_path(key)
+    """Trains and measures. options: of `train`."""
+    e, checkpoint, device = wanted.experiment, checkpoint_path(key), processes.device
     if from_scratch:
         checkpoint.unlink(missing_ok=True)
     started, scale, validation = datetime.now(UTC), e.data.scale, e.data.evaluation[0]
@@ -198,10 +192,9 @@ def _make_record(
             checkpoint=checkpoint,
             start=start,
             validate=lambda model: evaluate(model, validation, scale=scale, ssim=False, device=device).mean_psnr(),
-            label=label,
-            progress=progress,
-            on_step=on_step,
+            label=wanted.name,
             processes=processes,
+            **options,
         )
         evaluation = {  # with the same threads: of another number convolutions differ in the last bit
             set_label(name): evaluate(trained.model, name, scale=scale, lpips=e.data.lpips, device=device).to_json()

@@ -31,13 +31,12 @@ PATIENCE = timedelta(days=7)
 class Processes:
     """This process among those that train a run together; by default it is alone.
 
-    rank: its number, from 0 to world_size - 1; rank 0 keeps checkpoints and records. local_rank: its number on its
-    machine. device: where it trains. waiting: a group for what may last longer than a step, None for one alone.
+    rank: its number, from 0 to world_size - 1; rank 0 keeps checkpoints and records. device: where it trains.
+    waiting: a group for what may last longer than a step, None for one alone.
     """
 
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0
     device: torch.device = CPU
     waiting: dist.ProcessGroup | None = None
 
@@ -99,15 +98,14 @@ def started(device: str = "auto") -> Iterator[Processes]:
     if (count := world_size()) == 1:
         yield Processes(device=pick_device(device))
         return
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    picked = device_of(local_rank, device)
+    rank, picked = int(os.environ["RANK"]), device_of(int(os.environ["LOCAL_RANK"]), device)
     if picked.type == "cuda":
         torch.cuda.set_device(picked)
     try:
         dist.init_process_group("nccl" if picked.type == "cuda" else "gloo")
         waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
         assert isinstance(waiting, dist.ProcessGroup)
-        yield Processes(rank, count, local_rank, picked, waiting)
+        yield Processes(rank, count, picked, waiting)
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise

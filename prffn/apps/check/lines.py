@@ -44,8 +44,6 @@ class Sizes:
     """Of the S whose reference is timed, where it fits into the memory."""
     network: Mapping[str, Any] = field(default_factory=dict)
     """What the network and the batch of the training step change of profile `paper`."""
-    block: int = 8
-    """Steps that are timed together."""
 
 
 SMALL = Sizes(

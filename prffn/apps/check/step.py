@@ -36,6 +36,7 @@ PRECISION = 0.003
 a GPU may do."""
 
 BFLOAT16_PRECISION = 0.04  # in bfloat16: four times what it is off on a CPU
+BLOCK = 8  # steps that are timed together
 BLOCKS = (2, 5)  # how many blocks of steps are timed, at least and at most
 ENOUGH = 12.0  # seconds after which no more blocks are wanted
 
@@ -63,7 +64,7 @@ def _step(kind: dict[str, Any], device: torch.device, sizes: Sizes) -> str:
         bare.step()
         wait_for(device)
         memory = peak_memory_mb(device) - before
-        loop, alone = beside_loop(bare, sizes.block)
+        loop, alone = beside_loop(bare)
     off = ", ".join(f"{name} off by {error:.1g}" for name, error in errors.items())
     return (
         f"{np.median(alone):.3g} s, {memory:.0f} MB; {1 / np.median(loop):.3g} steps a second in the loop, "
@@ -139,7 +140,7 @@ class _Enough(Exception):
     """Ends a training that has been timed."""
 
 
-def beside_loop(bare: BareStep, block: int) -> tuple[list[float], list[float]]:
+def beside_loop(bare: BareStep) -> tuple[list[float], list[float]]:
     """Seconds of a step in the training loop and of the bare step, in blocks of steps that alternate.
 
     The loop is that of a long training, which then is left. Its first block does not count, nor, of each, the steps
@@ -151,7 +152,7 @@ def beside_loop(bare: BareStep, block: int) -> tuple[list[float], list[float]]:
 
     def on_step(step: int) -> None:
         nonlocal began, first
-        block_number, place = divmod(step, AHEAD + block)
+        block_number, place = divmod(step, AHEAD + BLOCK)
         if place not in (0, AHEAD):
             return
         wait_for(bare.device)
@@ -160,12 +161,12 @@ def beside_loop(bare: BareStep, block: int) -> tuple[list[float], list[float]]:
         elif block_number == 1:
             first = time.perf_counter()
         else:
-            loop.append((time.perf_counter() - began) / block)
+            loop.append((time.perf_counter() - began) / BLOCK)
             began = time.perf_counter()
-            for _ in range(block):
+            for _ in range(BLOCK):
                 bare.step()
             wait_for(bare.device)
-            alone.append((time.perf_counter() - began) / block)
+            alone.append((time.perf_counter() - began) / BLOCK)
             late = time.perf_counter() - first > ENOUGH
             if len(loop) >= BLOCKS[1] or (late and len(loop) >= BLOCKS[0]):
                 raise _Enough
