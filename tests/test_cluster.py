@@ -129,9 +129,9 @@ def test_the_records_are_those_of_a_serial_run(client, address, tiny, tmp_path, 
     assert not again.trained  # and nobody is asked
 
 
-def test_retraining_on_a_client_of_ones_own(client, tiny):
-    first = ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=client)
-    again = ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=client, retrain=True)
+def test_retraining(address, tiny):
+    first = ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address)
+    again = ensure({"a": [tiny]}, "quick", device="cpu", progress=False, scheduler=address, retrain=True)
     assert again.trained == {run_key(tiny)}
     assert lasting(again["a"][0].record) == lasting(first["a"][0].record)
     assert again["a"][0].record != first["a"][0].record  # it took another time
@@ -200,22 +200,22 @@ def test_two_clients_that_ask_for_the_same_runs_have_them_trained_once(client, a
     assert len(one) == 3
 
 
-def test_what_nobody_wants_any_more_stops(client, photo_folder):
+def test_what_nobody_wants_any_more_stops(address, client, photo_folder):
     """A client that goes away frees its workers, and leaves a checkpoint."""
     long = experiment(tiny_settings(photo_folder, **{"training.steps": 1_000_000}))
     on_workers(client, SAVE_EACH_STEP)
     wanted = {"key": cluster.Wanted(experiment=long, name="", retrain=False, need_weights=False)}
     key = run_key(long)
-    outcomes = cluster.train_on(client, {key: wanted["key"]}, files.reports_root(), device="cpu", progress=False)
+    outcomes = cluster.train_on(address, {key: wanted["key"]}, files.reports_root(), device="cpu", progress=False)
 
-    def interrupted() -> dict[str, int]:
+    def interrupted(_: Any) -> dict[str, int]:
         if checkpoint_path(key).is_file():
             raise KeyboardInterrupt
         return {"a": 1}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster, "PATIENCE", 0.05)
-        patch.setattr(client, "nthreads", interrupted)
+        patch.setattr(distributed.Client, "nthreads", interrupted)
         with pytest.raises(KeyboardInterrupt):
             next(iter(outcomes))
     wait_until(lambda: not any(client.run(lambda dask_worker: dask_worker.state.executing_count).values()))

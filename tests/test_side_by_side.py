@@ -63,7 +63,7 @@ def _die(*_):
 
 
 def test_a_killed_process_is_told(asked, monkeypatch):
-    monkeypatch.setattr(side_by_side, "_record", _die)
+    monkeypatch.setattr(side_by_side, "record_run", _die)
     with pytest.raises(RuntimeError, match=r"was killed.*--workers 1"):
         ensure(asked, "quick", device="cpu", progress=False, workers=2)
 

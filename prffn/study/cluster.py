@@ -102,7 +102,7 @@ def _environments(count: int, kind: str) -> list[dict[str, str]]:
 
 
 def train_on(
-    scheduler: "str | Client", wanted: Mapping[str, Wanted], store: Path, *, device: str, progress: bool
+    scheduler: str, wanted: Mapping[str, Wanted], store: Path, *, device: str, progress: bool
 ) -> Iterator[tuple[str, Outcome | BackboneUnavailable]]:
     """Yields the key of each run with what has become of it, as the workers finish them; see `ensure`.
 
@@ -121,7 +121,7 @@ def train_on(
             yield from _outcomes(client, wanted, place, errors, progress)
         except (CancelledError, _distributed().comm.CommClosedError, TimeoutError) as error:
             lost = f"the scheduler at {address} is lost, or it has dropped the runs"
-            raise ConnectionError(f"{lost}: run the same again, which resumes from {cache_root()}") from error
+            raise ConnectionError(f"{lost}; work is kept in {store} and {cache_root()}: run the same again") from error
     if errors:
         (key, first), *others = errors.items()
         first.add_note(f"in {wanted[key].name} ({key})")
@@ -199,14 +199,9 @@ def _check_image_sets(run: Wanted) -> None:
 
 
 @contextlib.contextmanager
-def _connected(scheduler: "str | Client") -> Iterator["Client"]:
-    """A client of the scheduler; one that was given stays open."""
+def _connected(scheduler: str) -> Iterator["Client"]:
+    """A client of the scheduler."""
     distributed = _distributed()
-    if isinstance(scheduler, distributed.Client):
-        if scheduler.asynchronous:
-            raise TypeError("scheduler must be a synchronous client: Client(address), without asynchronous=True")
-        yield scheduler
-        return
     check_address(scheduler)
     try:
         client = distributed.Client(scheduler, set_as_default=False)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prffn.config import SHIPPED, Experiment, check_profile
 from prffn.files import reports_root
@@ -14,9 +13,6 @@ from prffn.study.store import Record
 from prffn.training.device import pick_device
 from prffn.training.parallel import Processes
 
-if TYPE_CHECKING:
-    from distributed import Client
-
 
 def ensure(
     experiments: Mapping[str, Sequence[Experiment]],
@@ -26,7 +22,7 @@ def ensure(
     retrain: bool = False,
     progress: bool = True,
     processes: Processes | None = None,
-    scheduler: "str | Client | None" = None,
+    scheduler: str | None = None,
     workers: int | None = 1,
 ) -> Runs:
     """The runs of all experiments: recorded ones are loaded, the others trained, measured and recorded.
@@ -35,8 +31,8 @@ def ensure(
     missing has no runs, and is said to be not measured. A damaged record is never used: it is reported and the run
     trained again. Two processes that need the same run train it once; a killed run resumes from its checkpoint.
     retrain: train all of them again. processes: those that train each run together, of which this one is rank 0 and the
-    others `follow`, see joint.py. scheduler: of dask, its address or a client of it: its workers train the runs, side
-    by side, on their own `device` (cluster.py). workers: without a scheduler, how many runs are trained side by side,
+    others `follow`, see joint.py. scheduler: the address of dask's: its workers train the runs, side by side, on
+    their own `device` (cluster.py). workers: without a scheduler, how many runs are trained side by side,
     in processes of their own (side_by_side.py); 1: in this one, in turn; None: as many as have cores.
     A script that asks for several begins with `if __name__ == "__main__":`, since each process imports it.
     """
@@ -125,7 +121,7 @@ def _train(
     store: Path,
     device: str,
     progress: bool,
-    scheduler: "str | Client | None",
+    scheduler: str | None,
     processes: Processes | None,
     workers: int | None,
 ) -> Iterable[tuple[str, Outcome | BackboneUnavailable]]:
@@ -142,11 +138,7 @@ def _train(
             yield from train_side_by_side(wanted, store, picked, count, progress)
             return
     for key, run in wanted.items():
-        try:
-            made = record_run(key, run, store, picked, from_scratch=run.retrain, progress=progress, processes=processes)
-            yield key, made
-        except BackboneUnavailable as reason:
-            yield key, reason
+        yield key, record_run(key, run, store, picked, run.retrain, progress=progress, processes=processes)
 
 
 def recorded_runs(experiments: Mapping[str, Sequence[Experiment]], profile: str) -> Runs | None:

@@ -19,6 +19,7 @@ from prffn.config import PROFILES, Experiment, experiment
 from prffn.data.images import set_checksum, set_label
 from prffn.evaluation.metrics import Evaluation, evaluate, evaluate_bicubic
 from prffn.files import cache_root, read_record, save_record, weights_sha256
+from prffn.losses.vgg import BackboneUnavailable
 from prffn.models.complexity import multi_adds, parameters
 from prffn.study.joint import announce
 from prffn.study.keys import PROTOCOL, backbone_checksum, checkpoint_path, run_key, settings_of
@@ -117,17 +118,18 @@ def record_run(
     wanted: Wanted,
     store: Path,
     device: torch.device,
-    *,
     from_scratch: bool = False,
+    *,
     progress: bool = False,
     on_step: Callable[[int], None] | None = None,
     processes: Processes | None = None,
-) -> Outcome:
+) -> Outcome | BackboneUnavailable:
     """Trains, measures and records a run under its lock, unless another process has done so meanwhile.
 
     A recorded run whose weights others start from, and which are not in the cache, is trained again for its weights
     alone: its record stays. from_scratch: not from its checkpoint. on_step, processes: see `train`.
-    Raises OtherWeights if that gives other weights than the recorded ones, BackboneUnavailable and what `train` does.
+    Returns the reason where the backbone of its loss is missing. Raises OtherWeights if that gives other weights than
+    the recorded ones, and what `train` does.
     """
     e = wanted.experiment
     lock = cache_root() / "locks" / f"{key}.lock"
@@ -139,9 +141,11 @@ def record_run(
             return Outcome(recorded, made_now=False)
         if recorded is not None and _trained_state(key, e) is not None:
             from_scratch = True  # a checkpoint at its end has other weights than the recorded ones
-        record = _make_record(
-            key, wanted, store, processes or Processes(device=device), from_scratch, progress=progress, on_step=on_step
-        )
+        together = processes or Processes(device=device)
+        try:
+            record = _make_record(key, wanted, store, together, from_scratch, progress=progress, on_step=on_step)
+        except BackboneUnavailable as reason:
+            return reason
         if recorded is None:
             save_record(store, key, record)
             return Outcome(record, made_now=True)

@@ -54,7 +54,7 @@ def train_side_by_side(
                 for key, run in list(waiting.items()):
                     start = run_key(run.experiment.start) if run.experiment.start else None
                     if start not in waiting and start not in running.values():
-                        running[pool.submit(_record, key, waiting.pop(key), store, device)] = key
+                        running[pool.submit(record_run, key, waiting.pop(key), store, device, run.retrain)] = key
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     bar.update()
                     yield running.pop(future), future.result()
@@ -63,10 +63,3 @@ def train_side_by_side(
             raise RuntimeError(f"{killed}: run the same again, which resumes, with --workers 1") from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _record(key: str, wanted: Wanted, store: Path, device: torch.device) -> Outcome | BackboneUnavailable:
-    try:
-        return record_run(key, wanted, store, device, from_scratch=wanted.retrain)
-    except BackboneUnavailable as reason:
-        return reason

@@ -14,6 +14,7 @@ import torch
 
 from prffn import files
 from prffn.data.images import image_set
+from prffn.losses.vgg import BackboneUnavailable
 from prffn.study.keys import run_key
 from prffn.study.runs import Outcome, Wanted, record_run
 from prffn.training.device import pick_device
@@ -87,7 +88,9 @@ def fitness(place: Place, marks: tuple[str, ...], dask_worker: "Worker") -> tupl
     return place.refusal(marks), state.total_resources.get(GPU, 0), state.nthreads
 
 
-def train_run(key: str, wanted: Wanted, place: Place, start: object = None) -> tuple[Outcome, list[str]]:
+def train_run(
+    key: str, wanted: Wanted, place: Place, start: object = None
+) -> tuple[Outcome | BackboneUnavailable, list[str]]:
     """A task: trains and records a run as any process would. Gives what has become of it, and warnings meanwhile.
 
     start: the outcome of the run from whose weights it starts; dask waits for it.
