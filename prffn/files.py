@@ -126,10 +126,7 @@ def _remove_leftovers(path: Path) -> None:
 
 def named(error: OSError, path: Path) -> OSError:
     """The same error of writing, with the file's name and the way out: the operating system does not give them."""
-    found = OSError(
-        f"{path} cannot be written ({error}): make room on that disk, or use another one, and run the same again; "
-        "nothing that was complete is lost"
-    )
+    found = OSError(f"{path} cannot be written ({error}): make room on that disk, and run the same again")
     found.errno = error.errno
     return found
 

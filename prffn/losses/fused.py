@@ -131,9 +131,7 @@ class ClosedForm(torch.autograd.Function):
 
 
 def _needs_reference(how: str) -> RuntimeError:
-    return RuntimeError(
-        f"the fast implementations of L_contr cannot be differentiated {how}: use implementation='reference'"
-    )
+    return RuntimeError(f"the fast L_contr cannot be differentiated {how}: use implementation='reference'")
 
 
 @torch.library.custom_op("prffn::contrast", mutates_args=())
@@ -257,7 +255,5 @@ def _run(command: list[str]) -> str:
 
 
 def _does_not_work(why: str) -> RuntimeError:
-    return RuntimeError(
-        "implementation='compiled' needs a C compiler on the CPU, `cc` or the one that the environment variable CC "
-        f"names; use implementation='streaming'. It said: {why}"
-    )
+    needs = "implementation='compiled' needs a C compiler, `cc` or that of the environment variable CC"
+    return RuntimeError(f"{needs}; use implementation='streaming'. It said: {why}")

@@ -5,8 +5,7 @@ One unit is a millimetre, so that sizes are those in print.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -28,15 +27,11 @@ MARK = "#E8112D"
 DIGITS = {"psnr_y": 2, "ssim_y": 4}  # decimals of the figures, as the field prints them
 
 
-@dataclass(frozen=True)
-class _Layout:
+class _Layout(NamedTuple):
     columns: int
-    image: tuple[float, float]  # width and height, as of `tile`
+    image: tuple[float, float]  # width and height, as of `tile` and of all together
     tile: tuple[float, float]
-
-    @property
-    def size(self) -> tuple[float, float]:
-        return self.image[0] + self.columns * (GAP + self.tile[0]), self.image[1] + CAPTION
+    size: tuple[float, float]
 
 
 def _layout(crops: Crops, tiles: int) -> _Layout:
@@ -46,7 +41,8 @@ def _layout(crops: Crops, tiles: int) -> _Layout:
     columns = -(-tiles // 2)
     tile = min(TILE, (WIDTH - columns * GAP - CAPTION * aspect) / (columns + 2 * ratio * aspect))
     image = 2 * tile * ratio + CAPTION
-    return _Layout(columns, (image * aspect, image), (tile, tile * ratio))
+    size = image * aspect + columns * (GAP + tile), image + CAPTION
+    return _Layout(columns, (image * aspect, image), (tile, tile * ratio), size)
 
 
 def size_of(pictures: Sequence[Crops], captions: Mapping[str, str] | None = None) -> tuple[float, float]:

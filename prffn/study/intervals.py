@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special  # scipy.stats has the same functions, and takes a second to import
 
 Verdict = Literal["holds", "does not hold", "not decided"]
@@ -63,21 +63,19 @@ def paired_interval(a: ArrayLike, b: ArrayLike) -> Interval:
     (seeds, images), mean = d.shape, float(d.mean())
     if seeds == 1:
         return Interval(mean)
-    of_seeds = square = float(images * d.mean(axis=1).var(ddof=1))
-    freedom, others = float(seeds - 1), 0.0
-    if images > 1:
-        square, freedom = _crossed(d, square)
-        residual = _residual(d)
-        others = max(0.0, float(seeds * d.mean(axis=0).var(ddof=1)) - residual) / d.size
+    of_seeds = float(images * d.mean(axis=1).var(ddof=1))
+    if images == 1:
+        return Interval(mean, math.sqrt(of_seeds / d.size), float(seeds - 1), of_seeds)
+    of_images = float(seeds * d.mean(axis=0).var(ddof=1))
+    rest = d - d.mean(axis=1, keepdims=True) - d.mean(axis=0) + d.mean()
+    residual = float((rest**2).sum() / ((seeds - 1) * (images - 1)))  # of what neither seed nor image explains
+    square, freedom = _crossed(of_seeds, of_images, residual, (seeds - 1, images - 1, (seeds - 1) * (images - 1)))
+    others = max(0.0, of_images - residual) / d.size
     return Interval(mean, math.sqrt(square / d.size), freedom, of_seeds / images, others)
 
 
-def _crossed(d: NDArray[np.float64], of_seeds: float) -> tuple[float, float]:
+def _crossed(of_seeds: float, of_images: float, residual: float, freedoms: Sequence[int]) -> tuple[float, float]:
     """Mean square of which the mean's variance is a (seeds x images)-th, and its degrees of freedom."""
-    seeds, images = d.shape
-    of_images = seeds * d.mean(axis=0).var(ddof=1)
-    freedoms = (seeds - 1, images - 1, (seeds - 1) * (images - 1))
-    residual = _residual(d)
     square = of_seeds + of_images - residual
     larger = max(of_seeds, of_images)
     if square <= larger * (1 + 1e-9):  # as everywhere here, rounding does not decide; of equal ones it is the wider
@@ -85,12 +83,6 @@ def _crossed(d: NDArray[np.float64], of_seeds: float) -> tuple[float, float]:
         return larger, min(freedom for part, freedom in parts if part >= larger * (1 - 1e-9))
     squares = zip((of_seeds, of_images, residual), freedoms, strict=True)
     return square, square**2 / sum(part**2 / freedom for part, freedom in squares)
-
-
-def _residual(d: NDArray[np.float64]) -> float:
-    """Mean square of what neither the seed nor the image explains."""
-    rest = d - d.mean(axis=1, keepdims=True) - d.mean(axis=0) + d.mean()
-    return float((rest**2).sum() / ((d.shape[0] - 1) * (d.shape[1] - 1)))
 
 
 def seeds_to_decide(difference: Interval, margin: float = 0.0) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import IPython
 import pandas as pd
 from IPython.display import Markdown
 
@@ -113,13 +114,9 @@ def parameters_of(path: Path) -> list[str]:
 def _injected_names() -> list[str]:
     """Names assigned in the cell that papermill has added, which begins with the comment "# Parameters".
 
-    As it was last executed: who corrects a name in it and runs it again is not told of the old one.
+    As it was last executed: after a corrected cell is rerun, the old misspelling is no longer reported.
     """
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return []
-    shell = get_ipython()
+    shell = IPython.get_ipython()
     history = shell.user_ns.get("In", []) if shell is not None else []
     added = [cell for cell in history if cell.split("\n", 1)[0].rstrip() == "# Parameters"]
     return _assigned(ast.parse(added[-1])) if added else []

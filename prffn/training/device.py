@@ -7,12 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import torch
-
-try:
-    import resource
-except ImportError:  # on Windows
-    import psutil  # type: ignore[import-untyped]
 
 SMALL_NETWORK = 100_000  # parameters below which a network trains with one thread
 
@@ -73,6 +69,8 @@ def peak_memory_mb(device: torch.device) -> float:
             return int(match[1]) * 1024 / 1e6
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset / 1e6
+    import resource  # not there on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
