@@ -31,7 +31,6 @@ FORMATS: dict[str, dict[str, Any]] = {
 """What can be written: by suffix, the options that Pillow is given."""
 
 DEEP = ("I;16", "I;16B", "I;16L")  # Pillow's modes of 16 bits of gray
-
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", *DEEP)
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 """Chunks of a PNG file that say which colours its numbers mean, besides an ICC profile."""
@@ -50,20 +49,14 @@ DESCRIPTIVE_TAGS = (
 class Photo:
     """A photograph, set upright, with its metadata."""
 
-    rgb: ImageArray
-    """(h, w, 3); three equal channels if the file is gray."""
-    alpha: ImageArray | None
-    """(h, w), or None where the file has no transparency."""
+    rgb: ImageArray  # (h, w, 3); three equal channels if the file is gray
+    alpha: ImageArray | None  # (h, w), or None where the file has no transparency
     gray: bool
-    gray_as_rgb: bool
-    """The file is RGB, and its three channels are equal."""
+    gray_as_rgb: bool  # the file is RGB, and its three channels are equal
     icc: bytes | None
-    exif: bytes | None
-    """EXIF data without the prefix "Exif", byte for byte those of the file, but with orientation 1."""
-    dpi: tuple[float, float] | None
-    """Pixels per inch across and down. The SR image keeps them, and is printed larger."""
-    colour: dict[bytes, bytes]
-    """COLOUR_CHUNKS of a PNG file by name."""
+    exif: bytes | None  # EXIF data without the prefix "Exif", byte for byte those of the file, but with orientation 1
+    dpi: tuple[float, float] | None  # pixels per inch across and down. The SR image keeps them, and is printed larger
+    colour: dict[bytes, bytes]  # COLOUR_CHUNKS of a PNG file by name
 
     @property
     def mode(self) -> str:

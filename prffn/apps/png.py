@@ -14,7 +14,6 @@ from prffn.data.degradation import ImageArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by number of channels: gray, gray with alpha, RGB, RGBA
-
 SUB, UP, PAETH = 1, 2, 4
 LEVEL = 6  # of zlib, its default
 _PART = 1 << 20  # values filtered at a time (our choice)

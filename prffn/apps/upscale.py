@@ -30,9 +30,7 @@ WHOLE_PIXELS = 100_000_000
 """Pixels of the largest SR image in a format other than PNG: 0.4 GB of memory, up to 1.2 GB for WebP (our choice)."""
 
 LONGEST = {"JPEG": 65_535, "WEBP": 16_383}  # pixels on a side that a format allows
-
-TILE = 256
-"""LR pixels on a side of a tile: small enough for 2 GB with the paper's own network (our choice, measured)."""
+TILE = 256  # LR pixels on a side of a tile: small enough for 2 GB with the paper's own network (our choice, measured)
 
 STOP: int = getattr(signal, "SIGBREAK", signal.SIGTERM)
 """What asks a process to end; on Windows Ctrl-Break, for nobody can send it SIGTERM."""

@@ -18,8 +18,7 @@ from prffn.losses.vgg import BackboneName
 from prffn.models.blocks import Padding
 from prffn.models.prffn import Variant
 
-Network = Literal["PRFFN", "EDSR", "SwinIR-light", "RCAN"]
-"""The networks to which Table 4 adds L_contr, and PRFFN."""
+Network = Literal["PRFFN", "EDSR", "SwinIR-light", "RCAN"]  # the networks to which Table 4 adds L_contr, and PRFFN
 
 
 class _Settings:

@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ImageArray = NDArray[np.uint8]  # an image: (H, W, 3) or (H, W), uint8, 0 to 255
-
-Taps = tuple[tuple[int, int], ...]
-"""Pairs (offset from the first input pixel of an output pixel, integer weight)."""
+Taps = tuple[tuple[int, int], ...]  # pairs (offset from the first input pixel of an output pixel, integer weight)
 
 
 def keys_cubic(x: Fraction) -> Fraction:

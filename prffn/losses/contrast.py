@@ -35,12 +35,9 @@ from torch import Tensor
 Form = Literal["ratio", "infonce"]
 Similarity = Literal["l1", "squared", "cosine", "dot"]
 Negatives = Literal["hr", "sr", "both", "none", "elsewhere"]
-
 CONTROLS = ("none", "elsewhere")  # negatives that InfoNCE alone knows, and `reference` alone computes
-
 CHOICES = {"form": get_args(Form), "similarity": get_args(Similarity), "negatives": get_args(Negatives)}
-LARGEST = sys.float_info.max
-"""Worked out here, as CHOICES are: PyTorch 2.4 compiles neither `get_args` nor `sys`."""
+LARGEST = sys.float_info.max  # worked out here, as CHOICES are: PyTorch 2.4 compiles neither `get_args` nor `sys`
 
 
 @dataclass(frozen=True)

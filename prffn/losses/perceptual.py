@@ -20,9 +20,7 @@ from prffn.losses.vgg import BackboneName, features
 CSD_WEIGHTS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0}
 """Layers of L_CSD and their weights (published)."""
 
-CSD_NEGATIVES = 10
-"""K, the number of negatives for batches of 16 (published, in the command of the authors' code)."""
-
+CSD_NEGATIVES = 10  # K, the number of negatives for batches of 16 (published, in the command of the authors' code)
 CSD_EPSILON = 1e-7  # added to the distances to the negatives (published)
 
 

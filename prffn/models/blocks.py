@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Padding = Literal["zeros", "replicate"]
-"""What convolutions see beyond the border: zeros, or the nearest pixel again."""
+Padding = Literal["zeros", "replicate"]  # what convolutions see beyond the border: zeros, or the nearest pixel again
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K in [0, 1], subtracted before and added after the network as in EDSR and RCAN."""

@@ -27,7 +27,6 @@ from prffn.study.runs import Runs
 from prffn.study.timings import Timings
 
 PRINTED_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
-
 METRICS = {"PSNR": "psnr_y", "SSIM": "ssim_y"}  # by what the columns call them, the names in records
 
 

@@ -22,9 +22,7 @@ LESS = "less than printed"
 WOULD_DECIDE = "would decide"  # the column that says of an open claim what would decide it
 MANY_SEEDS = 100  # where it takes more, no number of seeds on these images is of use (our choice)
 UNITS = {"ssim_y": "SSIM", "lpips": "LPIPS"}  # units of differences that are not in dB
-
-DIGITS = {"dB": 3, "SSIM": 4, "LPIPS": 4}
-"""Decimals of figures of each unit, as the paper prints them or one more."""
+DIGITS = {"dB": 3, "SSIM": 4, "LPIPS": 4}  # decimals of figures of each unit, as the paper prints them or one more
 
 
 def digits_of(metric: str) -> int:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 PATIENCE = 10.0  # seconds without a finished run after which a client looks whether there is a worker at all
-
 ADDRESS = re.compile(r"((tcp|tls|ucx|ucxx|ws|wss)://)?(\[[\w.:%]+\]|[\w.-]+):(?P<port>\d{1,5})", re.ASCII)
 
 

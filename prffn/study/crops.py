@@ -39,8 +39,7 @@ from prffn.study.store import Found, Record, Store
 from prffn.training.device import pick_device
 from prffn.training.loop import progress_bar
 
-PROTOCOL = 1
-"""Raised by hand whenever the same weights, image and region would give another crop or other figures."""
+PROTOCOL = 1  # raised by hand whenever the same weights, image and region would give another crop or other figures
 
 IDENTITY = {"protocol": "protocol", "image": "checksum", "region": "region", "scale": "scale", "weights": "weights"}
 """What the key of a record is a hash of, and the fields that hold it."""

@@ -44,11 +44,8 @@ AUTHORS = {
 
 SMALL = "small PRFFN"  # the row of the network that comes with the package
 BICUBIC = "bicubic"  # the baseline's row, and what stands for its weights: it has none
-
 Upscaler = nn.Module | Callable[[ImageArray], ImageArray]
-
 Subject = tuple[str, int, str]  # row of the table, scale, image set
-
 Evaluations = Found[Subject]
 
 

@@ -141,7 +141,6 @@ def claims_of_growth(runs: Runs, over: Mapping[str, str], claims: Mapping[str, t
 
 
 STAYS = 0.5  # a gain stays where its change, with the whole interval, is less than this part of it (our choice)
-
 CANNOT_BE_SAID = "cannot be said to grow, stay or vanish"
 
 

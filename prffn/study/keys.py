@@ -10,8 +10,7 @@ from prffn.files import cache_root, digest
 from prffn.losses.own import short_name
 from prffn.losses.vgg import BackboneUnavailable, backbone_sha256
 
-PROTOCOL = 3
-"""Raised by hand whenever the same experiment would give other numbers; a golden run in the tests notices."""
+PROTOCOL = 3  # raised by hand whenever the same experiment would give other numbers; a golden run in the tests notices
 
 RECORDED_BACKBONES = {"vgg16_caffe": "89f1142ff90b2311bc6ac4c4280781b61d080356f18e5aa1c9a53829b47c4e07"}
 """Checksums of the backbones that the recorded study used, so that its records are found where their files are not."""

@@ -34,7 +34,6 @@ FREE = {
 """Settings that change nothing of what a step takes."""
 
 STEPS = 3  # how many are measured, after one that does not count
-
 MEASURED = "measured here over a few steps; on a CPU with 2 patches, scaled up to the batch"
 
 ASSUMED = (

@@ -22,8 +22,7 @@ from prffn.training.device import pick_device
 if TYPE_CHECKING:
     from distributed import Worker
 
-GPU = "GPU"
-"""The resource of which a worker with a GPU has one: `dask worker ADDRESS --resources "GPU=1" --nthreads 1`."""
+GPU = "GPU"  # the resource of which a worker with a GPU has one: `dask worker ADDRESS --resources "GPU=1" --nthreads 1`
 
 
 @functools.cache

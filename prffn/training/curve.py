@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-READ_EVERY = 50
-"""Steps after which a GPU's losses are read at the latest; each reading waits for it (our choice)."""
+READ_EVERY = 50  # steps after which a GPU's losses are read at the latest; each reading waits for it (our choice)
 
 
 class NonFiniteLoss(FloatingPointError):

@@ -30,9 +30,7 @@ from prffn.training.parallel import Processes, in_parallel
 from prffn.training.schedule import Clipping, adam, learning_rate
 
 CURVE_POINTS = 50  # how many points the recorded curve has; each is a mean over the steps since the one before
-
 NOT_RECORDED = "not recorded"
-
 VALIDATE_EVERY = 5  # a run is validated at every fifth point of the curve, and at its end
 
 

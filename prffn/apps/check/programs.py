@@ -28,9 +28,7 @@ from prffn.training.parallel import in_parallel
 
 KILLED_AFTER = 10  # steps, of the 20 of SHORT
 NEAR = 0.01  # bound of `apart` where bits may differ
-
 NOTEBOOK = "table5_region_size"
-
 PATIENCE = 150.0  # seconds after which a command is stopped
 
 
