@@ -89,10 +89,8 @@ class ImageSet:
     name: str
     image_names: tuple[str, ...]
     images: tuple[ImageArray, ...]
-    checksum: str
-    """Covers names and pixels, so it is the same for every file format."""
-    sampled: frozenset[str] = frozenset()
-    """Names of drawings whose LR images are every scale-th pixel, so that edges are hard there too."""
+    checksum: str  # of names and pixels, so it is the same for every file format
+    sampled: frozenset[str] = frozenset()  # drawings whose LR images are every scale-th pixel, so edges are hard too
 
     def __len__(self) -> int:
         return len(self.images)

@@ -25,17 +25,13 @@ class BackboneUnavailable(RuntimeError):
 class Backbone:
     """The convolutions of a VGG, and the images it was trained on."""
 
-    builder: str
-    """The function of torchvision.models that builds it."""
-    convolutions: tuple[int, ...]
-    """In each of the five blocks; those that a network has beyond them are not used."""
+    builder: str  # the function of torchvision.models that builds it
+    convolutions: tuple[int, ...]  # in each of the five blocks; those that a network has beyond them are not used
     bgr: bool
-    peak: float
-    """White in its input, before mean and standard deviation, which are in the order of its channels."""
+    peak: float  # white in its input, before mean and standard deviation, which are in the order of its channels
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    files: tuple[str, ...]
-    """Names of its weights in the folder PRFFN_WEIGHTS. In full: other networks' files are called much the same."""
+    files: tuple[str, ...]  # names of its weights in PRFFN_WEIGHTS, in full: others are called much the same
 
     @property
     def layers(self) -> tuple[str, ...]:

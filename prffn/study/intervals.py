@@ -17,14 +17,10 @@ class Interval:
     """A mean and its two-sided 95 % confidence interval (Student's t); infinite for a single value."""
 
     mean: float
-    error: float = math.inf
-    """Standard error of the mean."""
-    freedom: float = 1.0
-    """Its degrees of freedom."""
-    of_seeds: float = math.nan
-    """The part of the error's square that more seeds lower, times the seeds; nan with one seed."""
-    of_images: float = 0.0
-    """The part of it that only other images lower."""
+    error: float = math.inf  # standard error of the mean
+    freedom: float = 1.0  # its degrees of freedom
+    of_seeds: float = math.nan  # the part of the error's square that more seeds lower, times the seeds; nan with one
+    of_images: float = 0.0  # the part of it that only other images lower
 
     @property
     def half_width(self) -> float:

@@ -33,17 +33,12 @@ class Wrong(Exception):
 class Sizes:
     """What is measured: all of it on an accelerator, small on a CPU."""
 
-    regions: tuple[int, ...] = (16, 64, 256, 1024)
-    """S, for the values of the loss."""
-    large: tuple[int, ...] = (4096,)
-    """S for which the values are compared with the HR negatives alone: the reference takes gigabytes."""
-    patches: int = 16
-    """How many, for time and memory of the loss."""
+    regions: tuple[int, ...] = (16, 64, 256, 1024)  # S, for the values of the loss
+    large: tuple[int, ...] = (4096,)  # S, compared with the HR negatives alone: the reference takes gigabytes
+    patches: int = 16  # for time and memory of the loss
     rounds: int = 5
-    largest_reference: int = 4096
-    """Of the S whose reference is timed, where it fits into the memory."""
-    network: Mapping[str, Any] = field(default_factory=dict)
-    """What the network and the batch of the training step change of profile `paper`."""
+    largest_reference: int = 4096  # of the S whose reference is timed, where it fits into the memory
+    network: Mapping[str, Any] = field(default_factory=dict)  # what the training step changes of profile `paper`
 
 
 SMALL = Sizes(
