@@ -84,10 +84,3 @@ def test_every_weight_is_trained():
 def test_at_full_size_the_reduced_network_is_the_published_one(name):
     assert parameters(reduced(name, 3, channels=64, groups=10)) == parameters(build(name, 3))
     assert parameters(reduced(name, 3, channels=16, groups=2)) < 0.1 * parameters(build(name, 3))
-
-
-def test_other_structures_are_refused():
-    with pytest.raises(ValueError, match="FSRCNN"):
-        start_as_interpolation(build("FSRCNN", 2))
-    with pytest.raises(ValueError, match="CARN"):
-        reduced("CARN", 3, channels=16, groups=2)

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prffn.files import whole_number
 from prffn.losses.vgg import BackboneName, features
 
 CSD_WEIGHTS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0}
@@ -45,7 +44,6 @@ def csd_loss(
     lr: Tensor,
     backbone: BackboneName,
     *,
-    negatives: int = CSD_NEGATIVES,
     batch_mean: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """L_CSD of a batch of SR images (Table 2). Returns a scalar; no gradient flows to `hr` and `lr`.
@@ -56,20 +54,19 @@ def csd_loss(
     sr, hr: (N, 3, H, W), RGB in [0, 1]. lr: (N, 3, h, w), the patches that they come from. Half precisions are
         computed in float32.
     backbone: VGG-19 is published; its normalisation of the input is our choice, the authors' code has none.
-    negatives: K; the first K patches of `lr`, enlarged by the interpolation of the authors' code (bicubic, a = -0.75),
-        are the negatives of every image, its own patch among them (as published). A batch of fewer has no more.
+    The first CSD_NEGATIVES patches of `lr`, enlarged by the interpolation of the authors' code (bicubic, a = -0.75),
+    are the negatives of every image, its own patch among them (as published). A batch of fewer has no more.
     batch_mean: for processes that share a batch, each with a part of it as sr and hr: turns means over a part into
         means over the batch. `lr` is then the whole batch's, so that all processes have the same negatives. The loss
         is the whole batch's on every process; its gradient is the mean of theirs, weighted by their shares.
-    Raises ValueError for shapes that do not fit, an unknown backbone or K below 1, BackboneUnavailable without weights;
+    Raises ValueError for shapes that do not fit or an unknown backbone, BackboneUnavailable without weights;
     RuntimeError for second derivatives.
     """
     _check_shapes(sr, hr)
     if lr.ndim != 4 or lr.shape[1] != 3 or (len(lr) < len(sr) if batch_mean else len(lr) != len(sr)):
         raise ValueError(f"lr must hold the {len(sr)} patches (N, 3, h, w) of sr, got {tuple(lr.shape)}")
-    negatives = whole_number("negatives", negatives, 1)
     with torch.no_grad():
-        first = lr[:negatives].to(torch.promote_types(sr.dtype, torch.float32))
+        first = lr[:CSD_NEGATIVES].to(torch.promote_types(sr.dtype, torch.float32))
         enlarged = F.interpolate(first, size=sr.shape[2:], mode="bicubic", align_corners=False)
         both = torch.cat((hr.to(first.dtype), enlarged))
         others = features(both, backbone, CSD_WEIGHTS)  # one pass for all

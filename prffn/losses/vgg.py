@@ -78,12 +78,10 @@ def features(image: Tensor, backbone: BackboneName, layers: Collection[str]) -> 
 
     image: (N, 3, H, W), RGB in [0, 1], on any device; half precisions are computed in float32. Nothing is computed
         beyond the deepest layer asked for, and the weights take no gradient.
-    Raises ValueError for an unknown backbone or layer, or an image with fewer pixels than the poolings need, and
+    Raises ValueError for an unknown backbone, or an image with fewer pixels than the poolings need, and
     BackboneUnavailable where there are no weights.
     """
     network = _known(backbone)
-    if missing := [layer for layer in layers if layer not in network.layers]:
-        raise ValueError(f"{backbone} has no layer {missing[0]!r}; its layers are {', '.join(network.layers)}")
     used = network.layers[: 1 + max(network.layers.index(layer) for layer in layers)]
     side = 2 ** sum(layer.startswith("pool") for layer in used)
     if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < side:

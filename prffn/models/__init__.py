@@ -66,7 +66,6 @@ def reduced(name: str, scale: int, *, channels: int, groups: int, generator: tor
     channels (SwinIR-light: heads of 10 channels, 6 of them at 64), the depth the groups: 16 blocks of EDSR, 20 blocks
     of each group of RCAN, 4 groups of SwinIR-light at 10; at least one each. SwinIR-light leaves out no layers in
     training: that noise comes from global state, and a killed run could not go on bit for bit.
-    Raises ValueError for another name.
     """
     width, depth = channels / 64, groups / 10
     sizes: dict[str, dict[str, Any]] = {
@@ -74,8 +73,6 @@ def reduced(name: str, scale: int, *, channels: int, groups: int, generator: tor
         "RCAN": {"channels": channels, "groups": groups, "blocks": max(1, round(20 * depth))},
         "SwinIR-light": {"heads": max(1, round(6 * width)), "groups": max(1, round(4 * depth)), "drop_path": 0.0},
     }
-    if name not in sizes:
-        raise ValueError(f"only EDSR, RCAN and SwinIR-light (Table 4) can be reduced, got {name!r}")
     return build(name, scale, generator=generator, **sizes[name])
 
 

@@ -15,15 +15,10 @@ from prffn.models.swinir import SwinIRLight
 
 def start_as_interpolation(model: nn.Module) -> None:
     """Changes the weights of PRFFN, EDSR, RCAN or SwinIR-light so that at first they interpolate, each phase of a pixel
-    by a parabola through three pixels in a row and in a column (what a 3x3 kernel can hold of bicubic).
-
-    Raises ValueError for a network of another structure.
-    """
+    by a parabola through three pixels in a row and in a column (what a 3x3 kernel can hold of bicubic)."""
     swin = isinstance(model, SwinIRLight)
     inner: Any = model.network if swin else model
     names = ("conv_first", "conv_after_body", "upsample") if swin else ("head", "trunk", "upsampler")
-    if not all(hasattr(inner, name) for name in names):
-        raise ValueError(f"{type(model).__name__} has no {', '.join(names)}: it cannot start as an interpolation")
     head, trunk, upsampler = (getattr(inner, name) for name in names)
     shuffles = [conv for conv in upsampler.modules() if isinstance(conv, nn.Conv2d)]
     with torch.no_grad():

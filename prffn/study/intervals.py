@@ -99,12 +99,10 @@ def holm(ps: Sequence[float]) -> list[float]:
     ps: of all verdicts that are given together. Where only those count whose corrected value is below 0.05, the chance
     that any of them is false is below 5 %.
     """
-    order = sorted(range(len(ps)), key=lambda n: ps[n])
-    corrected, largest = [0.0] * len(ps), 0.0
-    for rank, n in enumerate(order):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[n]))
-        corrected[n] = largest
-    return corrected
+    order, corrected = np.argsort(ps, kind="stable"), np.empty(len(ps))
+    times = np.arange(len(ps), 0, -1) * np.asarray(ps, float)[order]
+    corrected[order] = np.maximum.accumulate(np.minimum(times, 1.0))
+    return corrected.tolist()
 
 
 def verdict(difference: Interval, margin: float = 0.0) -> Verdict:
