@@ -186,7 +186,7 @@ def test_rows_of_fewer_seeds_are_paired_by_those_they_have():
 
 def test_what_has_no_runs_is_not_measured_and_says_why():
     runs = made_up({"none": RUNS["none"]})
-    runs.by_label["with"] = []
+    runs["with"] = []
     runs.not_measured["with"] = "no backbone"
     table = compare(runs, {"with": 32.0}, baseline="none")
     assert table.loc[("set", "with"), "mean"] == "not measured"

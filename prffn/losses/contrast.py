@@ -137,15 +137,11 @@ def regions(image: Tensor, region_size: int) -> Iterator[Tensor]:
 
 def anchor_losses(x: Tensor, y: Tensor, contrast: Contrast) -> Tensor:
     """The term of each anchor: (R, S, C), (R, S, C) -> (R, S)."""
-    with torch.autocast(autocast_device(x), enabled=False):  # whose matrix products would round to half precision
+    device = "cpu" if x.device.type == "meta" else x.device.type  # meta tensors, without values, know no autocast
+    with torch.autocast(device, enabled=False):  # whose matrix products would round to half precision
         if contrast.form == "ratio":
             return _ratio(x, y, contrast.epsilon, contrast.negatives)
         return _infonce(x, y, contrast.similarity, contrast.temperature, contrast.negatives)
-
-
-def autocast_device(image: Tensor) -> str:
-    """The kind of device by which to turn autocast off; meta tensors, which have shapes but no values, know none."""
-    return "cpu" if image.device.type == "meta" else image.device.type
 
 
 def _l1_distances(x: Tensor, y: Tensor) -> Tensor:

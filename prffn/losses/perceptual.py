@@ -39,12 +39,7 @@ def perceptual_loss(sr: Tensor, hr: Tensor, backbone: BackboneName) -> Tensor:
 
 
 def csd_loss(
-    sr: Tensor,
-    hr: Tensor,
-    lr: Tensor,
-    backbone: BackboneName,
-    *,
-    batch_mean: Callable[[Tensor], Tensor] | None = None,
+    sr: Tensor, hr: Tensor, lr: Tensor, backbone: BackboneName, *, batch_mean: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
     """L_CSD of a batch of SR images (Table 2). Returns a scalar; no gradient flows to `hr` and `lr`.
 

@@ -27,17 +27,16 @@ def continued(experiments: Mapping[str, Sequence[Experiment]], profile: str) -> 
     """
     if check_profile(profile) not in CONTINUED:
         return {label: list(group) for label, group in experiments.items()}
+    changes = {name.removeprefix("training."): value for name, value in CONTINUED[profile].items()}
     table: dict[str, list[Experiment]] = {}
     starts: dict[str, list[Experiment]] = {}
     for label, group in experiments.items():
         first = [dataclasses.replace(e, loss=LossConfig(contrast_weight=0.0)) for e in group]
-        table[label] = [_going_on(e, start, profile) for e, start in zip(group, first, strict=True)]
+        table[label] = [
+            dataclasses.replace(e, training=dataclasses.replace(e.training, **changes), start=start)
+            for e, start in zip(group, first, strict=True)
+        ]
         known = next((name for name, others in starts.items() if others[0] == first[0]), f"{label}, start")
         if len(first) > len(starts.get(known, [])):
             starts[known] = first
     return table | starts
-
-
-def _going_on(e: Experiment, start: Experiment, profile: str) -> Experiment:
-    training = {name.removeprefix("training."): value for name, value in CONTINUED[profile].items()}
-    return dataclasses.replace(e, training=dataclasses.replace(e.training, **training), start=start)

@@ -4,8 +4,9 @@ A record is one JSON file, reports/<profile>/runs/<key>.json, that carries a che
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import UserDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -47,23 +48,21 @@ class Run:
         return None if values is None else float(np.mean(values))
 
 
-@dataclass(repr=False, eq=False)
-class Runs(Mapping[str, list[Run]]):
-    """The runs of a table by label, one for each seed, and how they came about. Prints as one line."""
+class Runs(UserDict[str, list[Run]]):
+    """The runs of a table by label, one for each seed, and how they came about. Prints as one line.
 
-    profile: str
-    by_label: dict[str, list[Run]]
-    trained: set[str]
-    not_measured: Mapping[str, str] = field(default_factory=dict)  # labels that have no runs, and why
+    trained: keys of those trained now. not_measured: labels that have no runs, and why.
+    """
 
-    def __getitem__(self, label: str) -> list[Run]:
-        return self.by_label[label]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.by_label)
-
-    def __len__(self) -> int:
-        return len(self.by_label)
+    def __init__(
+        self,
+        profile: str,
+        by_label: Mapping[str, list[Run]],
+        trained: set[str],
+        not_measured: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(by_label)
+        self.profile, self.trained, self.not_measured = profile, trained, not_measured or {}
 
     def values_of(self, label: str, image_set: str, metric: str = "psnr_y") -> list[list[float]] | None:
         """The metric of each image, for each seed: (seeds, images). None where it was not measured."""
@@ -77,7 +76,7 @@ class Runs(Mapping[str, list[Run]]):
 
     def all(self) -> dict[str, Run]:
         """Each distinct run once, by key."""
-        return {run.key: run for runs in self.by_label.values() for run in runs}
+        return {run.key: run for runs in self.values() for run in runs}
 
     def __repr__(self) -> str:
         total, trained = len(self.all()), len(self.trained)

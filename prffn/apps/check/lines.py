@@ -100,12 +100,8 @@ def performed(check: Check, device: torch.device) -> Line:
     if device.type != "cpu":
         with suppress(RuntimeError):  # of a device that an error has left unusable
             torch.get_device_module(device).empty_cache()
-    return Line(check.part, check.name, state, _in_one_line(found), time.perf_counter() - began)
-
-
-def _in_one_line(text: str) -> str:
-    """Up to its first empty line, without line breaks, and not endless."""
-    return " ".join(text.strip().partition("\n\n")[0].split())[:LONGEST_REASON]
+    in_one_line = " ".join(found.strip().partition("\n\n")[0].split())[:LONGEST_REASON]
+    return Line(check.part, check.name, state, in_one_line, time.perf_counter() - began)
 
 
 def ratio(seconds: Sequence[float], beside: Sequence[float]) -> str:
