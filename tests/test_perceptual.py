@@ -126,22 +126,6 @@ def test_features_are_torchvisions(name, random_weights):
         assert (single - expected[layer]).abs().max() < 1e-4 * expected[layer].abs().max()
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("vgg16_caffe", [0, 10.721, 131.32, 52.939, 0, 0]),
-        ("vgg19", [2.24891, 0.19643, 0, 0, 0, 0.91556]),
-    ],
-)
-def test_normalisation_by_hand(name, expected, passing_weights):
-    """RGB (1.0, 0.5, 0.2). Caffe: BGR 51, 127.5, 255 of 255; less (103.939, 116.779, 123.68): -52.939, 10.721, 131.32.
-    torchvision: 0.515 / 0.229 = 2.24891, 0.044 / 0.224 = 0.19643, -0.206 / 0.225 = -0.91556. The ReLU splits these
-    into positive (channels 0 to 2) and negative parts (3 to 5)."""
-    x = features(plain((1.0, 0.5, 0.2)), name, ["relu1_1"])["relu1_1"]
-    assert torch.allclose(x[0, :6], torch.tensor(expected).view(6, 1, 1).expand(6, 16, 16), rtol=1e-5, atol=1e-5)
-    assert (x[0, 6:] == 0).all()
-
-
 def test_perceptual_loss_by_hand(passing_weights):
     """vgg16_caffe: only blue differs, 0.6 against 0.4 is 49.061 against -1.939: 49.061 in one channel of relu2_2 and
     1.939 in another, out of 128: (49.061^2 + 1.939^2) / 128 = 18.8338. In half of the batch, so half of that."""
