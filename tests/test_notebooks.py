@@ -80,8 +80,8 @@ class TestEachNotebook:
         assert str(CHECKOUT) not in json.dumps(outputs)
 
     def test_shows_the_recorded_study(self, path):
-        """Runs, timings or crops were loaded, none was made, every record of the report is there and whole, and every
-        interval is of three seeds or more."""
+        """Runs, timings or crops were loaded, none was made, every record of the report is there and whole (runs:
+        test_runs.py), and every interval is of three seeds or more."""
         text = json.dumps([cell.get("outputs", []) for cell in nbformat.read(path, 4).cells])
         folder = CHECKOUT / "reports" / "cpu"
         if path.stem in SHOWN:
@@ -92,10 +92,7 @@ class TestEachNotebook:
         if "runs" in report:
             assert ("loaded, 0 trained" in text) == bool(report["runs"])
             intervals = {row["label"] for row in report.get("table", []) if row.get("low") is not None}
-            for label, keys in report["runs"].items():
-                assert len(keys) >= 3 or label not in intervals
-                for key in keys:
-                    assert read_record(folder / "runs" / f"{key}.json")["key"] == key
+            assert all(len(keys) >= 3 or label not in intervals for label, keys in report["runs"].items())
         if {"timings", "crops"} & set(report):
             assert "loaded, 0 measured" in text
         if "timings" in report:

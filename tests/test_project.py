@@ -8,7 +8,6 @@ import tomllib
 from importlib.metadata import version
 from itertools import chain
 
-import pytest
 import torch
 import yaml
 from conftest import CHECKOUT
@@ -95,18 +94,6 @@ def test_the_loss_needs_nothing_but_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["reports", "table55"], "unknown notebook 'table55'"),
-        (["data", "get", "Set55"], "Did you mean 'Set5'"),
-    ],
-)
-def test_the_command_line_names_what_is_wrong(arguments, message, capsys):
-    assert main(arguments) == 1
-    assert message in capsys.readouterr().err
 
 
 def test_a_reader_that_wants_no_more_ends_a_command_quietly():
