@@ -121,12 +121,9 @@ def test_a_page_by_hand(folder):
     report(folder, "beyond_b", runs={"x": ["k1"]}, verdicts=[verdict("y is better", "s", "not decided", 0.3)])
     report(folder, "your_e", verdicts=[verdict("w is better", "s", "holds", 0.3, 0.1, 0.5)])
     columns = {"crops": {"scale": "x2"}, "training": {"scale": "x4", "training time in all": "7 min"}}
-    report(folder, "fig7_d", crops=["c1"], runs={"x": ["k2"]}, provenance=columns, verdicts=[
+    report(folder, "fig7_d", runs={"x": ["k2"]}, provenance=columns, verdicts=[
         verdict("z is better", "the crop", "does not hold", -0.2, -0.3, -0.1, printed=0.1),
     ])  # fmt: skip
-    (folder / "crops").mkdir()
-    report(folder, "table6_c", timings="t1")
-    write_json(folder / "timings" / "t1.json", {})
     report(folder.parent / "bench", "b")
     (folder.parent / "bench" / "NOTES.md").write_text("no benchmark, and no heading")
     text = write_overview("quick").read_text()
@@ -147,8 +144,6 @@ def test_a_page_by_hand(folder):
         "| [Title of fig7_d](#title-of-fig7_d) | 1 | 0 | 0 | 1 | 0 | 0.100 dB on the crop | 1 | 1 | 7 min |",
         "| z is better | +0.100 | **does not hold** -0.200 [-0.300, -0.100] |",
         "profile: quick; seeds: 1; smallest difference: 0.100 dB on the crop; scale: x4.",
-        "[JSON](fig7_d.json), [records of crops](crops), [records of runs](#records-of-fig7_d)",
-        "| Title of table6_c |  | measured | [JSON](table6_c.json), [record of timings](timings/t1.json) |",
         "- [Title of b](../bench/b.md), [JSON](../bench/b.json)",
         "| y | [k3](runs/k3.json) | [gone](runs/gone.json) |",
     ):

@@ -332,13 +332,6 @@ def made_up(gains: dict[str, tuple[float, float, float]]) -> Runs:
             "the same share of the gradient (+0.050 dB [+0.050, +0.050] after 10 steps); on small it cannot be told "
             "from L_1 alone; 3 seeds, profile quick.",
         ),
-        (
-            {"your loss": (0.1, 0.0, -0.1)},
-            "**`f` hurts on large** (over L_1 alone: +0.100 dB [+0.075, +0.125] after 10 steps, +0.000 dB [-0.025, "
-            "+0.025] after 20 steps, -0.100 dB [-0.125, -0.075] after 40 steps); it falls behind a squared error of "
-            "the same share of the gradient (-0.100 dB [-0.100, -0.100] after 40 steps); on small it cannot be told "
-            "from L_1 alone; 3 seeds, profile quick.",
-        ),
     ],
 )  # fmt: skip
 def test_the_answer_by_hand(gains, said):

@@ -119,12 +119,6 @@ def test_equals_the_reference(contrast, definition, negatives):
         check(contrast, *pair, 16, negatives=negatives, **definition)
 
 
-@each("ratio", "l1-0.1", "squared-0.001")
-def test_large_regions(contrast, definition):
-    for content in ("near", "8 bit"):
-        check(contrast, *images(content, 1, 3, 33, 32), 1024, **definition)
-
-
 @pytest.mark.parametrize("negatives", ["hr", "both"])
 @each(*ONE_OF_EACH)
 def test_devices_without_float64(definition, negatives, monkeypatch):

@@ -145,10 +145,3 @@ def test_a_report_is_written(python, home):
     for suffix in (".md", ".csv", ".json"):
         written = (home / "reports" / "cpu" / f"table5_region_size{suffix}").read_bytes()
         assert written == (CHECKOUT / "reports" / "cpu" / f"table5_region_size{suffix}").read_bytes()
-
-
-def test_two_workers_train(task, home):
-    said = task("workers", tiny_settings(home / "photos"))
-    assert said["trained"] == 2
-    assert len(set(said["weights"])) == 2
-    assert len(list(home.glob("reports/quick/runs/*.json"))) == 2

@@ -279,7 +279,8 @@ def weights(photo_folder, tmp_path, monkeypatch) -> dict[tuple[str, int], Weight
     return found
 
 
-def test_an_evaluation_is_measured_once_and_shown_without_its_weights(weights, photo_folder, tmp_path):
+def test_an_evaluation_is_measured_once_and_shown_without_its_weights(weights, photo_folder, tmp_path, monkeypatch):
+    """Measured again when it is asked for; where it cannot be, the recorded one stays."""
     sets = (str(photo_folder),)
     first = ensure_evaluations(weights, sets, "quick", device="cpu")
     assert repr(first) == "1 evaluations of profile quick: 0 loaded, 1 measured"
@@ -292,6 +293,8 @@ def test_an_evaluation_is_measured_once_and_shown_without_its_weights(weights, p
         assert repr(again) == "1 evaluations of profile quick: 1 loaded, 0 measured"
         assert again["FSRCNN", 2, "photos"]["evaluation"]["psnr_y"] == psnr
     assert repr(ensure_evaluations(weights, sets, "quick", retrain=True)).endswith("0 loaded, 1 measured")
+    monkeypatch.setattr(evaluations, "_measure", lambda *arguments: None)
+    assert repr(ensure_evaluations(weights, sets, "quick", retrain=True)).endswith("1 loaded, 0 measured")
 
 
 def test_other_weights_or_images_are_measured_anew(weights, photo_folder):
@@ -306,26 +309,18 @@ def test_other_weights_or_images_are_measured_anew(weights, photo_folder):
     assert ensure_evaluations(weights, sets, "quick", device="cpu").new
 
 
-def test_measuring_afresh_keeps_what_cannot_be_measured(weights, photo_folder, monkeypatch):
-    sets = (str(photo_folder),)
-    ensure_evaluations(weights, sets, "quick", device="cpu")
-    monkeypatch.setattr(evaluations, "_measure", lambda *arguments: None)
-    assert repr(ensure_evaluations(weights, sets, "quick", retrain=True)).endswith("1 loaded, 0 measured")
+def test_what_is_not_at_hand_is_left_out(weights, photo_folder):
+    """Image sets, weights, or the weights that are named: the checkpoint of a run trained again elsewhere, say."""
 
-
-def test_weights_that_are_not_those_of_the_run_are_not_measured_as_its(photo_folder):
-    """A checkpoint of the same run trained again elsewhere, for instance."""
-    model, other = (build("FSRCNN", 2, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    theirs = {("FSRCNN", 2): Weights(weights_sha256(model), "profile quick", lambda: other)}
-    assert not ensure_evaluations(theirs, [str(photo_folder)], "quick", device="cpu")
-
-
-def test_what_is_not_at_hand_is_left_out(weights):
     def missing() -> nn.Module:
         raise FileNotFoundError
 
+    other = build("FSRCNN", 2, generator=torch.Generator().manual_seed(1))
+    here = (str(photo_folder),)
     assert not ensure_evaluations(weights, ("Urban100", "Set5"), "quick", device="cpu")
-    assert not ensure_evaluations({("FSRCNN", 2): Weights("0", "", missing)}, ("embedded_val",), "quick", device="cpu")
+    for load in (missing, lambda: other):
+        theirs = {("FSRCNN", 2): Weights(weights["FSRCNN", 2].sha256, "profile quick", load)}
+        assert not ensure_evaluations(theirs, here, "quick", device="cpu")
 
 
 def test_the_weights_of_runs_are_in_their_checkpoints(tiny):

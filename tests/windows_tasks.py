@@ -65,18 +65,6 @@ def train(settings: dict[str, Any]) -> None:
     print(json.dumps(said))
 
 
-def workers(settings: dict[str, Any]) -> None:
-    """Two dask workers of this machine train two seeds. Prints what was recorded, and where."""
-    from prffn.config import experiment
-    from prffn.study.cluster import local_workers
-    from prffn.study.ensure import ensure
-
-    asked = {"a": [experiment({**settings, "seed": seed}) for seed in range(2)]}
-    with local_workers(2, "cpu") as address:
-        runs = ensure(asked, "quick", device="cpu", progress=False, scheduler=address)
-    print(json.dumps({"trained": len(runs.trained), "weights": [run.record["weights_sha256"] for run in runs["a"]]}))
-
-
 def files() -> None:
     """A reader has a file open while it is written: for a moment, and for good. Prints what became of it."""
     from prffn import files
@@ -114,8 +102,8 @@ def refusals(attempts: dict[str, str]) -> None:
     print(json.dumps(granted))
 
 
-if __name__ == "__main__":  # dask's workers import this file
+if __name__ == "__main__":
     tasks: dict[str, Callable[..., None]] = {
-        task.__name__: task for task in (imports, train, workers, files, refusals)
+        task.__name__: task for task in (imports, train, files, refusals)
     }  # fmt: skip
     tasks[sys.argv[1]](*map(json.loads, sys.argv[2:]))
