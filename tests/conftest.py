@@ -105,6 +105,14 @@ MADE: dict[str, Any] = {
 }  # fmt: skip
 """The provenance of a made-up record."""
 
+MADE_RUN: dict[str, Any] = {
+    "settings": {"data.train": "t", "model.channels": 4, "model.groups": 1, "data.scale": 3, "training.steps": 1,
+                 "data.batch_size": 1, "data.patch_size": 8, "loss.contrast_weight": 0.0},
+    "provenance": MADE, "parameters": 10, "curve": [], "started": "2024-01-01", "finished": "2024-01-02",
+    "train_seconds": 60.0, "peak_memory_mb": 100.0,
+}  # fmt: skip
+"""What is the same in the made-up records of runs."""
+
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

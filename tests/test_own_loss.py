@@ -14,6 +14,7 @@ from conftest import CHECKOUT, generator, tiny_settings
 
 from prffn import files
 from prffn.config import PROFILES, LossConfig, experiment
+from prffn.files import weights_sha256
 from prffn.losses.own import check_loss, locate, own_loss, short_name, source_sha256
 from prffn.study import own_loss as question
 from prffn.study.claims import claims_greater
@@ -224,19 +225,14 @@ def test_what_the_losses_to_try_are_known_for(photo_folder):
 
 
 @pytest.mark.slow
-def test_it_is_trained_in_other_processes_too_and_no_record_names_a_folder(file, photo_folder, tmp_path, monkeypatch):
+def test_it_is_trained_in_other_processes_too_and_no_record_names_a_folder(file, photo_folder, tmp_path):
     """Side by side as alone; a record holds the file's own name, function, checksum and weight."""
-    asked = {
-        "own": [experiment(tiny_settings(photo_folder) | own(file, weight=30.0))],
-        "control": [experiment(tiny_settings(photo_folder) | own(file, weight=30.0, control=True))],
-    }
-    found = {}
-    for workers in (1, 2):
-        monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / f"reports {workers}"))
-        monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / f"cache {workers}"))
-        runs = ensure(asked, "quick", device="cpu", progress=False, workers=workers)
-        found[workers] = [run.record["weights_sha256"] for run in runs.all().values()]
-    assert found[1] == found[2]
+    alone = experiment(tiny_settings(photo_folder) | own(file, weight=30.0))
+    control = experiment(tiny_settings(photo_folder) | own(file, weight=30.0, control=True))
+    asked = {"own": [alone], "control": [control]}
+    runs = ensure(asked, "quick", device="cpu", progress=False, workers=2)
+    for e, run in zip((alone, control), (runs["own"][0], runs["control"][0]), strict=True):
+        assert run.record["weights_sha256"] == weights_sha256(train(e, progress=False).model)
     record = runs["own"][0].record
     assert record["settings"]["loss.own"] == "my_file.py:my_loss"
     assert record["settings"]["loss.own_sha256"] == source_sha256(f"{file}:my_loss")

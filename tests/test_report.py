@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import MADE
+from conftest import MADE_RUN
 from scipy import stats
 
 from prffn import paper
@@ -109,16 +109,10 @@ def test_verdicts(a, b, greater, not_smaller):
 
 def made_up(psnr: dict[str, list[list[float]]], lpips: list[float] | None = None) -> Runs:
     """Runs whose records hold these PSNR values: label -> one list of images for each seed."""
-    settings = {"data.train": "t", "model.channels": 4, "model.groups": 1, "data.scale": 3, "training.steps": 1,
-                "data.batch_size": 1, "data.patch_size": 8, "loss.contrast_weight": 0.0}  # fmt: skip
 
     def record(values: list[float]) -> dict:
         evaluation = {"set": {"psnr_y": values, "ssim_y": [0.9] * len(values), "lpips": lpips}}
-        return {
-            "evaluation": evaluation, "bicubic": {"set": {"psnr_y": [20.0, 22.0]}}, "settings": settings,
-            "provenance": MADE, "parameters": 10, "curve": [], "started": "2024-01-01", "finished": "2024-01-02",
-            "train_seconds": 60.0, "peak_memory_mb": 100.0,
-        }  # fmt: skip
+        return {**MADE_RUN, "evaluation": evaluation, "bicubic": {"set": {"psnr_y": [20.0, 22.0]}}}
 
     by_label = {
         label: [Run(f"{label}{n}", record(values)) for n, values in enumerate(seeds)] for label, seeds in psnr.items()

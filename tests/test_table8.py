@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CHECKOUT, MADE
+from conftest import CHECKOUT, MADE, MADE_RUN
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from torch import nn
@@ -64,15 +64,8 @@ def made_up(profile: str = "cpu", failing: str | None = None) -> tuple[Timings, 
     )  # fmt: skip
 
     def run(scale: int, seed: int) -> Run:
-        record = {
-            "settings": {
-                "seed": seed, "loss.contrast_weight": 0.1,
-                "data.scale": scale, "data.train": "t", "model.channels": 16, "model.groups": 2,
-                "training.steps": 1, "data.batch_size": 1, "data.patch_size": 1,
-            },
-            "parameters": 1, "provenance": MADE, "started": "2024-01-01", "finished": "2024-01-01",
-            "train_seconds": 1.0, "peak_memory_mb": 1.0, "weights_sha256": f"{scale}{seed}",
-        }  # fmt: skip
+        settings = {**MADE_RUN["settings"], "seed": seed, "loss.contrast_weight": 0.1, "data.scale": scale}
+        record = {**MADE_RUN, "settings": settings, "weights_sha256": f"{scale}{seed}"}
         return Run(f"x{scale}-{seed}", record)
 
     runs = Runs(profile, {f"x{scale}": [run(scale, 0), run(scale, 1)] for scale in trained_scales(profile)}, set())
