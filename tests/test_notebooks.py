@@ -55,11 +55,14 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 class TestEachNotebook:
-    def test_is_committed_executed_in_order_and_small(self, path):
+    def test_is_committed_executed_in_order_thin_and_small(self, path):
         """nbval compares nothing in a cell without an execution count: a stripped notebook would pass unchecked."""
         cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
         assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
         assert sum(bool(cell.outputs) for cell in cells) >= 4
+        lines = [line for cell in cells for line in cell.source.splitlines() if line.strip()]
+        assert not [line for line in lines if line.lstrip().startswith(("def ", "class "))]
+        assert len(lines) < 70
         assert path.stat().st_size < 1_000_000
 
     def test_has_literal_parameters_and_the_usual_kernel(self, path):
@@ -67,12 +70,6 @@ class TestEachNotebook:
         assert {"device", "retrain"} <= set(names) or path.stem in COUNTED | SHOWN
         assert names["profile"] == "cpu"
         assert nbformat.read(path, 4).metadata.kernelspec.name == "python3"
-
-    def test_is_thin(self, path):
-        code = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-        lines = [line for source in code for line in source.splitlines() if line.strip()]
-        assert not [line for line in lines if line.lstrip().startswith(("def ", "class "))]
-        assert len(lines) < 70
 
     def test_shows_no_errors_paths_or_progress(self, path):
         outputs = [out for cell in nbformat.read(path, 4).cells for out in cell.get("outputs", [])]

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from unittest.mock import ANY, Mock
 from urllib.error import URLError
 
 import numpy as np
@@ -187,36 +188,28 @@ def test_sha256_is_of_the_weights(name, random_weights, tmp_path, monkeypatch):
         assert (backbone_sha256(name) == expected) == (folder == "whole")
 
 
-def no_network(url: str, *args, **kwargs) -> None:
-    raise URLError("no route to host")
-
-
-@pytest.mark.parametrize("use", [backbone_sha256, lambda name: perceptual_loss(images(1, 16), images(1, 16), name)])
-def test_unavailable(use, tmp_path, monkeypatch):
+def test_unavailable(tmp_path, monkeypatch):
     """Without a file or a download: the reason, and the way out."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", Mock(side_effect=URLError("no route to host")))
     with pytest.raises(BackboneUnavailable, match=r"PRFFN_WEIGHTS .* vgg16_features_caffe_fp16.pth or .*use the"):
-        use("vgg16_caffe")
+        backbone_sha256("vgg16_caffe")
     with pytest.raises(BackboneUnavailable, match=r"no route to host.*PRFFN_WEIGHTS .* vgg19-dcbb9e9d.pth"):
-        use("vgg19")
+        perceptual_loss(images(1, 16), images(1, 16), "vgg19")
 
 
 def test_vgg19_is_downloaded_once(random_weights, tmp_path, monkeypatch):
     """From torchvision's address, under the checksum in its name, into torch's cache."""
-    asked = []
-
-    def download(url: str, path: str, hash_prefix: str, progress: bool) -> None:
-        asked.append((url, hash_prefix))
-        shutil.copy(random_weights / "vgg19_features.pth", path)
-
+    download = Mock(side_effect=lambda url, path, **_: shutil.copy(random_weights / "vgg19_features.pth", path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     monkeypatch.setattr(backbone_module, "_file_sha256", lambda file: "dcbb9e9d")
     expected = backbone_sha256("vgg19")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv(files.WEIGHTS_VARIABLE)
     assert backbone_sha256("vgg19") == backbone_sha256("vgg19") == expected
-    assert asked == [("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "dcbb9e9d")]
+    download.assert_called_once_with(
+        "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", ANY, hash_prefix="dcbb9e9d", progress=False
+    )
 
 
 def test_a_file_of_another_network(random_weights, tmp_path, monkeypatch):
