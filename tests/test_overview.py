@@ -9,7 +9,7 @@ from conftest import CHECKOUT
 
 from prffn.__main__ import main
 from prffn.files import REPORTS_VARIABLE, save_record, write_json
-from prffn.reporting.overview import claim_table, overview, slug, write_overview
+from prffn.reporting.overview import overview, slug, write_overview
 from prffn.reporting.report import KIND
 from prffn.reporting.written import reports_of
 from prffn.study.claims import smallest_difference
@@ -49,25 +49,6 @@ def test_the_smallest_difference_is_the_one_of_the_reports(committed):
 def verdict(claim: str, image_set: str, found: str, *interval: float, **more: object) -> dict[str, object]:
     numbers = dict(zip(("difference", "low", "high"), interval, strict=False))
     return {"claim": claim, "set": image_set, "verdict": found, **numbers, **more}
-
-
-def test_claims_by_hand():
-    table = claim_table([
-        verdict("a|b", "Set5", "holds", 0.137, 0.049, 0.225, printed=32.451 - 32.364),
-        verdict("a|b", "B100", "not decided", -0.004, -0.071, 0.042, printed=32.451 - 32.364),
-        verdict("c", "Set5", "does not hold", -0.043, -0.082, -0.003, printed=None),
-        verdict("d", "B100", "not measured"),
-        verdict("e", "Set5", "holds", 0.0004, 0.0001, 0.0007, printed=0.001, unit="SSIM"),
-    ])  # fmt: skip
-    assert table.to_dict("index") == {
-        "a|b": {"printed": "+0.087", "Set5": "**holds** +0.137 [+0.049, +0.225]",
-                "B100": "*not decided* -0.004 [-0.071, +0.042]"},
-        "c": {"printed": "not printed", "Set5": "**does not hold** -0.043 [-0.082, -0.003]", "B100": ""},
-        "d": {"printed": "not printed", "Set5": "", "B100": "*not measured*"},
-        "e": {"printed": "+0.0010", "Set5": "**holds** +0.0004 [+0.0001, +0.0007]", "B100": ""},
-    }  # fmt: skip
-    without = claim_table([verdict("a", "s", "not decided", 0.1), verdict("b", "s", "holds", 0.0, -0.0001, 12.5)])
-    assert without.to_dict("list") == {"s": ["*not decided* +0.100", "**holds** +0.000 [-0.000, +12.500]"]}
 
 
 def test_the_smallest_difference_by_hand():

@@ -325,11 +325,6 @@ def test_rows_keep_the_side_of_zero_and_say_where_there_is_no_value():
     assert text == '[{"claim": "a", "high": -0.0, "unit": "SSIM"}, {"claim": "b", "high": null, "unit": null}]'
 
 
-def test_each_unit_has_its_decimals():
-    verdicts = pd.DataFrame({"difference": [0.1234567, 0.1234567, 0.5], "unit": ["SSIM", None, np.nan]})
-    assert report.shown(verdicts)["difference"].tolist() == ["0.1235", "0.123", "0.500"]
-
-
 def test_the_answer_by_hand():
     """One seed of 31 and 31.2 dB: no interval; 1 seed, not 1 seeds."""
     runs = made_up({"none": [[31.0]], "with": [[31.2]]})

@@ -23,7 +23,7 @@ from prffn.reporting import tradeoff
 from prffn.reporting.plots import new_figure
 from prffn.reporting.table8 import benchmark_conclusion, benchmark_provenance, save_benchmark
 from prffn.study import benchmark, evaluations
-from prffn.study.benchmark import compare_networks, networks, notes, scale_table, trained_scales, weights_there
+from prffn.study.benchmark import compare_networks, networks, trained_scales, weights_there
 from prffn.study.evaluations import (
     BICUBIC,
     IDENTITY,
@@ -114,21 +114,6 @@ def test_a_network_that_could_not_be_timed_says_why():
     row = compare_networks(*made_up(failing="DRCN x2")).loc[(2, "DRCN")]
     assert np.isnan(row["time (ms)"])
     assert row["note"].endswith("the same multi-adds at every scale; not timed: OutOfMemoryError")
-
-
-def test_what_people_read(table):
-    shown = scale_table(table, 2)
-    assert list(shown.columns[:8]) == [
-        "parameters (K) printed", "parameters (K)", "multi-adds (G) printed", "multi-adds (G)",
-        "time (ms) printed", "time (ms)", "time / PRFFN printed", "time / PRFFN",
-    ]  # fmt: skip
-    assert shown.loc["SMSR", ["Set5 printed", "Set5"]].to_list() == ["38.00 / 0.9601", "37.50 / 0.9600"]
-    assert shown.loc["PRFFN", ["multi-adds (G) printed", "multi-adds (G)"]].to_list() == ["656.4", "683.2 *"]
-    assert shown.loc["PRFFN", "parameters (K)"] == "2983"
-    assert shown.loc["FSRCNN", "time (ms)"] == "2.6"
-    assert not shown.loc["TSAN", "Manga109 printed"]
-    assert "Set14" not in shown
-    assert notes(table).loc["MSRN"].set_index("scale").note["x4"].startswith("multi-adds +3.2 %")
 
 
 def test_the_conclusion_by_hand(table):
