@@ -12,7 +12,7 @@ from conftest import CHECKOUT, tiny_settings
 from prffn import files
 from prffn.config import Experiment, experiment
 from prffn.evaluation.metrics import evaluate
-from prffn.files import DamagedRecord, read_record, save_record
+from prffn.files import read_record, save_record
 from prffn.losses import fused
 from prffn.models.pretrained import SCALES, pretrained_path, settings_of_file
 from prffn.study import runs
@@ -88,47 +88,37 @@ def test_retrain_trains_afresh_and_gives_the_same(tiny):
     assert again["a"][0].record["evaluation"] == first["evaluation"]
 
 
-@pytest.mark.parametrize("damage", ["value", "truncated", "no sum", "other key"])
-def test_a_damaged_record_is_never_used(tiny, tmp_path, damage):
+def test_a_record_that_is_not_the_runs_is_never_used(tiny, tmp_path):
+    """Each is told, and trained again to the same. More damage: test_faults_damaged.py."""
     good = ensure({"a": [tiny]}, "quick", progress=False)["a"][0].record
-    file = record_file(tmp_path, tiny)
-    text = file.read_text()
-    psnr = str(good["evaluation"]["photos"]["psnr_y"][0])
+    file, key = record_file(tmp_path, tiny), run_key(tiny)
+    text, psnr = file.read_text(), str(good["evaluation"]["photos"]["psnr_y"][0])
     assert psnr in text
-    content = json.loads(text)
-    file.write_text({
-        "value": text.replace(psnr, psnr[:-3] + "999", 1),
-        "truncated": text[: len(text) // 2],
-        "no sum": json.dumps({k: v for k, v in content.items() if k != "sha256"}),
-        "other key": json.dumps({**content, "key": "0" * 16}),
-    }[damage])  # fmt: skip
-    with pytest.raises(DamagedRecord, match=file.name):
-        read_record(file)
-    with pytest.warns(UserWarning, match=f"{file.name}.*trained again"):
+    whole, settings = json.loads(text), good["settings"]
+
+    def refused(why: str) -> None:
+        with pytest.warns(UserWarning, match=f"{file.name}.*{why}.*trained again"):
+            assert load_record(file.parent, key, tiny) is None
+
+    for changed, why in (
+        (text.replace(psnr, psnr[:-3] + "999", 1), "its checksum does not match"),
+        (json.dumps({name: value for name, value in whole.items() if name != "sha256"}), "is not a run record"),
+        (json.dumps({**whole, "key": "0" * 16}), "its checksum does not match"),
+    ):
+        file.write_text(changed)
+        refused(why)
+    save_record(file.parent, key, {"key": key, "cases": {}})  # of another kind: a timing, copied among the runs
+    refused("is no record of a run")
+    save_record(file.parent, key, {**good, "settings": {**settings, "loss.negatives": "sr"}})  # a changed default
+    refused(r"another loss\.negatives")
+    with pytest.warns(UserWarning, match="trained again"):
         again = ensure({"a": [tiny]}, "quick", progress=False)
-    assert again.trained == {run_key(tiny)}
+    assert again.trained == {key}
     assert again["a"][0].record["evaluation"] == good["evaluation"]
     assert read_record(file) == again["a"][0].record
-
-
-def test_a_changed_default_cannot_pass_for_the_old_one(tiny, tmp_path):
-    """A record of the same key but another setting, as a changed default would leave it, is trained again."""
-    ensure({"a": [tiny]}, "quick", progress=False)
-    file = record_file(tmp_path, tiny)
-    record = read_record(file)
-    record["settings"]["loss.negatives"] = "sr"
-    runs.save_record(file.parent, record["key"], record)
-    with pytest.warns(UserWarning, match=r"another loss\.negatives"):
-        assert load_record(file.parent, record["key"], tiny) is None
-
-
-def test_a_setting_added_later_leaves_old_records_valid(tiny, tmp_path):
-    ensure({"a": [tiny]}, "quick", progress=False)
-    file = record_file(tmp_path, tiny)
-    record = read_record(file)
-    del record["settings"]["training.bfloat16"]
-    runs.save_record(file.parent, record["key"], record)
-    assert load_record(file.parent, record["key"], tiny) is not None
+    older = {name: value for name, value in settings.items() if name != "training.bfloat16"}  # which was added later
+    save_record(file.parent, key, {**good, "settings": older})
+    assert load_record(file.parent, key, tiny) is not None
 
 
 ASK = """
@@ -201,15 +191,6 @@ def test_the_study_says_of_older_records_that_they_do_not_say(tiny):
     save_checkpoint(path, {**state, "step": 5})
     made = train(tiny, checkpoint=path, progress=False).made
     assert [(part["step"], part["device"]) for part in made] == [(0, "not recorded"), (5, "cpu")]
-
-
-def test_a_record_of_something_else_is_no_run(tiny, tmp_path):
-    """Whole by its checksum, but of another kind: a timing, say, copied among the runs."""
-    ensure({"a": [tiny]}, "quick", progress=False)
-    save_record(record_file(tmp_path, tiny).parent, run_key(tiny), {"key": run_key(tiny), "cases": {}})
-    with pytest.warns(UserWarning, match="is no record of a run"):
-        again = ensure({"a": [tiny]}, "quick", progress=False)
-    assert repr(again) == "1 runs of profile quick: 0 loaded, 1 trained"
 
 
 def test_all_recorded_runs_load(monkeypatch):

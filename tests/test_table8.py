@@ -26,7 +26,6 @@ from prffn.study import benchmark, evaluations
 from prffn.study.benchmark import compare_networks, networks, trained_scales, weights_there
 from prffn.study.evaluations import (
     BICUBIC,
-    IDENTITY,
     SMALL,
     Weights,
     ensure_evaluations,
@@ -35,7 +34,7 @@ from prffn.study.evaluations import (
     weights_of_runs,
 )
 from prffn.study.runs import Run, Runs
-from prffn.study.store import Found, Store
+from prffn.study.store import Found
 from prffn.study.timings import Timings, forward_cases
 
 
@@ -308,13 +307,6 @@ def test_the_weights_of_runs_are_in_their_checkpoints(tiny):
     assert found["PRFFN, seed 0", 3].sha256 == "30"
     with pytest.raises(FileNotFoundError, match="no weights of this run"):
         found["PRFFN, seed 0", 3].load()
-
-
-def test_the_key_is_of_weights_images_scale_and_protocol():
-    record = {"weights": "w", "checksum": "i", "scale": 2, "row": "r", "finished": "today"}
-    changes = ({}, {"weights": "v"}, {"checksum": "j"}, {"scale": 3}, {"row": "s"}, {"finished": "later"})
-    keys = {Store("cpu", "evaluations", IDENTITY, 1).key({**record, **change}) for change in changes}
-    assert len(keys | {Store("cpu", "evaluations", IDENTITY, 2).key(record)}) == 5
 
 
 def test_the_recorded_evaluations_are_whole_and_near_print(monkeypatch):

@@ -16,7 +16,6 @@ from torch._dynamo.utils import counters
 
 from prffn.config import PROFILES, LossConfig, TrainingConfig, experiment
 from prffn.data.patches import batches
-from prffn.evaluation.metrics import evaluate, evaluate_bicubic
 from prffn.files import weights_sha256
 from prffn.study.keys import PROTOCOL
 from prffn.training.checkpoint import load_checkpoint
@@ -67,17 +66,6 @@ def test_the_seed_decides_everything(tiny, photo_folder):
     assert weights_sha256(train(tiny, progress=False).model) == first
     other = experiment(tiny_settings(photo_folder, seed=1))
     assert weights_sha256(train(other, progress=False).model) != first
-
-
-def test_one_patch_is_overfitted(photo, tmp_path):
-    """A set of one image, no larger than a patch: a network that learns remembers it better than bicubic scales it."""
-    folder = tmp_path / "patch"
-    folder.mkdir()
-    Image.fromarray(photo[100:124, 100:124]).save(folder / "0.png")
-    more = {"model.channels": 16, "training.steps": 400, "training.learning_rate": 5e-3, "data.batch_size": 4}
-    trained = train(experiment(tiny_settings(folder, **more)), progress=False)
-    bicubic = evaluate_bicubic(str(folder), scale=3).mean()
-    assert evaluate(trained.model, str(folder), scale=3).mean() > bicubic + 1
 
 
 def test_halving_schedule_by_hand():
