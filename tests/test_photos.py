@@ -152,16 +152,14 @@ def test_other_kinds_of_many_bits(tmp_path, name, content, mode, value):
     assert photo.alpha is None or photo.alpha.tolist() == [[0, 255]]
 
 
-CHUNKS = {
-    b"gAMA": struct.pack(">I", 100000),
-    b"cHRM": struct.pack(">8I", *range(30000, 38000, 1000)),
-    b"cICP": b"\x09\x10\0\1",
-}
-
-
 def test_resolution_and_colour_chunks_are_kept_or_named(tmp_path, capsys):
     """300 dpi are 11811 pixels a metre. What a format cannot hold is said."""
-    chunks = {**CHUNKS, b"pHYs": struct.pack(">IIB", 11811, 11811, 1)}
+    chunks = {
+        b"gAMA": struct.pack(">I", 100000),
+        b"cHRM": struct.pack(">8I", *range(30000, 38000, 1000)),
+        b"cICP": b"\x09\x10\0\1",
+        b"pHYs": struct.pack(">IIB", 11811, 11811, 1),
+    }
     (tmp_path / "in.png").write_bytes(sixteen_bits(np.zeros((4, 5, 3)), *chunks.items()))
     upscale_file(tmp_path / "in.png", tmp_path / "out.png", Repeat(), progress=False)
     content = (tmp_path / "out.png").read_bytes()
