@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CHECKOUT, tiny_settings
+from conftest import CHECKOUT, stop_after, tiny_settings
 
 from prffn import files
 from prffn.config import Experiment, experiment
@@ -155,7 +155,7 @@ def test_what_computed_the_loss_is_said(photo_folder, tmp_path, monkeypatch):
         monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / how / "cache"))
         monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / how))
         if how == "both":
-            stop_after(e, 5)
+            stop_after(e, 5, checkpoint_path(run_key(e)))
         with monkeypatch.context() as here:
             if how != "compiled":
                 here.setattr(fused, "works", lambda: False)
@@ -169,17 +169,6 @@ def test_what_computed_the_loss_is_said(photo_folder, tmp_path, monkeypatch):
     assert "-march=native" in made["compiled"][0]["options"]
     assert "compiler" not in made["streaming"][0]
     assert len(set(weights.values())) > 1  # the bits do differ, else nothing would have to be said
-
-
-def stop_after(e: Experiment, steps: int) -> None:
-    """Trains until so many steps are done and in the checkpoint."""
-
-    def stop(step: int) -> None:
-        if step == steps:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(e, checkpoint=checkpoint_path(run_key(e)), checkpoint_every=0.0, on_step=stop, progress=False)
 
 
 def test_the_study_says_of_older_records_that_they_do_not_say(tiny):
