@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -214,12 +215,31 @@ def test_papermill_writes_to_standard_output(recorded, tmp_path):
     assert "loaded, 0 trained" in json.dumps(notebook.cells)
 
 
+def nbval(path: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "pytest", "--nbval", path, "-p", "no:cacheprovider", cwd=cwd)
+
+
+def tampered(path: Path, old: str, new: str) -> str:
+    text = path.read_text()
+    assert old in text
+    return text.replace(old, new)
+
+
 def test_nbval_notices_a_changed_output(recorded, tmp_path):
     """With one digit of one output changed by hand; that the committed notebooks pass is what CI tests."""
     mean = str(json.loads((recorded / "table5_region_size.json").read_text())["table"][0]["mean"])
-    committed, copy = TABLE5.read_text(), tmp_path / "copy.ipynb"
-    assert mean in committed
-    copy.write_text(committed.replace(mean, mean[:-1] + str((int(mean[-1]) + 1) % 10)))
-    done = run(sys.executable, "-m", "pytest", "--nbval", copy, "-p", "no:cacheprovider", cwd=tmp_path)
+    (tmp_path / "copy.ipynb").write_text(tampered(TABLE5, mean, mean[:-1] + str((int(mean[-1]) + 1) % 10)))
+    done = nbval(tmp_path / "copy.ipynb", tmp_path)
     assert done.returncode == 1
     assert "differ" in done.stdout
+
+
+def test_nbval_notices_a_changed_record(recorded, tmp_path):
+    """The run would be trained again; without the study's images, which no checkout has, the notebook stops."""
+    report = json.loads((recorded / "table5_region_size.json").read_text())
+    file = recorded / "runs" / f"{report['runs']['S = 64'][0]}.json"
+    psnr = json.loads(file.read_text())["evaluation"]["Set5"]["psnr_y"][0]
+    file.write_text(tampered(file, str(psnr), str(psnr + 0.5)))
+    done = nbval(shutil.copy(TABLE5, tmp_path / "copy.ipynb"), tmp_path)
+    assert done.returncode == 1
+    assert re.search("image set (BSD200|Set5) is not in", done.stdout)

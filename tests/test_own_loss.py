@@ -203,6 +203,27 @@ def test_the_control_of_two_processes_is_that_of_one():
     assert torch.allclose(found, expected, rtol=1e-5)
 
 
+def test_what_the_losses_to_try_are_known_for(photo_folder):
+    """A squared error and its control are one loss, but for rounding; so are L_1 and twice L_1, as Adam and the clip
+    see them. L_1 alone is another one than the first two."""
+    error, absolute = (CHECKOUT / TO_TRY, "squared_error"), (CHECKOUT / TO_TRY, "absolute_error")
+    curves = {
+        name: train(experiment(tiny_settings(photo_folder) | changes), progress=False).curve
+        for name, changes in {
+            "squared": own(*error, weight=255.0),
+            "control": own(*error, weight=255.0, control=True),
+            "twice": own(*absolute, weight=255.0),
+            "alone": {"loss.contrast_weight": 0.0},
+        }.items()
+    }
+    last = {name: curve[-1]["l1"] for name, curve in curves.items()}
+    assert last["control"] == pytest.approx(last["squared"], rel=1e-5)
+    assert last["twice"] == pytest.approx(last["alone"], rel=1e-5)
+    assert last["alone"] != pytest.approx(last["squared"], rel=1e-4)
+    of_squared, of_control = curves["squared"][-1]["gradient_own"], curves["control"][-1]["gradient_control"]
+    assert of_control == pytest.approx(of_squared, rel=1e-3)
+
+
 @pytest.mark.slow
 def test_it_is_trained_in_other_processes_too_and_no_record_names_a_folder(file, photo_folder, tmp_path):
     """Side by side as alone; a record holds the file's own name, function, checksum and weight."""
