@@ -134,7 +134,7 @@ ALMOST = [
     ("model.dilation_rates", ()), ("model.dilation_rates", (0,)), ("model.dilation_rates", (1, True)),
     ("loss.region_size", 1), ("loss.region_size", 60), ("loss.temperature", 0.0), ("loss.epsilon", 10**400),
     ("loss.contrast_weight", math.inf), ("loss.csd_weight", math.nan), ("loss.own_weight", -1.0),
-    ("training.steps", 0),
+    ("training.steps", 0), ("training.schedule", "cosine"), ("data.evaluation", "Set5"),
     ("training.learning_rate", 0.0), ("training.learning_rate", math.inf), ("training.halve_every", 0),
     ("training.betas", (0.9,)), ("training.betas", (0.9, 1.0)), ("training.betas", (0.9, math.nan)),
     ("training.betas", (0.9, 0.99, 0.999)), ("training.initial", "interpolated"), ("seed", -1), ("seed", 2**32),
