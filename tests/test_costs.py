@@ -14,7 +14,6 @@ from prffn.evaluation import cost
 from prffn.evaluation.cost import ForwardCase, LossCase, StepCase, in_rounds, peak_memory
 from prffn.losses import pixel_contrast
 from prffn.reporting import bench, table6
-from prffn.reporting.plots import new_figure
 from prffn.study import timings as study
 from prffn.study.timings import Timings, ensure_timings, step_cases
 
@@ -74,16 +73,6 @@ def test_ratios_are_paired_round_by_round():
     assert timings.ratio("b", "a") == (1.5, 1.5, 1.5)
     assert np.isnan(timings.ratio("c", "a")).all()
     assert timings["c"] == {"error": "MemoryError"}
-
-
-def test_files(tmp_path, monkeypatch):
-    table = table6.compare_steps(made_up(), paper.memory_and_time())
-    figure, axes = new_figure(ncols=2)
-    table6.plot_steps(axes, table)
-    table6.save_steps("table6", made_up(), table, figure, title="Table 6")
-    written = json.loads((tmp_path / "reports" / "cpu" / "table6.json").read_text())
-    assert (written["kind"], written["timings"]) == ("report", "k")
-    assert written["table"][1]["time / plain"] == 1.5
 
 
 def test_the_loss_is_timed_as_trained():
