@@ -103,10 +103,7 @@ def values_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BROKEN = {
-    "slope": (
-        lambda sr, hr, loss: loss(sr, hr) + 0.1 * (sr - sr.detach()).mean(),
-        "gradient off by .+, more than 1e-05",
-    ),
+    "slope": (lambda sr, hr, loss: loss(sr, hr) + 0.1 * (sr - sr.detach()).mean(), "gradient off by .+, more than"),
     "value": (lambda sr, hr, loss: loss(sr, hr) * float("nan"), "nan"),
     "gradient of HR": (lambda sr, hr, loss: loss(sr, one_slope_is_nan(hr)), "gradient off by nan"),
 }

@@ -300,11 +300,6 @@ def test_workers_of_other_code_get_nothing(client, address, tiny, monkeypatch):
         on_workers(client, "import prffn.study.worker as w; w.code = w.kept")
 
 
-def test_gpus_are_asked_for_where_training_is_not_for_the_cpu(client, address, tiny):
-    with pytest.raises(ValueError, match=r'has the resource GPU: start one for each GPU, with .*--resources "GPU=1"'):
-        ensure({"a": [tiny]}, "quick", device="cuda", progress=False, scheduler=address)
-
-
 def test_a_worker_must_see_the_same_folders(tmp_path):
     place = Place.here(tmp_path / "store", "cpu")
     with cluster._shared(tmp_path / "store", tmp_path / "cache") as marks:
@@ -379,13 +374,6 @@ def test_addresses(address):
         check_parameters(scheduler=right)
     with pytest.raises((ValueError, TypeError), match=r'scheduler must be .*such as "tcp://host:8786"'):
         check_parameters(scheduler=address)
-
-
-def test_workers_of_this_machine():
-    with pytest.raises(ValueError, match="whole number, at least 1, got 0"), local_workers(0):
-        pass
-    with pytest.raises(SystemExit):
-        command_line.main(["reports", "--workers", "2", "--scheduler", "tcp://head:8786"])
 
 
 def test_each_worker_has_its_share_of_the_threads(client):

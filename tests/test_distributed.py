@@ -18,7 +18,7 @@ from together import all_jobs, experiment_of, killed, stopping, together, traine
 
 from prffn import files
 from prffn.__main__ import main
-from prffn.config import LossConfig, experiment
+from prffn.config import experiment
 from prffn.reporting.tables import provenance_table
 from prffn.study.ensure import ensure
 from prffn.study.runs import trained_model
@@ -26,7 +26,7 @@ from prffn.training import loop as training
 from prffn.training import parallel as processes
 from prffn.training.checkpoint import load_checkpoint
 from prffn.training.loop import build_model, train
-from prffn.training.objective import loss_terms, weighted
+from prffn.training.objective import loss_terms
 from prffn.training.parallel import VARIABLES, Processes, device_of, started
 
 pytestmark = pytest.mark.slow
@@ -76,45 +76,6 @@ def test_each_sample_is_one_processs(world_size):
 def backbone(tmp_path_factory) -> Path:
     """A folder with VGG-16 of random weights."""
     return save_random_vgg16(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.mark.parametrize("form", ["infonce", "ratio"])
-def test_the_loss_of_a_batch_from_its_parts(backbone, monkeypatch, form):
-    """All terms of three samples, and their gradient, from parts of one and of two: in float64 the same to rounding.
-
-    Patches of 17 x 17 and regions of 4 x 4: the pixel in the corner is alone in its region, and left out of L_contr.
-    """
-    monkeypatch.setenv(files.WEIGHTS_VARIABLE, str(backbone))
-    config = LossConfig(form=form, region_size=16, perceptual_weight=1e-4, csd_weight=1.0, backbone="vgg16_caffe")
-    g = torch.Generator().manual_seed(0)
-    hr, noise = (torch.rand(3, 3, 17, 17, generator=g, dtype=torch.float64) for _ in range(2))
-    lr = torch.rand(3, 3, 8, 8, generator=g, dtype=torch.float64)
-    whole = hr.lerp(noise, 0.1).requires_grad_()
-    expected = loss_terms(whole, hr, lr, config)
-    sum(weighted(expected, config).values()).backward()
-
-    parts = [Processes(rank, 2).part(3) for rank in range(2)]
-    shares = [(part.stop - part.start) / 3 for part in parts]
-    said: list[list[torch.Tensor]] = [[], []]  # by each process, of the distances of L_CSD's layers
-
-    def listen(means: torch.Tensor, rank: int) -> torch.Tensor:
-        said[rank].append(means)
-        return means
-
-    for rank, part in enumerate(parts):
-        loss_terms(whole.detach()[part], hr[part], lr, config, partial(listen, rank=rank))
-    means = iter([sum(s * m for s, m in zip(shares, layer, strict=True)) for layer in zip(*said, strict=True)] * 2)
-    terms, gradients = [], []
-    for part in parts:
-        x = whole.detach()[part].clone().requires_grad_()
-        terms.append(loss_terms(x, hr[part], lr, config, lambda _: next(means)))
-        sum(weighted(terms[-1], config).values()).backward()
-        gradients.append(x.grad)
-    for name, value in expected.items():
-        mean = sum(share * of[name].item() for share, of in zip(shares, terms, strict=True))
-        assert mean == pytest.approx(value.item(), rel=1e-12), name
-    gradient = torch.cat([share * of for share, of in zip(shares, gradients, strict=True)])
-    assert (gradient - whole.grad).abs().max() < 1e-12 * whole.grad.abs().max()
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):

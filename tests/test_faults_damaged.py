@@ -20,6 +20,7 @@ import pytest
 import torch
 from archives import tar_of, to_png, zip_of
 from conftest import generator, photos_in, small_prffn, tiny_settings
+from torchvision.models import alexnet
 
 from prffn.apps.photos import read_photo
 from prffn.apps.upscale import network
@@ -231,14 +232,8 @@ def backbone_weights(place: Place) -> tuple[Path, Use]:
 
 
 def alexnet_weights(place: Place) -> tuple[Path, Use]:
-    path, draw = place.weights() / "alexnet_features.pth", generator()
-    layers = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
-    state = {}
-    for n, (out, into, side) in layers.items():
-        state[f"features.{n}.weight"] = torch.rand(out, into, side, side, generator=draw) / into / side - 0.02
-        state[f"features.{n}.bias"] = torch.rand(out, generator=draw)
-    torch.save(state, path)
-
+    path = place.weights() / "alexnet_features.pth"
+    torch.save({f"features.{name}": value for name, value in alexnet().features.state_dict().items()}, path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in metrics
         network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)

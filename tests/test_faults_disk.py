@@ -17,10 +17,9 @@ from PIL import Image
 
 from prffn.apps.upscale import upscale_file
 from prffn.config import experiment
-from prffn.data.download import get, unpack
+from prffn.data.download import get
 from prffn.data.images import image_set
 from prffn.files import atomic_write, read_record, save_record, weights_sha256, write_json
-from prffn.losses import fused
 from prffn.models.pretrained import save_pretrained
 from prffn.reporting.plots import save_figure
 from prffn.reporting.tables import markdown
@@ -127,22 +126,12 @@ def test_a_run_is_recorded_when_there_is_room(tmp_path, photo_folder, monkeypatc
     assert read_record(tmp_path / f"reports/quick/runs/{run.key}.json") == run.record
 
 
-@pytest.mark.parametrize("size", [0, 5000, 20_000])
-def test_the_image_cache_is_made_when_there_is_room(size, tmp_path, photo_folder):
-    """20,863 bytes an image: none fits."""
-    with full_after(size), pytest.raises(OSError, match=r"00000\.npy cannot be written .*make room"):
+def test_the_image_cache_is_made_when_there_is_room(tmp_path, photo_folder):
+    """20,863 bytes an image."""
+    with full_after(20_000), pytest.raises(OSError, match=r"00000\.npy cannot be written .*make room"):
         image_set(str(photo_folder))
     assert not list((tmp_path / "cache" / "images").rglob("*.npy*"))
     assert image_set(str(photo_folder)).images[0].shape == (72, 96, 3)
-
-
-def test_compiled_code_is_kept_when_there_is_room(tmp_path):
-    code, path = bytes(range(256)) * 9, tmp_path / "contrast-0.so"
-    with full_after(100), pytest.raises(OSError, match=r"contrast-0.so cannot be written"):
-        fused._keep(code, path)
-    assert not fused._is_whole(path)
-    fused._keep(code, path)
-    assert fused._is_whole(path)
 
 
 def test_a_download_is_made_when_there_is_room(tmp_path, monkeypatch):
@@ -156,12 +145,3 @@ def test_a_download_is_made_when_there_is_room(tmp_path, monkeypatch):
         assert len(requests) == 1
         get("Set5", archives=archives, progress=False)
     assert len(image_set("Set5")) == 5
-
-
-def test_an_archive_is_unpacked_when_there_is_room(tmp_path):
-    (tmp_path / "a.tar").write_bytes(tar_of(SET5, "w"))
-    with full_after(40), pytest.raises(OSError, match=r"0\.png cannot be written .*make room"):
-        unpack(tmp_path / "a.tar", "benchmark/Set5/HR", tmp_path / "Set5")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
-    unpack(tmp_path / "a.tar", "benchmark/Set5/HR", tmp_path / "Set5")
-    assert len(list((tmp_path / "Set5").iterdir())) == 5
