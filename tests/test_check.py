@@ -153,11 +153,6 @@ def test_no_check_begins_when_the_time_is_over(values_only, monkeypatch, tmp_pat
     }
 
 
-def test_a_device_that_cannot_be_used(capsys):
-    assert main(["check", "--device", "abacus"]) == 1
-    assert "device 'abacus' cannot be used here" in capsys.readouterr().err
-
-
 # Lines and figures
 
 

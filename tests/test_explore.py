@@ -87,10 +87,6 @@ def test_photographs_by_name_and_path(photo_folder):
     assert load_photo("chelsea").shape == (300, 451, 3)
     with pytest.raises(ValueError, match="Did you mean 'chelsea'"):
         load_photo("chelsae")
-    for name in ("~no-such-user/x.png", "Set5/", "/", ".", "a\0b", ""):
-        with pytest.raises((ValueError, OSError), match="unknown image|is not in") as error:
-            load_photo(name)
-        assert repr(name) in str(error.value) or name.partition("/")[0] in str(error.value)
 
 
 def settings(folder) -> dict[str, object]:

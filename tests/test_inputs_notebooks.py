@@ -194,6 +194,7 @@ OPTIONS = {
     "html": {"": WORDS, "--profile": PROFILE},
     "bench": {"": WORDS.filter(bool), "--device": DEVICES, "--rounds": st.one_of(NO_NUMBER, BELOW_ONE),
               "--batch": st.one_of(NO_NUMBER, BELOW_ONE)},
+    "check": {"--device": DEVICES},
     "data get": {"": WORDS},
     "ship": {"": st.one_of(NO_NUMBER, st.integers().filter(lambda n: n not in (2, 3, 4)).map(str))},
 }  # fmt: skip
