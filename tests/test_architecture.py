@@ -43,9 +43,6 @@ def test_changed_baselines_built_and_counted():
     counts = baselines()
     assert counts["no channel attention"] == without("attention")
     assert counts["no conv at the trunk's end"] == without("trunk")
-    for group in (network := PRFFN(3, variant="PRFFN0")).groups:
-        group.conv = nn.Conv2d(64, 64, 1)
-    assert counts["1x1 conv at the groups' ends"] == parameters(network)
     network = PRFFN(3, variant="PRFFN0")
     network.upsampler, network.tail = nn.Conv2d(64, 27, 3), nn.Identity()
     assert counts["upsampler straight to RGB"] == parameters(network)

@@ -10,7 +10,7 @@ import torch
 from conftest import small_prffn, tiny_settings
 from PIL import Image
 
-from prffn.apps.panels import compare_slider, region_panel, train_live, training_panel
+from prffn.apps.panels import compare_slider, region_panel, training_panel
 from prffn.apps.quickstart import Upscaled, contrast_map, load_photo, plot_detail, region_at, train_watched, upscaled
 from prffn.config import LossConfig, experiment
 from prffn.data.degradation import downscale, upscale_bicubic
@@ -109,12 +109,6 @@ def test_a_training_is_watched(result, photo, photo_folder):
         assert train_watched(e, shown, lambda points: pytest.fail("trained again")).curve == trained.curve
     assert train_watched(e, result, lambda points: seen.append(points), retrain=True).curve == first.curve
     assert len(seen) == 12
-
-
-def test_live_training_gives_a_curve_for_each_seed(result, photo_folder, capsys):
-    curves = train_live(settings(photo_folder), result, seeds=2, retrain=False)
-    assert list(curves) == ["seed 0", "seed 1"]
-    assert curves["seed 0"][-1]["psnr_y"] != curves["seed 1"][-1]["psnr_y"]
 
 
 def find(panel: ipywidgets.Widget, kind: type) -> list:
