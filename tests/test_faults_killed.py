@@ -4,7 +4,6 @@ with the same images, weights and figures as one that was never disturbed."""
 import json
 import random
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,33 +103,6 @@ def test_leftovers_of_the_dead_are_removed_and_not_those_of_the_living(tmp_path)
         assert set(tmp_path.iterdir()) == {*writing, path}
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_interrupted_at_any_line_before_the_first_byte(tmp_path):
-    """Ctrl-C at each line that runs from the call to the body, this package's or a library's: no file stays."""
-    lines = 0
-
-    def interrupt(*event):
-        nonlocal left
-        left -= event[1] == "line"
-        if left < 0:
-            raise KeyboardInterrupt
-        return interrupt
-
-    while True:
-        left, writing = lines, atomic_write(tmp_path / "a.json", "w")
-        sys.settrace(interrupt)
-        try:
-            with writing:
-                sys.settrace(None)
-            break
-        except KeyboardInterrupt:
-            assert list(tmp_path.iterdir()) == [], f"after {lines} lines"
-        finally:
-            sys.settrace(None)
-        lines += 1
-    assert lines > 20
-    assert list(tmp_path.iterdir()) == [tmp_path / "a.json"]
 
 
 @pytest.mark.parametrize("seed", range(5))
