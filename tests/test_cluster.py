@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import tiny_settings
+from test_continued import after
 from test_distributed import notebook
 
 import prffn.__main__ as command_line
@@ -85,11 +86,6 @@ def allowed_failures(client: Any) -> Iterator[Callable[[int], None]]:
 def on_workers(client: Any, code: str) -> None:
     """Executes code in all workers."""
     client.run(exec, code, {})
-
-
-def after(start: Experiment) -> Experiment:
-    """A short run from the weights of another."""
-    return dataclasses.replace(start, training=dataclasses.replace(start.training, steps=4), start=start)
 
 
 def seeds(e: Experiment, count: int) -> list[Experiment]:

@@ -27,12 +27,6 @@ def test_the_defaults_are_the_papers():
     assert PROFILES["paper"] == {}
 
 
-def test_profiles_name_settings_that_exist():
-    for budget in PROFILES.values():
-        assert set(budget) <= set(fields_of())
-        experiment(budget)
-
-
 @pytest.mark.parametrize("table", [PROFILE_SEEDS, LENGTHS, SIZES, LABELS, ROUNDS, BATCH, OUTPUT])
 def test_every_profile_has_its_entry(table):
     assert set(table) == set(PROFILES)

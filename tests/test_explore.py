@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_prffn, tiny_settings
-from PIL import Image
 
 from prffn.apps.panels import compare_slider, region_panel, training_panel
-from prffn.apps.quickstart import Upscaled, contrast_map, load_photo, plot_detail, region_at, train_watched, upscaled
+from prffn.apps.quickstart import Upscaled, contrast_map, plot_detail, region_at, train_watched, upscaled
 from prffn.config import LossConfig, experiment
 from prffn.data.degradation import downscale, upscale_bicubic
 from prffn.evaluation.metrics import psnr_y
@@ -80,13 +79,6 @@ def test_the_map_leaves_out_a_pixel_alone_in_its_region():
     terms = contrast_map(Upscaled(1, image, image, image, image[::-1].copy()), LossConfig(region_size=16))
     assert np.isnan(terms[4, 4])
     assert np.isfinite(terms).sum() == 24
-
-
-def test_photographs_by_name_and_path(photo_folder):
-    assert np.array_equal(load_photo(str(photo_folder / "0.png")), np.asarray(Image.open(photo_folder / "0.png")))
-    assert load_photo("chelsea").shape == (300, 451, 3)
-    with pytest.raises(ValueError, match="Did you mean 'chelsea'"):
-        load_photo("chelsae")
 
 
 def settings(folder) -> dict[str, object]:

@@ -21,7 +21,6 @@ from prffn.evaluation.metrics import (
     evaluate,
     evaluate_bicubic,
     lpips_alex,
-    luma,
     psnr_y,
     ssim_y,
 )
@@ -63,10 +62,6 @@ def test_bicubic_by_other_libraries(photo, scale):
     y = [rgb2ycbcr(image)[12:-12, 12:-12, 0] for image in (hr, sr)]
     independent = peak_signal_noise_ratio(*y, data_range=255)
     assert psnr_y(upscale_bicubic(downscale(hr, scale), scale), hr, 12) == pytest.approx(independent, abs=0.02)
-
-
-def test_luma_equals_scikit_image(photo):
-    assert np.allclose(luma(photo), rgb2ycbcr(photo)[..., 0], atol=1e-9)
 
 
 def test_psnr_by_hand():
