@@ -459,9 +459,6 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "model.pth").write_bytes(CHECKPOINT_MAGIC + bytes(40))
     with pytest.raises(UnusableCheckpoint, match="a training run of this kit.*trained_model"):
         load_network(tmp_path / "model.pth")
-    (tmp_path / "bad.safetensors").write_bytes(b"not tensors")
-    with pytest.raises(UnusableCheckpoint, match="damaged"):
-        load_network(tmp_path / "bad.safetensors")
     with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
         load_tensors(tmp_path)
     with pytest.raises(ValueError, match="unknown network 'ESDR'"):

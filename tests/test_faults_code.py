@@ -4,9 +4,7 @@ import ast
 import hashlib
 import io
 import os
-import pickle
 import shutil
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,30 +119,19 @@ class Evil:
         return os.system, (f"touch '{self.marker}'",)
 
 
-def in_zip(pickled: bytes) -> bytes:
-    """As torch.save packs it."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("archive/data.pkl", pickled)
-        archive.writestr("archive/version", b"3\n")
-        archive.writestr("archive/byteorder", b"little")
-    return buffer.getvalue()
-
-
-PACKED = {"bare": lambda pickled: pickled, "zip": in_zip}
-
-
-@pytest.fixture(params=PACKED)
+@pytest.fixture(params=[True, False], ids=["today's format", "the older one"])
 def evil(request, tmp_path) -> Iterator[bytes]:
-    """A pickle that would run code, in the older format and in today's; fails if it did."""
-    pickled = pickle.dumps({"features.0.weight": Evil(tmp_path / "executed")}, protocol=2)  # as PyTorch writes
-    yield PACKED[request.param](pickled)
-    assert not (tmp_path / "executed").exists()
+    """A file of PyTorch's that would run code; fails if it did."""
+    buffer, marker = io.BytesIO(), tmp_path / "executed"
+    torch.save({"features.0.weight": Evil(marker)}, buffer, _use_new_zipfile_serialization=request.param)
+    yield buffer.getvalue()
+    assert not marker.exists()
 
 
 def test_the_pickle_is_evil(tmp_path):
-    """It does run where it is unpickled: the tests below would notice."""
-    torch.load(io.BytesIO(in_zip(pickle.dumps({"a": Evil(tmp_path / "executed")}))), weights_only=False)
+    """It does run where it is unpickled: the test below would notice."""
+    torch.save({"a": Evil(tmp_path / "executed")}, tmp_path / "evil.pt")
+    torch.load(tmp_path / "evil.pt", weights_only=False)
     assert (tmp_path / "executed").exists()
 
 
