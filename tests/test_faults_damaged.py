@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,19 +94,16 @@ def timing_record(place: Place) -> tuple[Path, Use]:
     return place.only("reports/quick/timings/*.json"), use
 
 
-def of_the_image_cache(pattern: str) -> Callable[[Place], tuple[Path, Use]]:
-    def image_cache(place: Place) -> tuple[Path, Use]:
-        images = str(place.images())
+def image_cache(pattern: str, place: Place) -> tuple[Path, Use]:
+    images = str(place.images())
 
-        def use() -> Any:
-            image_set.cache_clear()
-            hr = image_set(images)
-            return hr.checksum, [image.tobytes() for image in (*hr.images, *lr_images(hr, 2))]
+    def use() -> Any:
+        image_set.cache_clear()
+        hr = image_set(images)
+        return hr.checksum, [image.tobytes() for image in (*hr.images, *lr_images(hr, 2))]
 
-        use()
-        return place.only(f"cache/images/{pattern}"), use
-
-    return image_cache
+    use()
+    return place.only(f"cache/images/{pattern}"), use
 
 
 def compiled_code(place: Place) -> tuple[Path, Use]:
@@ -123,39 +121,31 @@ def compiled_code(place: Place) -> tuple[Path, Use]:
     return place.only("cache/compiled/*.so"), use
 
 
-def archive(name: str, make: Callable[[dict[str, bytes]], bytes]) -> Callable[[Place], tuple[Path, Use]]:
-    def of_that_format(place: Place) -> tuple[Path, Use]:
-        images = {f"set/{n}.png": to_png(place.photo[9 * n : 9 * n + 40, :50]) for n in range(5)}
-        (place.folder / name).write_bytes(make(images))
-        target = place.folder / "Set5"
+def archive(name: str, make: Callable[[dict[str, bytes]], bytes], place: Place) -> tuple[Path, Use]:
+    path, target = place.folder / name, place.folder / "Set5"
+    path.write_bytes(make({f"set/{n}.png": to_png(place.photo[9 * n : 9 * n + 40, :50]) for n in range(5)}))
 
-        def use() -> dict[str, bytes]:
-            shutil.rmtree(target, ignore_errors=True)
-            try:
-                unpack(place.folder / name, "set", target, count=5)
-            except ValueError:
-                assert not target.exists()
-                raise
-            return {path.name: path.read_bytes() for path in target.iterdir()}
+    def use() -> dict[str, bytes]:
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            unpack(path, "set", target, count=5)
+        except ValueError:
+            assert not target.exists()
+            raise
+        return {path.name: path.read_bytes() for path in target.iterdir()}
 
-        return place.folder / name, use
-
-    return of_that_format
+    return path, use
 
 
-def image_of_a_set(suffix: str) -> Callable[[Place], tuple[Path, Use]]:
+def image_of_a_set(suffix: str, place: Place) -> tuple[Path, Use]:
     """JPEG has no checksum: damage gives other pixels. They are told, and are other images to every record."""
+    images = place.images(suffix)
 
-    def of_that_format(place: Place) -> tuple[Path, Use]:
-        images = place.images(suffix)
+    def use() -> str:
+        image_set.cache_clear()
+        return image_set(str(images)).checksum
 
-        def use() -> str:
-            image_set.cache_clear()
-            return image_set(str(images)).checksum
-
-        return images / f"1{suffix}", use
-
-    return of_that_format
+    return images / f"1{suffix}", use
 
 
 def photograph(place: Place) -> tuple[Path, Use]:
@@ -209,17 +199,14 @@ def alexnet_weights(place: Place) -> tuple[Path, Use]:
     return path, use
 
 
-KINDS = {
-    "checkpoint": [checkpoint],
-    "record": [run_record, timing_record],
-    "cache": [
-        of_the_image_cache("photos-*/hr/00001.npy"), of_the_image_cache("photos-*/x2/00001.npy"),
-        of_the_image_cache("photos-*/hr/images.json"), compiled_code,
-    ],
-    "archive": [archive("a.zip", zip_of), archive("a.tar", lambda m: tar_of(m, "w")), archive("a.tgz", tar_of)],
-    "image": [image_of_a_set(".png"), image_of_a_set(".jpg"), photograph],
-    "weights": [shipped_network, authors_weights, backbone_weights, alexnet_weights],
-}  # fmt: skip
+MAKERS = [
+    checkpoint, run_record, timing_record, compiled_code,
+    *(partial(image_cache, f"photos-*/{name}") for name in ("hr/00001.npy", "x2/00001.npy", "hr/images.json")),
+    partial(archive, "a.zip", zip_of), partial(archive, "a.tar", partial(tar_of, mode="w")),
+    partial(archive, "a.tgz", tar_of),
+    partial(image_of_a_set, ".png"), partial(image_of_a_set, ".jpg"), photograph,
+    shipped_network, authors_weights, backbone_weights, alexnet_weights,
+]  # fmt: skip
 
 
 def flipped(whole: bytes, draw: random.Random, start: int, count: int = 1) -> bytes:
@@ -232,9 +219,6 @@ def flipped(whole: bytes, draw: random.Random, start: int, count: int = 1) -> by
 
 DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "a flipped bit": lambda whole, draw: flipped(whole, draw, draw.randrange(len(whole))),
-    "a flipped bit in the middle": lambda whole, draw: flipped(
-        whole, draw, draw.randrange(len(whole) // 3, 2 * len(whole) // 3)
-    ),
     "changed bytes": lambda whole, draw: flipped(whole, draw, draw.randrange(len(whole) - 8), 8),
     "cut off": lambda whole, draw: whole[: draw.randrange(1, len(whole))],
     "empty": lambda whole, draw: b"",
@@ -276,11 +260,11 @@ def what_came_of(path: Path, use: Use, expected: Any) -> str:
     return "made again, with a warning"
 
 
-@pytest.mark.parametrize(("kind", "make"), [(kind, make) for kind, makers in KINDS.items() for make in makers])
-def test_a_damaged_file(kind, make, tmp_path, monkeypatch, photo):
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_damaged_file(make, tmp_path, monkeypatch, photo):
     path, use = make(Place(tmp_path, monkeypatch, photo))
     expected, whole = use(), path.read_bytes()
-    draw = random.Random(f"{kind} {path.name}")
+    draw = random.Random(path.name)
     for damage in DAMAGES.values():
         outcome = WITHOUT_MEANING
         while outcome == WITHOUT_MEANING:  # in the padding of an archive, for instance: the next place, then
