@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,26 +21,18 @@ from prffn.study.timings import Timings, ensure_timings, step_cases
 CPU = torch.device("cpu")
 
 
-def made_up(profile: str = "cpu") -> Timings:
+def made_up() -> Timings:
     """Plain: 2 s and 1000 MB; written out 3 s and 1500 MB; as trained 2.02 s, 1.01 times in the median."""
-    steps = {
-        "no L_contr": (None, "auto", [1.9, 2.0, 2.2], 1000.0),
-        "S = 256, straightforward": (256, "reference", [2.85, 3.0, 3.3], 1500.0),
-        "S = 256, as trained": (256, "auto", [1.919, 2.02, 2.222], 1005.0),
-    }
-    return Timings(
-        {
-            "key": "k", "rounds": 3,
-            "cases": {
-                label: ["StepCase", {"contrast": size and {"region_size": size}, "implementation": how, "batch": 4}]
-                for label, (size, how, _, _) in steps.items()
-            },
-            "seconds": {label: seconds for label, (_, _, seconds, _) in steps.items()},
-            "peak_mb": {label: mb for label, (_, _, _, mb) in steps.items()},
-            "provenance": MADE, "finished": "2024-01-01",
-        },
-        profile, loaded=True,
-    )  # fmt: skip
+
+    def case(implementation: str, **contrast: int) -> list[Any]:
+        return ["StepCase", {"contrast": contrast or None, "implementation": implementation, "batch": 4}]
+
+    plain, written_out, ours = "no L_contr", "S = 256, straightforward", "S = 256, as trained"
+    cases = {plain: case("auto"), written_out: case("reference", region_size=256), ours: case("auto", region_size=256)}
+    seconds = {plain: [1.9, 2.0, 2.2], written_out: [2.85, 3.0, 3.3], ours: [1.919, 2.02, 2.222]}
+    peak_mb = {plain: 1000.0, written_out: 1500.0, ours: 1005.0}
+    record = {"rounds": 3, "cases": cases, "seconds": seconds, "peak_mb": peak_mb, "provenance": MADE}
+    return Timings(record, "cpu", loaded=True)
 
 
 def test_steps_beside_the_printed_ones():
