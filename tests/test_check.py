@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -157,10 +158,8 @@ def test_no_check_begins_when_the_time_is_over(values_only, monkeypatch, tmp_pat
 
 
 def test_an_unforeseen_error_fails_in_one_line():
-    def function() -> str:
-        raise RuntimeError("first\n  second\n\nadvice")
-
-    line = performed(Check("part", "name", function), CPU)
+    fails = Mock(side_effect=RuntimeError("first\n  second\n\nadvice"))
+    line = performed(Check("part", "name", fails), CPU)
     assert (line.state, line.found) == ("failed", "RuntimeError: first second")
 
 

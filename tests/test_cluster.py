@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from conftest import tiny_settings
@@ -283,19 +284,6 @@ def test_a_worker_must_see_the_same_folders(tmp_path):
     assert os.listdir(tmp_path / "store") == os.listdir(tmp_path / "cache") == []
 
 
-@dataclasses.dataclass
-class OfWorkers:
-    """A client whose workers give these answers to `fitness`."""
-
-    said: dict[str, Any]
-
-    def nthreads(self) -> dict[str, int]:
-        return dict.fromkeys(self.said, 1)
-
-    def run(self, *_: Any, **__: Any) -> dict[str, Any]:
-        return self.said
-
-
 @pytest.mark.parametrize(
     ("device", "said", "expected"),
     [
@@ -312,12 +300,14 @@ class OfWorkers:
     ids=str,
 )
 def test_runs_go_to_gpus_where_there_are_any(tmp_path, device, said, expected):
+    """said: by worker, its answer to `fitness`."""
     place = Place.here(tmp_path, device)
+    client = Mock(nthreads=lambda: said, run=lambda *_, **__: said)
     if isinstance(expected, bool):
-        assert cluster._checked(OfWorkers(said), "tcp://h:1", place, ()) == dataclasses.replace(place, on_gpu=expected)
+        assert cluster._checked(client, "tcp://h:1", place, ()) == dataclasses.replace(place, on_gpu=expected)
     else:
         with pytest.raises(ValueError, match=expected):
-            cluster._checked(OfWorkers(said), "tcp://h:1", place, ())
+            cluster._checked(client, "tcp://h:1", place, ())
 
 
 def test_without_distributed(tiny, monkeypatch, capsys):

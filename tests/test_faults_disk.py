@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pytest
 from archives import SET5, archive_at, served, tar_of
 from conftest import small_prffn
@@ -18,7 +17,7 @@ from prffn.data.download import get
 from prffn.data.images import image_set
 from prffn.files import save_record, weights_sha256
 from prffn.models.pretrained import save_pretrained
-from prffn.reporting.plots import save_figure
+from prffn.reporting.plots import new_figure, save_figure
 from prffn.training.checkpoint import save_checkpoint
 
 
@@ -33,12 +32,6 @@ def full_after(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def figure(path: Path) -> None:
-    drawn = plt.figure()
-    save_figure(drawn, path)
-    plt.close(drawn)
-
-
 def upscaled(path: Path) -> None:
     upscale_file(path.with_name("in.png"), path, small_prffn(), overwrite=True, progress=False)
 
@@ -46,7 +39,7 @@ def upscaled(path: Path) -> None:
 WRITERS: dict[str, Callable[[Path], Any]] = {
     "record.json": lambda path: save_record(path.parent, "record", {"key": "record", "curve": list(range(999))}),
     "run.ckpt": lambda path: save_checkpoint(path, {"step": 7, "model": small_prffn().state_dict()}),
-    "figure.png": figure,
+    "figure.png": lambda path: save_figure(new_figure()[0], path),
     "weights.safetensors": lambda path: save_pretrained(model := small_prffn(), path, {}, "0", weights_sha256(model)),
     **{f"photo_x2.{suffix}": upscaled for suffix in ("png", "jpg", "tif", "webp")},
 }

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 from string import ascii_lowercase
 from unittest.mock import Mock
@@ -56,16 +57,13 @@ class WouldWriteError(Exception):
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_is_made() -> Iterator[None]:
-    def stop(*_: object, **__: object) -> None:
-        raise WouldWriteError
-
     with pytest.MonkeyPatch.context() as patch:
         for module, name in (
             (notebook, "ensure"), (study, "ensure_timings"), (evaluations, "ensure_evaluations"),
             (crops, "ensure_crops"), (crops, "weights_there"), (panels, "train_live"), (reporting, "save"),
             (crop_report, "save_crops"), (architecture, "save_architecture"), (candidates, "baseline_table"),
         ):  # fmt: skip
-            patch.setattr(module, name, stop)
+            patch.setattr(module, name, Mock(side_effect=WouldWriteError))
         yield
     pd.reset_option("display.max_colwidth")
 
@@ -209,9 +207,7 @@ def test_a_wrong_option_ends_in_one_line_and_nothing_is_written(asked, data):
     arguments = [*command.split(), *([f"{option}={value}"] if option else [value])]
     if command == "train" and option == "--label":
         arguments.append("table5_region_size")
-    with pytest.MonkeyPatch.context() as patch:
-        said = io.StringIO()
-        patch.setattr(sys, "stderr", said)
+    with redirect_stderr(io.StringIO()) as said:
         try:
             status = main(arguments)
         except SystemExit as stopped:  # argparse's own

@@ -2,6 +2,7 @@
 
 import math
 import re
+from unittest.mock import Mock
 
 import lpips
 import numpy as np
@@ -129,11 +130,8 @@ def test_lpips_without_a_trunk_is_not_measured(photo_folder, monkeypatch):
     """No download, no folder: the figure is absent and the reason stands in its place."""
     metrics._lpips_network.cache_clear()
 
-    def no_network(*args, **kwargs):
-        raise OSError("no network")
-
-    monkeypatch.setattr("torch.hub.load_state_dict_from_url", no_network)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
+    for where in ("torch.hub", "torchvision.models._api"):
+        monkeypatch.setattr(f"{where}.load_state_dict_from_url", Mock(side_effect=OSError("no network")))
     measured = evaluate_bicubic(str(photo_folder), scale=2, lpips=True)
     assert measured.lpips is None
     assert "no trained AlexNet" in measured.not_measured["lpips"]
@@ -141,9 +139,7 @@ def test_lpips_without_a_trunk_is_not_measured(photo_folder, monkeypatch):
     assert len(measured.psnr_y) == 3
 
 
-class Nearest(torch.nn.Module):
-    def forward(self, x):
-        return torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
+NEAREST = torch.nn.Upsample(scale_factor=2)
 
 
 @pytest.mark.parametrize(("side", "scale", "left"), [(30, 2, 30), (31, 2, 30), (32, 3, 30), (31, 4, 28), (33, 2, None)])
@@ -171,11 +167,11 @@ def test_a_scale_is_any_whole_number(photo_folder):
         assert evaluate(lambda lr: upscale_bicubic(lr, 2), str(photo_folder), scale=scale) == expected
     for scale in (2.0, True, "2", np.float32(2)):
         with pytest.raises(ValueError, match=f"scale must be a whole number, got {re.escape(repr(scale))}"):
-            evaluate(Nearest(), str(photo_folder), scale=scale)
+            evaluate(NEAREST, str(photo_folder), scale=scale)
 
 
 def test_evaluate_takes_functions_and_modules(photo_folder):
-    module = evaluate(Nearest(), str(photo_folder), scale=2)
+    module = evaluate(NEAREST, str(photo_folder), scale=2)
     function = evaluate(lambda lr: lr.repeat(2, 0).repeat(2, 1), image_set(str(photo_folder)), scale=2)
     assert module == function
     assert module.image_names == ("0", "1", "2")
