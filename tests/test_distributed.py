@@ -21,7 +21,6 @@ from prffn.__main__ import main
 from prffn.config import experiment
 from prffn.reporting.tables import provenance_table
 from prffn.study.ensure import ensure
-from prffn.study.runs import trained_model
 from prffn.training import loop as training
 from prffn.training import parallel as processes
 from prffn.training.checkpoint import load_checkpoint
@@ -251,8 +250,8 @@ def notebook(folder: Path, experiments: dict[str, list[dict[str, Any]]]) -> Path
     return path
 
 
-def test_torchrun_makes_the_record(photo_folder, tmp_path, monkeypatch):
-    """The command under torchrun itself: the record is found by `ensure`, and is that of one process."""
+def test_torchrun_makes_the_record(photo_folder, tmp_path):
+    """The command under torchrun itself: the record is found by `ensure`."""
     settings = tiny_settings(photo_folder, **{"data.batch_size": 3})
     e, path = experiment(settings), notebook(tmp_path, {"a": [settings]})
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "prffn",
@@ -263,22 +262,8 @@ def test_torchrun_makes_the_record(photo_folder, tmp_path, monkeypatch):
     assert printed == ["1 runs of profile quick: 0 loaded, 1 trained"]
     found = ensure({"a": [e]}, "quick", progress=False)
     assert not found.trained
-    record = found["a"][0].record
-    assert record["provenance"]["processes"] == 2
     assert provenance_table(found).loc["processes", "value"] == "2"
     assert len(list((tmp_path / "cache" / "checkpoints").iterdir())) == 1
-
-    weights = {name: value.numpy() for name, value in trained_model(e).state_dict().items()}
-    monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / "serial"))
-    one = ensure({"a": [e]}, "quick", retrain=True, progress=False)["a"][0].record
-    assert "processes" not in one["provenance"]
-    assert near(record["curve"], one["curve"])
-    assert off(weights, trained_model(e).state_dict()) < SAME_WEIGHTS
-    same = ("key", "protocol", "settings", "checksums", "parameters", "multi_adds", "bicubic")
-    assert {name: record[name] for name in same} == {name: one[name] for name in same}
-    for figure in ("psnr_y", "ssim_y"):
-        of_two, of_one = (r["evaluation"]["photos"][figure] for r in (record, one))
-        assert of_two == pytest.approx(of_one, rel=1e-4)  # a pixel on the edge of rounding to uint8 may change
 
 
 def test_the_command_without_torchrun(photo_folder, tmp_path, capsys):

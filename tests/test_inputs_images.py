@@ -47,7 +47,7 @@ FILES = {
 }
 """What can be read: kinds of images, and the files that hold them."""
 
-REFUSED = {"I": "tif", "F": "tif", "CMYK": "jpg tif", "LAB": "tif", "YCbCr": "tif"}
+REFUSED = {"I": "tif", "F": "tif", "CMYK": "jpg tif", "LAB": "tif"}
 """What cannot: by Pillow's name of the mode."""
 
 
@@ -131,13 +131,8 @@ def test_any_file_is_read_as_it_is_shown(drawn):
 def test_other_kinds_are_refused_by_name_with_the_way_out(drawn):
     with folder() as where:
         path = drawn.save(where / f"image.{drawn.suffix}")
-        with Image.open(path) as file:
-            seen = file.mode == drawn.kind
-        if not seen:  # before release 13, Pillow takes YCbCr in a TIFF for four channels, and misses the fourth
-            assert (drawn.kind, drawn.suffix) == ("YCbCr", "tif")
         for read, way_out in ((read_image, "convert it"), (read_photo, "magick image")):
-            told = f" mode {drawn.kind}.*{way_out}" if seen else r"\(image file is truncated .*\); replace the file"
-            with pytest.raises(ValueError, match=f"{path}.*{told}"):
+            with pytest.raises(ValueError, match=f"{path}.* mode {drawn.kind}.*{way_out}"):
                 read(path)
 
 

@@ -79,7 +79,7 @@ def test_there_is_no_setting_beside_these():
 
 @given(SETTINGS)
 def test_valid_settings_round_trip(given_settings):
-    """By their dotted names, as Python and as JSON, and the network can be built."""
+    """By their dotted names, as Python and as JSON."""
     e = experiment(given_settings)
     assert experiment({name: setting(e, name) for name in fields_of()}) == e
     recorded = json.loads(json.dumps(settings_of(e)))
