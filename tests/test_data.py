@@ -20,6 +20,7 @@ from prffn.data.images import (
     set_label,
 )
 from prffn.data.patches import PatchSampler, to_image, to_tensor
+from prffn.files import digest
 
 
 def test_embedded_sets_are_disjoint_photographs():
@@ -109,6 +110,7 @@ def test_recorded_checksums_are_those_of_the_images(shared_data, name):
 
 def test_recorded_checksums_serve_where_the_images_are_not():
     assert set_checksum("Set5") == RECORDED_CHECKSUMS["Set5"]
+    assert set_checksum("Set5+drawn") == digest([RECORDED_CHECKSUMS["Set5"], RECORDED_CHECKSUMS["drawn"]])
     with pytest.raises(FileNotFoundError, match="data get Set14"):
         set_checksum("Set14")
 

@@ -9,6 +9,7 @@ from oracles import straightforward, upscale_tensor
 from prffn.data.patches import to_image, to_tensor
 from prffn.evaluation.tiling import upscale
 from prffn.models import PRFFN
+from prffn.models.blocks import MRCAB, RCAB, SAFB, ChannelAttention, RFAFusion
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 VARIANTS = ["PRFFN0", "PRFFN1", "PRFFN2", "PRFFN3"]
@@ -86,6 +87,16 @@ def test_training_is_bit_identical_to_the_straightforward_one(variant, memory_fo
         F.l1_loss(sr, torch.zeros_like(sr)).backward()
         results.append([sr.detach(), *(p.grad.clone() for p in model.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("block", [ChannelAttention(8, 2), RCAB(8, 2), MRCAB(8, 2), SAFB(8), RFAFusion(8)])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_blocks_leave_their_input_alone(block, mode):
+    inputs = torch.randn(2 if isinstance(block, SAFB | RFAFusion) else 1, 1, 8, 6, 5, generator=generator())
+    before = inputs.clone()
+    with mode():
+        block(*inputs)
+    assert torch.equal(inputs, before)
 
 
 def test_upscale_rounds_the_same_image_and_leaves_the_network_as_it_was(photo):
