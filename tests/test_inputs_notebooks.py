@@ -89,25 +89,22 @@ def written(value: object) -> bool:
     return not isinstance(value, complex | bytes) and type(value) is not object
 
 
+def junk_or(*values: object) -> st.SearchStrategy[object]:
+    return st.one_of(JUNK, st.sampled_from(values))
+
+
 WRONG = {
     "profile": JUNK.filter(lambda value: value not in list(PROFILES)),
     "seeds": JUNK.filter(lambda value: value is not None),
-    "device": st.one_of(JUNK, st.sampled_from(("gpu", "cuda:99", "meta", "CPU"))),
+    "device": junk_or("gpu", "cuda:99", "meta", "CPU"),
     "retrain": JUNK.filter(lambda value: not isinstance(value, bool)),
-    "scheduler": st.one_of(
-        JUNK.filter(lambda value: value is not None), st.sampled_from(("host", "tcp://host", "tcp://host:0", "host:x"))
-    ),
-    "image": st.one_of(JUNK, st.sampled_from(("cofee", "Set5/none", "none.png", "/"))),
-    "region": st.one_of(JUNK, st.lists(st.integers(max_value=10), min_size=4, max_size=4), st.just("0, 0, 60, 80")),
-    "scale": st.one_of(JUNK, st.sampled_from((0, 1, 5, 3.0, "3"))),
-    "row": st.one_of(JUNK, st.sampled_from((10**6, 1.0, "100"))),
-    "column": st.one_of(JUNK, st.sampled_from((10**6, 1.0, "100"))),
-    "loss": st.one_of(
-        JUNK,
-        st.sampled_from(
-            ("none.py:my_loss", "notebooks/losses_to_try.py", "notebooks/losses_to_try.py:L_1", "README.md:f")
-        ),
-    ),
+    "scheduler": junk_or("host", "tcp://host", "tcp://host:0", "host:x").filter(lambda value: value is not None),
+    "image": junk_or("cofee", "Set5/none", "none.png", "/"),
+    "region": st.one_of(junk_or("0, 0, 60, 80"), st.lists(st.integers(max_value=10), min_size=4, max_size=4)),
+    "scale": junk_or(0, 1, 5, 3.0, "3"),
+    "row": junk_or(10**6, 1.0, "100"),
+    "column": junk_or(10**6, 1.0, "100"),
+    "loss": junk_or("none.py:my_loss", "notebooks/losses_to_try.py", "notebooks/losses_to_try.py:L_1", "README.md:f"),
     "weight": JUNK.filter(lambda value: isinstance(value, bool) or not isinstance(value, int | float) or not value > 0),
 }
 """By parameter, values that cannot be used."""

@@ -68,6 +68,22 @@ def test_padding_by_hand():
     assert layer(row)[0, 0, 1].tolist() == [3 * (1 + 1 + 2), 3 * (1 + 2 + 4), 3 * (2 + 4 + 4)]
 
 
+@pytest.mark.parametrize("variant", ["PRFFN1", "PRFFN3"])
+def test_a_flat_image_has_no_frame_with_replicated_borders(variant):
+    """Every LR pixel is then upscaled to the same block of 3 x 3 pixels, but for the outermost, which the last
+    convolution sees beside themselves; with zeros the frame is as wide as the network looks."""
+    flat = torch.tensor([1.0, 0.2, 0.0]).view(1, 3, 1, 1).expand(1, 3, 16, 18)
+    widest = {}
+    for padding in ("zeros", "replicate"):
+        model = PRFFN(3, variant=variant, channels=4, groups=1, padding=padding, generator=generator())
+        with torch.inference_mode():
+            sr = model(flat)
+        block = sr[:, :, 24:27, 27:30].repeat(1, 1, 16, 18)
+        widest[padding] = (sr - block)[:, :, 1:-1, 1:-1].abs().max()
+    assert widest["replicate"] < 1e-6
+    assert widest["zeros"] > 1e-3
+
+
 def test_safb_weights_each_input_by_its_own_map():
     """The first C maps belong to a: with a's maps driven to 1 and b's to 0, the output is a."""
     block = SAFB(4)
