@@ -190,7 +190,7 @@ OPTIONS = {
     "bench": {"": WORDS.filter(bool), "--device": DEVICES, "--rounds": st.one_of(NO_NUMBER, BELOW_ONE),
               "--batch": st.one_of(NO_NUMBER, BELOW_ONE)},
     "check": {"--device": DEVICES},
-    "data get": {"": WORDS},
+    "data get": {"": st.one_of(WORDS, st.just("Manga109"))},
     "ship": {"": st.one_of(NO_NUMBER, st.integers().filter(lambda n: n not in (2, 3, 4)).map(str))},
 }  # fmt: skip
 """By command and option ("" is what stands without one), values that cannot be used. Of `upscale`: test_upscale.py."""
