@@ -23,6 +23,7 @@ from prffn.data.degradation import ImageArray
 from prffn.data.images import image_set
 from prffn.models import PRFFN
 from prffn.models.comparison import table8_complexity
+from prffn.training.loop import train
 
 # The same examples in every run, on machines of any pace: what fails in one place fails in all.
 settings.register_profile("reproducible", deadline=None, derandomize=True, max_examples=100, print_blob=False)
@@ -105,6 +106,14 @@ MADE: dict[str, Any] = {
 }  # fmt: skip
 """The provenance of a made-up record."""
 
+MADE_RUN: dict[str, Any] = {
+    "settings": {"data.train": "t", "model.channels": 4, "model.groups": 1, "data.scale": 3, "training.steps": 1,
+                 "data.batch_size": 1, "data.patch_size": 8, "loss.contrast_weight": 0.0},
+    "provenance": MADE, "parameters": 10, "curve": [], "started": "2024-01-01", "finished": "2024-01-02",
+    "train_seconds": 60.0, "peak_memory_mb": 100.0,
+}  # fmt: skip
+"""What is the same in the made-up records of runs."""
+
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -129,3 +138,14 @@ def tiny_settings(folder: Path, **more: object) -> dict[str, object]:
         "training.steps": 12, "training.learning_rate": 1e-3, "training.schedule": "one_cycle",
         "training.clip_quantile": 0.5, "loss.region_size": 16, **more,
     }  # fmt: skip
+
+
+def stop_after(e: Experiment, steps: int, checkpoint: Path) -> None:
+    """Trains until so many steps are done and in the checkpoint."""
+
+    def stop(step: int) -> None:
+        if step == steps:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(e, checkpoint=checkpoint, checkpoint_every=0.0, on_step=stop, progress=False)

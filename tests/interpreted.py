@@ -7,10 +7,9 @@ import functools
 import itertools
 import math
 
-import pytest
 import torch
-from test_streaming import Operations, check, convolution, each, images, using, with_gradients
-from torch import Tensor, nn
+from test_streaming import Operations, check, each, images, using, with_gradients
+from torch import nn
 
 contrast = using("triton")
 with_gradient = functools.partial(with_gradients, contrast, of_hr=False)
@@ -64,36 +63,3 @@ def test_only_the_gradients_that_are_needed():
     with Operations() as operations:
         check(contrast, sr, hr, 16, temperature=0.001)
     assert {name for name, _ in operations.of_prffn} == {"stream"}
-
-
-def test_autocast():
-    _, hr = images("random", 1, 3, 4, 4)
-    model = convolution()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        sr = model(hr)
-        loss = contrast(sr, hr, 16)
-    expected = using("reference")(sr.double(), hr.double(), 16)
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    loss.backward()
-    assert model.weight.grad.abs().max() > 0
-
-
-def test_transforms():
-    """Batches are those of plain autograd, as is what torch.compile makes of it; second derivatives are refused."""
-    sr, hr = images("near", 2, 3, 4, 5)
-    found = [with_gradient(x[None], y[None], 16) for x, y in zip(sr, hr, strict=True)]
-    losses, gradients = (torch.stack(each) for each in zip(*found, strict=True))
-    sr, hr = sr[:, None], hr[:, None]
-
-    def loss(x: Tensor, y: Tensor) -> Tensor:
-        return contrast(x, y, 16)
-
-    torch.testing.assert_close(torch.func.vmap(loss)(sr, hr), losses)
-    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(sr, hr), gradients)
-    x = sr[0].clone().requires_grad_()
-    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
-    (gradient,) = torch.autograd.grad(compiled(x, hr[0]), x)
-    torch.testing.assert_close(gradient, gradients[0])
-    (gradient,) = torch.autograd.grad(loss(x, hr[0]), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="twice: use implementation='reference'"):
-        gradient.square().sum().backward()

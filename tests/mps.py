@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 MPS = torch.device("mps")
@@ -54,8 +54,6 @@ class OnMPS(Tensor):
             return None
         if function._schema.arguments and _writes(function._schema.arguments[0]):
             return args[0]
-        if "out" in kwargs:
-            return kwargs["out"]
         return tree_map(_put, found)
 
     def cpu(self, *_: Any, **__: Any) -> Tensor:
@@ -69,9 +67,6 @@ class OnMPS(Tensor):
 
     def numpy(self, *_: Any, **__: Any) -> Any:
         raise TypeError("can't convert mps:0 device type tensor to numpy. Use Tensor.cpu() first")
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.held.__reduce_ex__(protocol)
 
 
 OPERATORS: dict[Any, Any] = {}
@@ -96,7 +91,7 @@ def mps() -> Iterator[None]:
     from prffn.losses import streaming
 
     OPERATORS[torch.ops.prffn.stream.default] = streaming._stream._init_fn
-    move, move_network, find_quantile = Tensor.to, nn.Module.to, torch.quantile
+    move, find_quantile = Tensor.to, torch.quantile
 
     def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args and isinstance(args[0], Tensor):
@@ -117,11 +112,6 @@ def mps() -> Iterator[None]:
         found = find_quantile(_held(values), *args, **kwargs)
         return OnMPS(found) if isinstance(values, OnMPS) else found
 
-    def to_network(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
-        there = all(isinstance(tensor, OnMPS) for tensor in (*self.parameters(), *self.buffers()))
-        there &= torch._C._nn._parse_to(*args, **kwargs)[0] == MPS
-        return self if there else move_network(self, *args, **kwargs)
-
     def making(make: Any) -> Any:
         def made(*args: Any, device: Any = None, **kwargs: Any) -> Tensor:
             if device is None or torch.device(device).type != "mps":
@@ -136,7 +126,6 @@ def mps() -> Iterator[None]:
         patch.setattr(Tensor, "to", to)
         patch.setattr(Tensor, "type_as", type_as)
         patch.setattr(torch, "quantile", quantile)
-        patch.setattr(nn.Module, "to", to_network)
         for name in FACTORIES:
             patch.setattr(torch, name, making(getattr(torch, name)))
         yield

@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from conftest import tiny_settings
+from test_continued import after
 from test_distributed import notebook
 
 import prffn.__main__ as command_line
@@ -86,11 +87,6 @@ def allowed_failures(client: Any) -> Iterator[Callable[[int], None]]:
 def on_workers(client: Any, code: str) -> None:
     """Executes code in all workers."""
     client.run(exec, code, {})
-
-
-def after(start: Experiment) -> Experiment:
-    """A short run from the weights of another."""
-    return dataclasses.replace(start, training=dataclasses.replace(start.training, steps=4), start=start)
 
 
 def seeds(e: Experiment, count: int) -> list[Experiment]:
@@ -185,41 +181,19 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(client, address, phot
     assert sorted(os.listdir(store)) == sorted(f"{run_key(e)}.json" for e in asked["good"])
 
 
-def test_two_clients_that_ask_for_the_same_runs_have_them_trained_once(client, address, tiny):
-    asked = {"a": seeds(tiny, 3)}
-    both = threading.Barrier(2)
-
-    def ask(_: int) -> dict[str, Any]:
-        both.wait()
-        runs = ensure(asked, "quick", device="cpu", progress=False, scheduler=address)
-        return {key: run.record for key, run in runs.all().items()}
-
-    with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(ask, range(2))
-    assert one == other  # times included
-    assert len(one) == 3
-
-
-def test_what_nobody_wants_any_more_stops(address, client, photo_folder):
+def test_what_nobody_wants_any_more_stops(client, photo_folder, tiny):
     """A client that goes away frees its workers, and leaves a checkpoint."""
     long = experiment(tiny_settings(photo_folder, **{"training.steps": 1_000_000}))
     on_workers(client, SAVE_EACH_STEP)
-    wanted = {"key": cluster.Wanted(experiment=long, name="", retrain=False, need_weights=False)}
-    key = run_key(long)
-    outcomes = cluster.train_on(address, {key: wanted["key"]}, files.reports_root(), device="cpu", progress=False)
-
-    def interrupted(_: Any) -> dict[str, int]:
-        if checkpoint_path(key).is_file():
-            raise KeyboardInterrupt
-        return {"a": 1}
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "PATIENCE", 0.05)
-        patch.setattr(distributed.Client, "nthreads", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            next(iter(outcomes))
+    wanted = {
+        run_key(e): cluster.Wanted(experiment=e, name="", retrain=False, need_weights=False) for e in (tiny, long)
+    }
+    outcomes = cluster.train_on(client.scheduler.address, wanted, files.reports_root(), device="cpu", progress=False)
+    next(outcomes)
+    wait_until(checkpoint_path(run_key(long)).is_file)
+    outcomes.close()
     wait_until(lambda: not any(client.run(lambda dask_worker: dask_worker.state.executing_count).values()))
-    assert load_checkpoint(checkpoint_path(key))["step"] > 0
+    assert load_checkpoint(checkpoint_path(run_key(long)))["step"] > 0
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
@@ -300,11 +274,6 @@ def test_workers_of_other_code_get_nothing(client, address, tiny, monkeypatch):
         on_workers(client, "import prffn.study.worker as w; w.code = w.kept")
 
 
-def test_gpus_are_asked_for_where_training_is_not_for_the_cpu(client, address, tiny):
-    with pytest.raises(ValueError, match=r'has the resource GPU: start one for each GPU, with .*--resources "GPU=1"'):
-        ensure({"a": [tiny]}, "quick", device="cuda", progress=False, scheduler=address)
-
-
 def test_a_worker_must_see_the_same_folders(tmp_path):
     place = Place.here(tmp_path / "store", "cpu")
     with cluster._shared(tmp_path / "store", tmp_path / "cache") as marks:
@@ -313,19 +282,6 @@ def test_a_worker_must_see_the_same_folders(tmp_path):
         assert f"does not see the folder {tmp_path / 'elsewhere'}" in place.refusal(unseen)
         assert "runs torch" in dataclasses.replace(place, torch="1.0.0").refusal(marks)
     assert os.listdir(tmp_path / "store") == os.listdir(tmp_path / "cache") == []
-
-
-@dataclasses.dataclass
-class OfWorkers:
-    """A client whose workers give these answers to `fitness`."""
-
-    said: dict[str, Any]
-
-    def nthreads(self) -> dict[str, int]:
-        return dict.fromkeys(self.said, 1)
-
-    def run(self, *_: Any, **__: Any) -> dict[str, Any]:
-        return self.said
 
 
 @pytest.mark.parametrize(
@@ -344,12 +300,14 @@ class OfWorkers:
     ids=str,
 )
 def test_runs_go_to_gpus_where_there_are_any(tmp_path, device, said, expected):
+    """said: by worker, its answer to `fitness`."""
     place = Place.here(tmp_path, device)
+    client = Mock(nthreads=lambda: said, run=lambda *_, **__: said)
     if isinstance(expected, bool):
-        assert cluster._checked(OfWorkers(said), "tcp://h:1", place, ()) == dataclasses.replace(place, on_gpu=expected)
+        assert cluster._checked(client, "tcp://h:1", place, ()) == dataclasses.replace(place, on_gpu=expected)
     else:
         with pytest.raises(ValueError, match=expected):
-            cluster._checked(OfWorkers(said), "tcp://h:1", place, ())
+            cluster._checked(client, "tcp://h:1", place, ())
 
 
 def test_without_distributed(tiny, monkeypatch, capsys):
@@ -379,13 +337,6 @@ def test_addresses(address):
         check_parameters(scheduler=right)
     with pytest.raises((ValueError, TypeError), match=r'scheduler must be .*such as "tcp://host:8786"'):
         check_parameters(scheduler=address)
-
-
-def test_workers_of_this_machine():
-    with pytest.raises(ValueError, match="whole number, at least 1, got 0"), local_workers(0):
-        pass
-    with pytest.raises(SystemExit):
-        command_line.main(["reports", "--workers", "2", "--scheduler", "tcp://head:8786"])
 
 
 def test_each_worker_has_its_share_of_the_threads(client):

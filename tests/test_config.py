@@ -1,7 +1,5 @@
 """Settings: the paper's as defaults, profiles, variants, and errors that name the way out."""
 
-import dataclasses
-
 import pytest
 
 from prffn.config import (
@@ -18,7 +16,6 @@ from prffn.config import (
 )
 from prffn.files import unknown
 from prffn.study.claims import LABELS
-from prffn.study.keys import run_key
 from prffn.study.timings import BATCH, OUTPUT, ROUNDS
 
 
@@ -30,12 +27,6 @@ def test_the_defaults_are_the_papers():
     assert PROFILES["paper"] == {}
 
 
-def test_profiles_name_settings_that_exist():
-    for budget in PROFILES.values():
-        assert set(budget) <= set(fields_of())
-        experiment(budget)
-
-
 @pytest.mark.parametrize("table", [PROFILE_SEEDS, LENGTHS, SIZES, LABELS, ROUNDS, BATCH, OUTPUT])
 def test_every_profile_has_its_entry(table):
     assert set(table) == set(PROFILES)
@@ -45,11 +36,8 @@ def test_every_profile_has_its_entry(table):
     ("typed", "nearest"),
     [
         ("table5", "table5_region_size"),  # difflib alone: table2_losses
-        ("Table1", "table1_ablation"),
-        ("beyond_loss", "beyond_loss_definition"),
+        ("Table2", "table2_losses"),
         ("region", "table5_region_size"),
-        ("crops_x3", "fig9_crops_x3"),
-        ("table2_loses", "table2_losses"),
         ("quickstrat", "00_quickstart"),
         ("zzz", None),
         ("", None),
@@ -57,11 +45,7 @@ def test_every_profile_has_its_entry(table):
 )
 def test_the_nearest_name_is_suggested(typed, nearest):
     """One that starts with what was typed, else contains it, else looks like it."""
-    names = [
-        "00_quickstart", "beyond_loss_definition", "fig10_crops_x4", "fig9_crops_x3", "table1_ablation",
-        "table2_losses", "table5_region_size",
-    ]  # fmt: skip
-    said = unknown("notebook", typed, names)
+    said = unknown("notebook", typed, ["00_quickstart", "fig9_crops_x3", "table2_losses", "table5_region_size"])
     assert f"unknown notebook {typed!r}.{f' Did you mean {nearest!r}?' if nearest else ''} Choose one of: " in said
 
 
@@ -85,23 +69,26 @@ def test_sizes_by_their_parameters():
     """Printed at x3: 3167 K."""
     assert list(sizes("cpu")) == [15, 59, 234]
     assert max(sizes("paper")) == 3167
-    with pytest.raises(ValueError, match="unknown profile 'cpuu'"):
-        sizes("cpuu")
 
 
 def test_settings_without_effect_do_not_make_another_run():
-    def key(**settings):
-        return run_key(experiment({**PROFILES["quick"], **{k.replace("__", "."): v for k, v in settings.items()}}))
+    """Equal experiments have equal keys: test_inputs_settings.py."""
 
-    assert key(loss__contrast_weight=0.0) == key(loss__contrast_weight=0.0, loss__region_size=16, loss__epsilon=1.0)
-    assert key() == key(loss__epsilon=0.5)
-    ratio = key(loss__form="ratio")
-    assert ratio == key(loss__form="ratio", loss__temperature=0.5) == key(loss__form="ratio", loss__similarity="cosine")
-    assert key(model__variant="PRFFN0") == key(model__variant="PRFFN0", model__dilation_rates=(1,))
-    different = [key(), key(loss__contrast_weight=0.0), key(loss__region_size=16), key(loss__temperature=0.5),
-                 key(loss__form="ratio"), key(loss__form="ratio", loss__epsilon=0.5), key(seed=1),
-                 key(model__dilation_rates=(1,)), key(model__variant="PRFFN0"), key(data__scale=2),
-                 key(training__steps=7), key(training__bfloat16=True), key(model__padding="replicate")]  # fmt: skip
+    def made(**settings):
+        return experiment({name.replace("__", "."): value for name, value in settings.items()}).canonical()
+
+    l1, ratio, edsr = {"loss__contrast_weight": 0.0}, {"loss__form": "ratio"}, {"model__network": "EDSR"}
+    csd = {"loss__csd_weight": 0.1, "loss__backbone": "vgg16_caffe"}
+    assert made(**l1) == made(**l1, loss__region_size=16, loss__epsilon=1.0)
+    assert made() == made(loss__epsilon=0.5) == made(loss__backbone="vgg16_caffe")
+    assert made(**ratio) == made(**ratio, loss__temperature=0.5) == made(**ratio, loss__similarity="cosine")
+    assert made(model__variant="PRFFN0") == made(model__variant="PRFFN0", model__dilation_rates=(1,))
+    assert made(**edsr) == made(**edsr, model__dilation_rates=(1,), model__variant="PRFFN0", model__padding="replicate")
+    different = [made(), made(**l1), made(**ratio), made(**edsr), made(**csd), made(loss__csd_weight=0.1),
+                 made(loss__region_size=16), made(loss__temperature=0.5), made(**ratio, loss__epsilon=0.5),
+                 made(seed=1), made(model__dilation_rates=(1,)), made(model__variant="PRFFN0"), made(data__scale=2),
+                 made(model__variant="PRFFN0", model__padding="replicate"), made(model__padding="replicate"),
+                 made(training__steps=7), made(training__bfloat16=True)]  # fmt: skip
     assert len(set(different)) == len(different)
 
 
@@ -115,24 +102,10 @@ def test_every_setting_is_checked_by_type():
                 experiment({name: True})
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"loss.region": 16}, "unknown setting 'loss.region'. Did you mean 'loss.region_size'?"),
-        ({"loss.region_size": 60}, "region_size must be a square number"),
-        ({"data.scale": 5}, "data.scale must be 2, 3 or 4, got 5"),
-        ({"training.steps": 0}, "training.steps must be positive, got 0"),
-        ({"training.schedule": "cosine"}, "'cosine'.*halving, one_cycle"),
-        ({"loss.contrast_weight": -1.0}, "contrast_weight must be 0 or more"),
-        ({"loss.contrast_weight": float("nan")}, "contrast_weight"),
-        ({"data.evaluation": ()}, "at least one image set"),
-        ({"data.evaluation": "Set5"}, "data.evaluation must be a tuple of str, got 'Set5'"),
-        ({"model.dilation_rates": (1, 2.5)}, "tuple of int"),
-    ],
-)
-def test_bad_settings(settings, message):
-    with pytest.raises((TypeError, ValueError), match=message):
-        experiment(settings)
+def test_an_unknown_setting_is_named_with_the_nearest():
+    """Values that are nearly right: test_inputs_settings.py."""
+    with pytest.raises(ValueError, match="unknown setting 'loss.region'. Did you mean 'loss.region_size'?"):
+        experiment({"loss.region": 16})
 
 
 @pytest.mark.parametrize(
@@ -149,11 +122,6 @@ def test_bad_variants(arguments, message):
         variants(*arguments)
     with pytest.raises(ValueError, match="seeds must be a whole number"):
         variants("quick", {"a": {}}, seeds=0)
-
-
-def test_experiments_are_immutable():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Experiment().seed = 3
 
 
 def test_a_table_about_a_setting_of_the_profile():
@@ -175,21 +143,3 @@ def test_lengths_of_training_by_hand():
     assert halved == {"250000": (250_000, 50_000), "1000000": (1_000_000, 200_000)}
     cpu = variants("cpu", {"own": lengths("cpu")[1500]}, instead=("training.steps",))["own"]
     assert [e.canonical() for e in cpu] == [e.canonical() for e in variants("cpu", {"own": {}})["own"]]
-    with pytest.raises(ValueError, match="unknown profile 'cpuu'"):
-        lengths("cpuu")
-
-
-def test_settings_without_effect_are_at_their_defaults():
-    """A backbone that no loss uses, the branches of a network that is not PRFFN: equal trainings compare equal."""
-    plain = experiment({}).canonical()
-    assert experiment({"loss.backbone": "vgg16_caffe"}).canonical() == plain
-    edsr = experiment({"model.network": "EDSR"}).canonical()
-    assert (
-        experiment({"model.network": "EDSR", "model.dilation_rates": (1,), "model.variant": "PRFFN0"}).canonical()
-        == edsr
-    )
-    assert experiment({"model.network": "EDSR", "model.padding": "replicate"}).canonical() == edsr
-    replicated = experiment({"model.variant": "PRFFN0", "model.padding": "replicate"}).canonical()
-    assert replicated.model.padding == "replicate"
-    used = experiment({"loss.backbone": "vgg16_caffe", "loss.csd_weight": 0.1, "loss.contrast_weight": 0.0}).canonical()
-    assert (used.loss.backbone, used.loss.csd_weight) == ("vgg16_caffe", 0.1)

@@ -51,8 +51,9 @@ def by_loops(sr: Tensor, hr: Tensor, region_size: int, *, form, negatives, simil
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @each(*ONE_OF_EACH)
 def test_equals_plain_loops(contrast, definition, negatives):
-    """Also for sizes that are no multiple of the region: the last regions hold the pixels that are left."""
-    for shape, region_size in (((2, 3, 8, 8), 16), ((1, 3, 7, 9), 16), ((1, 1, 5, 4), 9)):
+    """Also for sizes that are no multiple of the region: the last regions hold the pixels that are left. Of 5 x 5
+    pixels in regions of 4 x 4 the corner is alone: it has no negatives and is left out."""
+    for shape, region_size in (((2, 3, 8, 8), 16), ((1, 3, 7, 9), 16), ((1, 1, 5, 4), 9), ((1, 3, 5, 5), 16)):
         sr, hr = images("random", *shape, dtype=torch.float64)
         expected = by_loops(sr, hr, region_size, negatives=negatives, **definition)
         found = contrast(sr, hr, region_size, negatives=negatives, **definition).item()
@@ -84,25 +85,6 @@ def test_ratio_by_hand(contrast):
     assert sr.grad.flatten().tolist() == pytest.approx([(1 / 0.6 - 0.5 / 0.36 / 3) / 4, 0, 0, 0], abs=1e-12)
 
 
-@pytest.mark.parametrize("negatives", NEGATIVES)
-def test_ratio_is_smallest_for_the_perfect_image(contrast, negatives):
-    """It is 0 at x = y, and above 0 elsewhere."""
-    noise, hr = images("random", 1, 3, 8, 8)
-    assert contrast(hr, hr, 16, form="ratio", negatives=negatives).item() == 0
-    assert contrast(hr + 0.05 * (noise - 0.5), hr, 16, form="ratio", negatives=negatives).item() > 0
-
-
-def test_the_region_bounds_what_an_anchor_sees(contrast):
-    """A change in one 4 x 4 region moves no gradient in another."""
-    sr, hr = images("random", 1, 3, 8, 8, dtype=torch.float64)
-    changed = hr.clone()
-    changed[:, :, :4, :4] = 0
-    x = sr.requires_grad_()
-    first, second = (torch.autograd.grad(contrast(x, target, 16), x)[0] for target in (hr, changed))
-    assert torch.equal(first[:, :, 4:], second[:, :, 4:])
-    assert not torch.equal(first[:, :, :4, :4], second[:, :, :4, :4])
-
-
 @each(*FORMS)
 def test_constant_regions_are_finite(contrast, definition):
     """All pixels equal: no distance anywhere. The ratio is 0 / eps, InfoNCE log S; no gradient is NaN."""
@@ -111,19 +93,6 @@ def test_constant_regions_are_finite(contrast, definition):
     loss.backward()
     assert loss.item() == pytest.approx(0 if definition["form"] == "ratio" else math.log(64), abs=1e-12)
     assert x.grad.isfinite().all()
-
-
-@each("ratio", "squared-0.1")
-def test_a_pixel_alone_in_its_region_is_left_out(contrast, definition):
-    """5 x 5 pixels in regions of 4 x 4: the corner has no negatives, so it changes nothing and has no gradient."""
-    sr, hr = images("random", 1, 3, 5, 5)
-    changed = sr.clone()
-    changed[:, :, 4, 4] = math.pi
-    sr.requires_grad_()
-    loss = contrast(sr, hr, 16, **definition)
-    loss.backward()
-    assert torch.equal(loss, contrast(changed, hr, 16, **definition))
-    assert sr.grad[:, :, 4, 4].abs().max() == 0
 
 
 def test_the_module_is_the_function(contrast):

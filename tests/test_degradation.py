@@ -1,4 +1,4 @@
-"""The degradation against MATLAB's files, against the definition in exact fractions, and against Pillow."""
+"""Bicubic scaling: down against MATLAB's files and the definition in exact fractions, up against Pillow."""
 
 from fractions import Fraction
 
@@ -60,37 +60,27 @@ def test_worked_by_hand_x2():
     assert downscale(step, 2).tolist() == [[0, 7, 93, 101]] * 2
 
 
-def transposed(image):
-    return np.ascontiguousarray(image.swapaxes(0, 1))
-
-
 @pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("direction", ["down", "up"])
-def test_agrees_with_pillow_inside(photo, scale, direction):
-    """Pillow's BICUBIC is the same kernel, with antialiasing and a rounding after each pass, in other arithmetic. It
-    takes columns first, as ours does on the transposed image, and treats the border differently: away from it the
-    two are equal but for single levels where its 22-bit weights round another way."""
-    image = mod_crop(photo, scale) if direction == "down" else photo[:60, :80]
-    ours = transposed((downscale if direction == "down" else upscale_bicubic)(transposed(image), scale)).astype(int)
+def test_upscaling_agrees_with_pillow_inside(photo, scale):
+    """Pillow's BICUBIC is the same kernel in other arithmetic. It takes columns first, as ours does on the transposed
+    image, and treats the border differently: away from it the two are equal but for single levels."""
+    image = photo[:60, :80]
+    ours = upscale_bicubic(np.ascontiguousarray(image.swapaxes(0, 1)), scale).swapaxes(0, 1).astype(int)
     pillow = np.asarray(Image.fromarray(image).resize(ours.shape[1::-1], Image.Resampling.BICUBIC)).astype(int)
-    border = 4 if direction == "down" else 4 * scale
-    difference = np.abs(ours - pillow)[border:-border, border:-border]
+    difference = np.abs(ours - pillow)[4 * scale : -4 * scale, 4 * scale : -4 * scale]
     assert difference.max() <= 1
     assert (difference == 0).mean() > 0.999
 
 
-def test_mod_crop_and_sizes(photo):
+def test_sizes_that_are_no_multiple_of_the_scale(photo):
     assert mod_crop(photo, 4).shape == (300, 448, 3)
     assert downscale(photo, 4).shape == (75, 112, 3)
-    assert downscale(photo[..., 0], 3).shape == (100, 150)
-    assert np.array_equal(downscale(photo, 1), photo)
 
 
 @pytest.mark.parametrize(
     ("image", "scale", "error", "message"),
     [
         (np.zeros((9, 9, 3), np.float32), 3, TypeError, "uint8.*got float32"),
-        (np.zeros((9, 9, 3), np.int16), 3, TypeError, "uint8.*got int16"),
         (np.zeros((9, 9, 3), bool), 3, TypeError, "uint8.*got bool"),
         (np.zeros((2, 9, 3), np.uint8), 3, ValueError, "9 x 2 pixels is smaller than one pixel at x3"),
         (np.zeros((0, 9, 3), np.uint8), 3, ValueError, "not empty"),

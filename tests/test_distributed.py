@@ -18,15 +18,14 @@ from together import all_jobs, experiment_of, killed, stopping, together, traine
 
 from prffn import files
 from prffn.__main__ import main
-from prffn.config import LossConfig, experiment
+from prffn.config import experiment
 from prffn.reporting.tables import provenance_table
 from prffn.study.ensure import ensure
-from prffn.study.runs import trained_model
 from prffn.training import loop as training
 from prffn.training import parallel as processes
 from prffn.training.checkpoint import load_checkpoint
 from prffn.training.loop import build_model, train
-from prffn.training.objective import loss_terms, weighted
+from prffn.training.objective import loss_terms
 from prffn.training.parallel import VARIABLES, Processes, device_of, started
 
 pytestmark = pytest.mark.slow
@@ -76,45 +75,6 @@ def test_each_sample_is_one_processs(world_size):
 def backbone(tmp_path_factory) -> Path:
     """A folder with VGG-16 of random weights."""
     return save_random_vgg16(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.mark.parametrize("form", ["infonce", "ratio"])
-def test_the_loss_of_a_batch_from_its_parts(backbone, monkeypatch, form):
-    """All terms of three samples, and their gradient, from parts of one and of two: in float64 the same to rounding.
-
-    Patches of 17 x 17 and regions of 4 x 4: the pixel in the corner is alone in its region, and left out of L_contr.
-    """
-    monkeypatch.setenv(files.WEIGHTS_VARIABLE, str(backbone))
-    config = LossConfig(form=form, region_size=16, perceptual_weight=1e-4, csd_weight=1.0, backbone="vgg16_caffe")
-    g = torch.Generator().manual_seed(0)
-    hr, noise = (torch.rand(3, 3, 17, 17, generator=g, dtype=torch.float64) for _ in range(2))
-    lr = torch.rand(3, 3, 8, 8, generator=g, dtype=torch.float64)
-    whole = hr.lerp(noise, 0.1).requires_grad_()
-    expected = loss_terms(whole, hr, lr, config)
-    sum(weighted(expected, config).values()).backward()
-
-    parts = [Processes(rank, 2).part(3) for rank in range(2)]
-    shares = [(part.stop - part.start) / 3 for part in parts]
-    said: list[list[torch.Tensor]] = [[], []]  # by each process, of the distances of L_CSD's layers
-
-    def listen(means: torch.Tensor, rank: int) -> torch.Tensor:
-        said[rank].append(means)
-        return means
-
-    for rank, part in enumerate(parts):
-        loss_terms(whole.detach()[part], hr[part], lr, config, partial(listen, rank=rank))
-    means = iter([sum(s * m for s, m in zip(shares, layer, strict=True)) for layer in zip(*said, strict=True)] * 2)
-    terms, gradients = [], []
-    for part in parts:
-        x = whole.detach()[part].clone().requires_grad_()
-        terms.append(loss_terms(x, hr[part], lr, config, lambda _: next(means)))
-        sum(weighted(terms[-1], config).values()).backward()
-        gradients.append(x.grad)
-    for name, value in expected.items():
-        mean = sum(share * of[name].item() for share, of in zip(shares, terms, strict=True))
-        assert mean == pytest.approx(value.item(), rel=1e-12), name
-    gradient = torch.cat([share * of for share, of in zip(shares, gradients, strict=True)])
-    assert (gradient - whole.grad).abs().max() < 1e-12 * whole.grad.abs().max()
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):
@@ -290,8 +250,8 @@ def notebook(folder: Path, experiments: dict[str, list[dict[str, Any]]]) -> Path
     return path
 
 
-def test_torchrun_makes_the_record(photo_folder, tmp_path, monkeypatch):
-    """The command under torchrun itself: the record is found by `ensure`, and is that of one process."""
+def test_torchrun_makes_the_record(photo_folder, tmp_path):
+    """The command under torchrun itself: the record is found by `ensure`."""
     settings = tiny_settings(photo_folder, **{"data.batch_size": 3})
     e, path = experiment(settings), notebook(tmp_path, {"a": [settings]})
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "prffn",
@@ -302,22 +262,8 @@ def test_torchrun_makes_the_record(photo_folder, tmp_path, monkeypatch):
     assert printed == ["1 runs of profile quick: 0 loaded, 1 trained"]
     found = ensure({"a": [e]}, "quick", progress=False)
     assert not found.trained
-    record = found["a"][0].record
-    assert record["provenance"]["processes"] == 2
     assert provenance_table(found).loc["processes", "value"] == "2"
     assert len(list((tmp_path / "cache" / "checkpoints").iterdir())) == 1
-
-    weights = {name: value.numpy() for name, value in trained_model(e).state_dict().items()}
-    monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / "serial"))
-    one = ensure({"a": [e]}, "quick", retrain=True, progress=False)["a"][0].record
-    assert "processes" not in one["provenance"]
-    assert near(record["curve"], one["curve"])
-    assert off(weights, trained_model(e).state_dict()) < SAME_WEIGHTS
-    same = ("key", "protocol", "settings", "checksums", "parameters", "multi_adds", "bicubic")
-    assert {name: record[name] for name in same} == {name: one[name] for name in same}
-    for figure in ("psnr_y", "ssim_y"):
-        of_two, of_one = (r["evaluation"]["photos"][figure] for r in (record, one))
-        assert of_two == pytest.approx(of_one, rel=1e-4)  # a pixel on the edge of rounding to uint8 may change
 
 
 def test_the_command_without_torchrun(photo_folder, tmp_path, capsys):

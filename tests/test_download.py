@@ -53,12 +53,6 @@ def test_302003_stays_out_of_the_training_images(tmp_path):
     assert os.listdir(tmp_path / "BSD200") == ["100075.jpg"]
 
 
-@pytest.mark.parametrize(("name", "message"), [("Manga109", "manga109.org"), ("Set55", "Did you mean 'Set5'")])
-def test_sets_that_cannot_be_downloaded(name, message):
-    with pytest.raises(ValueError, match=message):
-        get(name)
-
-
 def test_checksums_are_those_recorded_in_public_code(shared_data):
     """Against the list of official places: each archive's checksum stands in the line of its address."""
     lines = (shared_data / "official_checksums.tsv").read_text().splitlines()

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_prffn, tiny_settings
-from PIL import Image
 
-from prffn.apps.panels import compare_slider, region_panel, train_live, training_panel
-from prffn.apps.quickstart import Upscaled, contrast_map, load_photo, plot_detail, region_at, train_watched, upscaled
+from prffn.apps.panels import compare_slider, region_panel, training_panel
+from prffn.apps.quickstart import Upscaled, contrast_map, plot_detail, region_at, train_watched, upscaled
 from prffn.config import LossConfig, experiment
 from prffn.data.degradation import downscale, upscale_bicubic
 from prffn.evaluation.metrics import psnr_y
@@ -82,17 +81,6 @@ def test_the_map_leaves_out_a_pixel_alone_in_its_region():
     assert np.isfinite(terms).sum() == 24
 
 
-def test_photographs_by_name_and_path(photo_folder):
-    assert np.array_equal(load_photo(str(photo_folder / "0.png")), np.asarray(Image.open(photo_folder / "0.png")))
-    assert load_photo("chelsea").shape == (300, 451, 3)
-    with pytest.raises(ValueError, match="Did you mean 'chelsea'"):
-        load_photo("chelsae")
-    for name in ("~no-such-user/x.png", "Set5/", "/", ".", "a\0b", ""):
-        with pytest.raises((ValueError, OSError), match="unknown image|is not in") as error:
-            load_photo(name)
-        assert repr(name) in str(error.value) or name.partition("/")[0] in str(error.value)
-
-
 def settings(folder) -> dict[str, object]:
     return tiny_settings(folder, **{"training.steps": 20})
 
@@ -113,12 +101,6 @@ def test_a_training_is_watched(result, photo, photo_folder):
         assert train_watched(e, shown, lambda points: pytest.fail("trained again")).curve == trained.curve
     assert train_watched(e, result, lambda points: seen.append(points), retrain=True).curve == first.curve
     assert len(seen) == 12
-
-
-def test_live_training_gives_a_curve_for_each_seed(result, photo_folder, capsys):
-    curves = train_live(settings(photo_folder), result, seeds=2, retrain=False)
-    assert list(curves) == ["seed 0", "seed 1"]
-    assert curves["seed 0"][-1]["psnr_y"] != curves["seed 1"][-1]["psnr_y"]
 
 
 def find(panel: ipywidgets.Widget, kind: type) -> list:

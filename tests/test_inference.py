@@ -89,10 +89,8 @@ def test_training_is_bit_identical_to_the_straightforward_one(variant, memory_fo
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize(
-    "block", [ChannelAttention(8, 2), RCAB(8, 2), MRCAB(8, 2), MRCAB(8, 2, (1,)), SAFB(8), RFAFusion(8)]
-)
-@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("block", [ChannelAttention(8, 2), RCAB(8, 2), MRCAB(8, 2), SAFB(8), RFAFusion(8)])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
 def test_blocks_leave_their_input_alone(block, mode):
     inputs = torch.randn(2 if isinstance(block, SAFB | RFAFusion) else 1, 1, 8, 6, 5, generator=generator())
     before = inputs.clone()

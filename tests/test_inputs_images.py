@@ -21,7 +21,7 @@ from prffn.apps.photos import FORMATS, read_photo
 from prffn.apps.upscale import upscale_file
 from prffn.data.degradation import downscale, mod_crop, upscale_bicubic
 from prffn.data.images import image_set, lr_images, read_image
-from prffn.evaluation.metrics import evaluate_bicubic, psnr_y, ssim_y
+from prffn.evaluation.metrics import psnr_y, ssim_y
 from prffn.evaluation.tiling import in_bands, upscale, upscale_tiles
 from prffn.study.ensure import ensure
 
@@ -47,7 +47,7 @@ FILES = {
 }
 """What can be read: kinds of images, and the files that hold them."""
 
-REFUSED = {"I": "tif", "F": "tif", "CMYK": "jpg tif", "LAB": "tif", "YCbCr": "tif"}
+REFUSED = {"I": "tif", "F": "tif", "CMYK": "jpg tif", "LAB": "tif"}
 """What cannot: by Pillow's name of the mode."""
 
 
@@ -131,13 +131,8 @@ def test_any_file_is_read_as_it_is_shown(drawn):
 def test_other_kinds_are_refused_by_name_with_the_way_out(drawn):
     with folder() as where:
         path = drawn.save(where / f"image.{drawn.suffix}")
-        with Image.open(path) as file:
-            seen = file.mode == drawn.kind
-        if not seen:  # before release 13, Pillow takes YCbCr in a TIFF for four channels, and misses the fourth
-            assert (drawn.kind, drawn.suffix) == ("YCbCr", "tif")
-        for read, way_out in ((read_image, "convert it"), (read_photo, "convert it")):
-            told = f" mode {drawn.kind}.*{way_out}" if seen else r"\(image file is truncated .*\); replace the file"
-            with pytest.raises(ValueError, match=f"{path}.*{told}"):
+        for read in (read_image, read_photo):
+            with pytest.raises(ValueError, match=f"{path}.* mode {drawn.kind}.*convert it"):
                 read(path)
 
 
@@ -219,20 +214,6 @@ def test_metrics_of_any_size(size, shave, seed):
             assert metric(a, b, shave) < metric(a, a, shave)
             assert metric(a, a, shave) == pytest.approx(best)
             assert metric(a, border, shave) == pytest.approx(best)
-
-
-@settings(max_examples=15)
-@given(st.lists(SIZES, min_size=1, max_size=3), SCALES)
-def test_evaluation_names_the_image_that_is_too_small(sizes, scale):
-    """SSIM has a window of 11 x 11, and `scale` pixels are shaved off each border."""
-    with folder() as where:
-        for n, size in enumerate(sizes):
-            Image.fromarray(noise(size, n)).save(where / f"{n}.png")
-        small = [str(n) for n, size in enumerate(sizes) if min(s - s % scale for s in size) < 11 + 2 * scale]
-        refused = pytest.raises(ValueError, match=f"image ({'|'.join(small)}) of {where.name}")
-        with refused if small else nullcontext():
-            found = evaluate_bicubic(str(where), scale=scale)
-            assert np.isfinite(found.psnr_y + found.ssim_y).all()
 
 
 def test_an_image_that_cannot_be_measured_is_found_before_the_training(tiny, photo_folder, tmp_path):

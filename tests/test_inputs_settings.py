@@ -3,6 +3,7 @@ error that names setting and value; intervals behave as means do. Properties, ov
 
 import json
 import math
+from typing import Literal, get_origin
 
 import numpy as np
 import pytest
@@ -28,46 +29,33 @@ def numbers(low: float, high: float) -> st.SearchStrategy[float]:
 
 WEIGHTS = st.one_of(st.sampled_from((0, 0.0, -0.0, 1, 1.0)), numbers(0, 100))
 RATES = st.lists(st.integers(1, 9), min_size=1, max_size=4)
-VALID = {
+CHOICES = {n: st.from_type(kind) for n, kind in fields_of().items() if kind is bool or get_origin(kind) is Literal}
+VALID = CHOICES | {
     "data.train": st.sampled_from(("DIV2K_train", "BSD200", "embedded_train", "BSD200+drawn")),
     "data.evaluation": st.lists(st.sampled_from(("Set5", "B100", "embedded_val")), min_size=1, unique=True),
-    "data.lpips": st.booleans(),
     "data.scale": st.sampled_from((2, 3, 4)),
     "data.patch_size": st.integers(5, 99),
     "data.batch_size": WHOLE,
-    "model.network": st.sampled_from(("PRFFN", "EDSR", "SwinIR-light", "RCAN")),
-    "model.variant": st.sampled_from(("PRFFN0", "PRFFN1", "PRFFN2", "PRFFN3")),
     "model.channels": st.integers(3, 12),
     "model.groups": SMALL,
     "model.blocks": SMALL,
     "model.reduction": WHOLE,
     "model.dilation_rates": st.one_of(RATES, RATES.map(tuple)),
-    "model.padding": st.sampled_from(("zeros", "replicate")),
     "loss.contrast_weight": WEIGHTS,
     "loss.region_size": st.integers(2, 99).map(lambda side: side * side),
-    "loss.form": st.sampled_from(("ratio", "infonce")),
-    "loss.similarity": st.sampled_from(("l1", "squared", "cosine", "dot")),
     "loss.temperature": numbers(0, 10),
     "loss.epsilon": numbers(0, 10),
     "loss.negatives": st.sampled_from(("hr", "sr", "both")),
-    "loss.contrast_fades": st.booleans(),
     "loss.perceptual_weight": WEIGHTS,
     "loss.csd_weight": WEIGHTS,
-    "loss.backbone": st.sampled_from(("vgg19", "vgg16_caffe")),
     "loss.own": st.sampled_from(("", "a.py:f", "a.py:g", "b.py:f")),
     "loss.own_sha256": st.sampled_from(("0" * 64, "1" * 64)),
     "loss.own_weight": WEIGHTS,
-    "loss.own_control": st.booleans(),
     "training.steps": WHOLE,
     "training.learning_rate": numbers(0, 1),
-    "training.schedule": st.sampled_from(("halving", "one_cycle")),
     "training.halve_every": WHOLE,
     "training.betas": st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2),
     "training.clip_quantile": st.floats(0, 1, exclude_min=True),
-    "training.bfloat16": st.booleans(),
-    "training.channels_last": st.booleans(),
-    "training.compiled": st.booleans(),
-    "training.initial": st.sampled_from(("drawn", "interpolating")),
     "seed": st.integers(0, 2**32 - 1),
 }
 """For every setting that there is, values that can be used."""
@@ -91,7 +79,7 @@ def test_there_is_no_setting_beside_these():
 
 @given(SETTINGS)
 def test_valid_settings_round_trip(given_settings):
-    """By their dotted names, as Python and as JSON, and the network can be built."""
+    """By their dotted names, as Python and as JSON."""
     e = experiment(given_settings)
     assert experiment({name: setting(e, name) for name in fields_of()}) == e
     recorded = json.loads(json.dumps(settings_of(e)))
@@ -134,7 +122,7 @@ ALMOST = [
     ("model.dilation_rates", ()), ("model.dilation_rates", (0,)), ("model.dilation_rates", (1, True)),
     ("loss.region_size", 1), ("loss.region_size", 60), ("loss.temperature", 0.0), ("loss.epsilon", 10**400),
     ("loss.contrast_weight", math.inf), ("loss.csd_weight", math.nan), ("loss.own_weight", -1.0),
-    ("training.steps", 0),
+    ("training.steps", 0), ("training.schedule", "cosine"), ("data.evaluation", "Set5"),
     ("training.learning_rate", 0.0), ("training.learning_rate", math.inf), ("training.halve_every", 0),
     ("training.betas", (0.9,)), ("training.betas", (0.9, 1.0)), ("training.betas", (0.9, math.nan)),
     ("training.betas", (0.9, 0.99, 0.999)), ("training.initial", "interpolated"), ("seed", -1), ("seed", 2**32),

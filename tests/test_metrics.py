@@ -2,7 +2,9 @@
 
 import math
 import re
+from unittest.mock import Mock
 
+import lpips
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from PIL import Image
 from scipy.signal import convolve2d
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
+from torchvision.models import alexnet
 
 from prffn.data.degradation import downscale, mod_crop, upscale_bicubic
 from prffn.data.images import image_set
@@ -19,10 +22,7 @@ from prffn.evaluation.metrics import (
     evaluate,
     evaluate_bicubic,
     lpips_alex,
-    luma,
-    psnr,
     psnr_y,
-    ssim,
     ssim_y,
 )
 
@@ -30,10 +30,6 @@ RCAN = {2: (38.27, 0.9614), 3: (34.74, 0.9299), 4: (32.63, 0.9002)}  # published
 BICUBIC_RGB = {  # PSNR of EDSR's and RCAN's convention: RGB is scaled, Y is taken of the result
     ("Set5", 2): 33.67, ("Set5", 3): 30.40, ("Set5", 4): 28.43,
     ("B100", 2): 29.56, ("B100", 3): 27.21, ("B100", 4): 25.96,
-}  # fmt: skip
-BICUBIC_Y = {  # published since SRCNN: Y is taken first and scaled in floating point
-    ("Set5", 2): (33.66, 0.9299), ("Set5", 3): (30.39, 0.8682), ("Set5", 4): (28.42, 0.8104),
-    ("B100", 2): (29.56, 0.8431), ("B100", 3): (27.21, 0.7385), ("B100", 4): (25.96, 0.6675),
 }  # fmt: skip
 
 
@@ -51,22 +47,8 @@ def test_rcan_outputs_score_as_published(shared_data, scale):
 
 @pytest.mark.parametrize("name", ["Set5", "B100"])
 def test_bicubic_scores_as_published(shared_data, name):
-    """By the kit's protocol; and PSNR and SSIM of SRCNN's convention, in which bicubic's SSIM is published, with
-    Pillow to scale the Y plane."""
-    images = image_set(name)
     for scale in (2, 3, 4):
-        assert evaluate_bicubic(images, scale=scale).mean_psnr() == pytest.approx(BICUBIC_RGB[name, scale], abs=0.01)
-        found = []
-        for hr in images.images:
-            y = mod_crop(luma(hr).round(), scale)
-            size = (y.shape[1], y.shape[0])
-            plane = Image.fromarray(y.astype(np.float32))
-            lr = plane.resize((size[0] // scale, size[1] // scale), Image.Resampling.BICUBIC)
-            sr = np.asarray(lr.resize(size, Image.Resampling.BICUBIC), float).clip(0, 255).round()
-            inside = slice(scale, -scale)
-            found.append((psnr(sr[inside, inside], y[inside, inside]), ssim(sr[inside, inside], y[inside, inside])))
-        assert np.mean(found, axis=0)[0] == pytest.approx(BICUBIC_Y[name, scale][0], abs=0.01)
-        assert np.mean(found, axis=0)[1] == pytest.approx(BICUBIC_Y[name, scale][1], abs=0.0005)
+        assert evaluate_bicubic(name, scale=scale).mean_psnr() == pytest.approx(BICUBIC_RGB[name, scale], abs=0.01)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -83,10 +65,6 @@ def test_bicubic_by_other_libraries(photo, scale):
     assert psnr_y(upscale_bicubic(downscale(hr, scale), scale), hr, 12) == pytest.approx(independent, abs=0.02)
 
 
-def test_luma_equals_scikit_image(photo):
-    assert np.allclose(luma(photo), rgb2ycbcr(photo)[..., 0], atol=1e-9)
-
-
 def test_psnr_by_hand():
     """One level more in R, G and B is (65.481 + 128.553 + 24.966) / 255 = 219 / 255 in Y:
     PSNR = 20 log10(255 * 255 / 219) = 49.4528 dB. Twice the difference costs 20 log10 2 = 6.0206 dB."""
@@ -94,13 +72,6 @@ def test_psnr_by_hand():
     assert psnr_y(a, a + 1, 2) == pytest.approx(20 * math.log10(255 * 255 / 219), abs=1e-9)
     assert psnr_y(a, a + 2, 2) == pytest.approx(20 * math.log10(255 * 255 / 219) - 20 * math.log10(2), abs=1e-9)
     assert psnr_y(a, a, 2) == math.inf
-
-
-def test_shaving_leaves_the_border_out(photo):
-    damaged = photo.copy()
-    damaged[:3] = damaged[-3:] = damaged[:, :3] = damaged[:, -3:] = 0
-    assert psnr_y(damaged, photo, 3) == math.inf
-    assert psnr_y(damaged, photo, 2) < 40
 
 
 def test_ssim_of_flat_images_by_hand():
@@ -128,31 +99,26 @@ def test_ssim_from_its_formula(photo):
     assert ssim_y(sr, hr, 2) == pytest.approx(ssim, abs=1e-9)
 
 
-def test_lpips_from_its_formula(shared_weights, photo, monkeypatch):
-    """Zhang et al. (2018), Eq. (1), written out with torch's own AlexNet layers and the heads in the lpips wheel:
+def test_lpips_from_its_formula(shared_weights, photo):
+    """Zhang et al. (2018), Eq. (1), written out with torchvision's AlexNet and the heads in the lpips wheel:
     unit-normalised features of the five ReLUs, squared differences weighted per channel, mean over places, sum."""
-    import lpips
-
     metrics._lpips_network.cache_clear()
     hr, sr = photo[:96, :96], upscale_bicubic(downscale(photo[:96, :96], 3), 3)
+    trunk = alexnet().features.requires_grad_(False)
     state = torch.load(shared_weights / "alexnet_features.pth", weights_only=True)
+    trunk.load_state_dict({key.removeprefix("features."): value for key, value in state.items()})
     heads = torch.load(f"{lpips.__path__[0]}/weights/v0.1/alex.pth", map_location="cpu", weights_only=True)
-    shape = {"0": (4, 2), "3": (1, 2), "6": (1, 1), "8": (1, 1), "10": (1, 1)}
-    total = 0.0
+    shift, scale = (torch.tensor(v).view(3, 1, 1) for v in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)))
     features = []
     for image in (hr, sr):
-        x = torch.from_numpy(image / 127.5 - 1).permute(2, 0, 1)[None].float()
-        x = (x - torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1)) / torch.tensor([0.458, 0.448, 0.450]).view(
-            3, 1, 1
-        )
+        x = (torch.from_numpy(image / 127.5 - 1).permute(2, 0, 1)[None].float() - shift) / scale
         found = []
-        for layer, (stride, padding) in shape.items():
-            if layer in ("3", "6"):
-                x = torch.nn.functional.max_pool2d(x, 3, 2)
-            weight, bias = (state.get(f"features.{layer}.{k}", state.get(f"{layer}.{k}")) for k in ("weight", "bias"))
-            x = torch.relu(torch.nn.functional.conv2d(x, weight, bias, stride, padding))
-            found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+        for layer in trunk:
+            x = layer(x)
+            if isinstance(layer, torch.nn.ReLU):
+                found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
         features.append(found)
+    total = 0.0
     for n, (a, b) in enumerate(zip(*features, strict=True)):
         total += float(((a - b).square() * heads[f"lin{n}.model.1.weight"]).sum(1).mean())
     assert lpips_alex(sr, hr) == pytest.approx(total, rel=1e-4)
@@ -164,11 +130,8 @@ def test_lpips_without_a_trunk_is_not_measured(photo_folder, monkeypatch):
     """No download, no folder: the figure is absent and the reason stands in its place."""
     metrics._lpips_network.cache_clear()
 
-    def no_network(*args, **kwargs):
-        raise OSError("no network")
-
-    monkeypatch.setattr("torch.hub.load_state_dict_from_url", no_network)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
+    for where in ("torch.hub", "torchvision.models._api"):
+        monkeypatch.setattr(f"{where}.load_state_dict_from_url", Mock(side_effect=OSError("no network")))
     measured = evaluate_bicubic(str(photo_folder), scale=2, lpips=True)
     assert measured.lpips is None
     assert "no trained AlexNet" in measured.not_measured["lpips"]
@@ -176,17 +139,13 @@ def test_lpips_without_a_trunk_is_not_measured(photo_folder, monkeypatch):
     assert len(measured.psnr_y) == 3
 
 
-class Nearest(torch.nn.Module):
-    def forward(self, x):
-        return torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
+NEAREST = torch.nn.Upsample(scale_factor=2)
 
 
 @pytest.mark.parametrize(("side", "scale", "left"), [(30, 2, 30), (31, 2, 30), (32, 3, 30), (31, 4, 28), (33, 2, None)])
 def test_lpips_names_the_image_that_is_too_small(tmp_path, photo, monkeypatch, side, scale, left):
     """AlexNet: 31 pixels give 7 after its first layer, 3 and 1 after two poolings; 30 give 6, 2 and nothing. What is
     cut off to a multiple of the scale does not count."""
-    import lpips
-
     network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
     monkeypatch.setattr(metrics, "_lpips_network", lambda: network)
     for n, size in enumerate((48, side)):
@@ -208,11 +167,11 @@ def test_a_scale_is_any_whole_number(photo_folder):
         assert evaluate(lambda lr: upscale_bicubic(lr, 2), str(photo_folder), scale=scale) == expected
     for scale in (2.0, True, "2", np.float32(2)):
         with pytest.raises(ValueError, match=f"scale must be a whole number, got {re.escape(repr(scale))}"):
-            evaluate(Nearest(), str(photo_folder), scale=scale)
+            evaluate(NEAREST, str(photo_folder), scale=scale)
 
 
 def test_evaluate_takes_functions_and_modules(photo_folder):
-    module = evaluate(Nearest(), str(photo_folder), scale=2)
+    module = evaluate(NEAREST, str(photo_folder), scale=2)
     function = evaluate(lambda lr: lr.repeat(2, 0).repeat(2, 1), image_set(str(photo_folder)), scale=2)
     assert module == function
     assert module.image_names == ("0", "1", "2")

@@ -1,6 +1,5 @@
 """The networks: printed counts, the blocks by hand and by other code, inference in tiles."""
 
-import numpy as np
 import pytest
 import torch
 from conftest import generator
@@ -9,7 +8,7 @@ from torch import nn
 from prffn import paper
 from prffn.evaluation.tiling import upscale
 from prffn.models import PRFFN
-from prffn.models.blocks import MRCAB, RCAB, SAFB, ChannelAttention, RFAFusion, conv, pad_with
+from prffn.models.blocks import MRCAB, RCAB, SAFB, RFAFusion, conv, pad_with
 from prffn.models.complexity import multi_adds, parameters
 from prffn.models.prffn import PFFG
 
@@ -49,29 +48,6 @@ def test_multi_adds_by_hand():
     assert multi_adds(PRFFN(2, padding="replicate"), 2) == expected
 
 
-def test_mrcab_with_one_branch_of_rate_1_is_rcab():
-    """Printed: "with one branch of rate 1 MRCAB is RCAB"."""
-    rcab, mrcab = RCAB(8), MRCAB(8, dilation_rates=(1,))
-    mrcab.load_state_dict(rcab.state_dict())
-    x = torch.randn(2, 8, 9, 11, generator=generator())
-    assert torch.equal(mrcab(x), rcab(x))
-
-
-def test_mrcab_by_equations_6_and_7():
-    """Three dilated convolutions as torch's own modules, each given the one shared weight."""
-    block = MRCAB(8, reduction=4)
-    x = torch.randn(2, 8, 12, 10, generator=generator())
-    total = torch.zeros_like(x)
-    for rate in (1, 2, 4):
-        dilated = nn.Conv2d(8, 8, 3, padding=rate, dilation=rate)
-        dilated.load_state_dict(block.conv1.state_dict())
-        total += dilated(x).clamp(min=0)
-    y = block.conv2(total)
-    gate = y.mean((2, 3), keepdim=True)
-    gate = torch.sigmoid(block.attention.expand(block.attention.reduce(gate).clamp(min=0)))
-    assert torch.allclose(block(x), x + y * gate, atol=1e-6)
-
-
 def test_padding_by_hand():
     """A kernel of ones on an image of ones: 4 of its 9 pixels lie inside at a corner, 6 at a side. The replicated
     ones count too. Dilated by 2, on 3 x 3 pixels, the corner sees 4 pixels inside and the middle 1."""
@@ -104,14 +80,6 @@ def test_a_flat_image_has_no_frame_with_replicated_borders(variant):
         widest[padding] = (sr - block)[:, :, 1:-1, 1:-1].abs().max()
     assert widest["replicate"] < 1e-6
     assert widest["zeros"] > 1e-3
-
-
-def test_safb_halves_both_inputs_without_weights():
-    """All weights zero: sigmoid(0) = 1/2 for both maps, so a = 3 and b = 5 give 4."""
-    block = SAFB(8)
-    nn.init.zeros_(block.expand.weight)
-    a, b = torch.full((1, 8, 4, 4), 3.0), torch.full((1, 8, 4, 4), 5.0)
-    assert torch.equal(block(a, b), torch.full((1, 8, 4, 4), 4.0))
 
 
 def test_safb_weights_each_input_by_its_own_map():
@@ -147,17 +115,6 @@ def test_a_gradient_reaches_every_parameter_of_a_variant(variant):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         PRFFN(**{"channels": 4, **arguments})
-
-
-@pytest.mark.parametrize("padding", ["zeros", "replicate"])
-def test_tiles_are_the_whole_image_but_for_channel_attention(padding, photo):
-    """With gates that do not depend on the image. This network looks 12 LR pixels far, less than the halo's 16."""
-    model = PRFFN(3, channels=4, groups=1, blocks=1, padding=padding, generator=generator())
-    for module in model.modules():
-        if isinstance(module, ChannelAttention):
-            nn.init.zeros_(module.expand.weight)
-    lr = photo[:40, :50]
-    assert np.array_equal(upscale(model, lr, scale=3, tile=11), upscale(model, lr, scale=3))
 
 
 def test_tiles_of_the_whole_prffn_stay_close(photo):

@@ -16,7 +16,7 @@ from prffn.config import experiment
 from prffn.evaluation.cost import ForwardCase, LossCase
 from prffn.evaluation.metrics import evaluate
 from prffn.evaluation.tiling import upscale
-from prffn.losses import Implementation, computed_by, pixel_contrast
+from prffn.losses import Implementation, pixel_contrast
 from prffn.losses.contrast import Contrast, Negatives, Similarity
 from prffn.losses.perceptual import csd_loss, perceptual_loss
 from prffn.models import NETWORKS, build
@@ -61,17 +61,6 @@ def test_it_refuses_what_mps_refuses(device):
     assert x.cpu().device == torch.device("cpu")
 
 
-def test_gradients_are_those_of_the_cpu(device):
-    x = torch.rand(2, 3, 6, 6)
-    convolution = torch.nn.Conv2d(3, 4, 3)
-    convolution(x).square().mean().backward()
-    expected = convolution.weight.grad
-    convolution.zero_grad()
-    moved = convolution.to(device)
-    moved(x.to(device)).square().mean().backward()
-    assert torch.equal(moved.weight.grad.cpu(), expected)
-
-
 @pytest.mark.parametrize("contrast", DEFINITIONS, ids=str)
 def test_the_loss(contrast, device):
     """Every form in every implementation, with both gradients: that of float64 on the CPU, as near as float32 comes."""
@@ -101,10 +90,6 @@ def test_the_losses_of_table_2(tmp_path, monkeypatch, device):
     (perceptual_loss(sr, hr, "vgg16_caffe") + csd_loss(sr, hr, lr, "vgg16_caffe")).backward()
     assert sr.grad.device == device
     assert sr.grad.cpu().isfinite().all()
-
-
-def test_auto_is_streaming(device):
-    assert computed_by(Contrast(), device) == {"L_contr": "streaming"}
 
 
 def test_a_run_is_trained_measured_and_recorded(photo_folder, device):

@@ -9,7 +9,7 @@ from conftest import CHECKOUT
 
 from prffn.__main__ import main
 from prffn.files import REPORTS_VARIABLE, save_record, write_json
-from prffn.reporting.overview import claim_table, overview, slug, write_overview
+from prffn.reporting.overview import overview, slug, write_overview
 from prffn.reporting.report import KIND
 from prffn.reporting.written import reports_of
 from prffn.study.claims import smallest_difference
@@ -51,25 +51,6 @@ def verdict(claim: str, image_set: str, found: str, *interval: float, **more: ob
     return {"claim": claim, "set": image_set, "verdict": found, **numbers, **more}
 
 
-def test_claims_by_hand():
-    table = claim_table([
-        verdict("a|b", "Set5", "holds", 0.137, 0.049, 0.225, printed=32.451 - 32.364),
-        verdict("a|b", "B100", "not decided", -0.004, -0.071, 0.042, printed=32.451 - 32.364),
-        verdict("c", "Set5", "does not hold", -0.043, -0.082, -0.003, printed=None),
-        verdict("d", "B100", "not measured"),
-        verdict("e", "Set5", "holds", 0.0004, 0.0001, 0.0007, printed=0.001, unit="SSIM"),
-    ])  # fmt: skip
-    assert table.to_dict("index") == {
-        "a|b": {"printed": "+0.087", "Set5": "**holds** +0.137 [+0.049, +0.225]",
-                "B100": "*not decided* -0.004 [-0.071, +0.042]"},
-        "c": {"printed": "not printed", "Set5": "**does not hold** -0.043 [-0.082, -0.003]", "B100": ""},
-        "d": {"printed": "not printed", "Set5": "", "B100": "*not measured*"},
-        "e": {"printed": "+0.0010", "Set5": "**holds** +0.0004 [+0.0001, +0.0007]", "B100": ""},
-    }  # fmt: skip
-    without = claim_table([verdict("a", "s", "not decided", 0.1), verdict("b", "s", "holds", 0.0, -0.0001, 12.5)])
-    assert without.to_dict("list") == {"s": ["*not decided* +0.100", "**holds** +0.000 [-0.000, +12.500]"]}
-
-
 def test_the_smallest_difference_by_hand():
     """Half-widths 0.1, 0.3 and 0.2 on s: the median is 0.2. One of 0.05 on t; one seed gives no interval."""
     rows = [
@@ -96,9 +77,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_reports_stand_in_the_papers_order(folder):
+    """JSON files of another kind are left out."""
     names = ["architecture", "beyond_a", "extra", "fig10_b", "fig7_a", "table2_a", "table10_b", "table1_z"]
     for name in names:
         report(folder, name)
+    write_json(folder / "other.json", [1])
+    write_json(folder / "of_no_kind.json", {"title": "A"})
     in_order = ["table1_z", "table2_a", "table10_b", "fig7_a", "fig10_b", "beyond_a", "extra", "architecture"]
     assert [found.name for found in reports_of("quick")] == in_order
     places = [overview("quick").index(f"Title of {name}") for name in in_order]
@@ -118,12 +102,9 @@ def test_a_page_by_hand(folder):
     report(folder, "beyond_b", runs={"x": ["k1"]}, verdicts=[verdict("y is better", "s", "not decided", 0.3)])
     report(folder, "your_e", verdicts=[verdict("w is better", "s", "holds", 0.3, 0.1, 0.5)])
     columns = {"crops": {"scale": "x2"}, "training": {"scale": "x4", "training time in all": "7 min"}}
-    report(folder, "fig7_d", crops=["c1"], runs={"x": ["k2"]}, provenance=columns, verdicts=[
+    report(folder, "fig7_d", runs={"x": ["k2"]}, provenance=columns, verdicts=[
         verdict("z is better", "the crop", "does not hold", -0.2, -0.3, -0.1, printed=0.1),
     ])  # fmt: skip
-    (folder / "crops").mkdir()
-    report(folder, "table6_c", timings="t1")
-    write_json(folder / "timings" / "t1.json", {})
     report(folder.parent / "bench", "b")
     (folder.parent / "bench" / "NOTES.md").write_text("no benchmark, and no heading")
     text = write_overview("quick").read_text()
@@ -144,8 +125,6 @@ def test_a_page_by_hand(folder):
         "| [Title of fig7_d](#title-of-fig7_d) | 1 | 0 | 0 | 1 | 0 | 0.100 dB on the crop | 1 | 1 | 7 min |",
         "| z is better | +0.100 | **does not hold** -0.200 [-0.300, -0.100] |",
         "profile: quick; seeds: 1; smallest difference: 0.100 dB on the crop; scale: x4.",
-        "[JSON](fig7_d.json), [records of crops](crops), [records of runs](#records-of-fig7_d)",
-        "| Title of table6_c |  | measured | [JSON](table6_c.json), [record of timings](timings/t1.json) |",
         "- [Title of b](../bench/b.md), [JSON](../bench/b.json)",
         "| y | [k3](runs/k3.json) | [gone](runs/gone.json) |",
     ):
@@ -160,13 +139,6 @@ def test_what_cannot_be_read_is_named(folder, capsys):
     (folder / "table1_a.json").write_text('{"title": "A"')
     assert main(["overview", "--profile", "quick"]) == 1
     assert re.search(r"table1_a.json cannot be read .*: run its notebook again", capsys.readouterr().err)
-
-
-@pytest.mark.parametrize("content", [[1], {"title": "A"}], ids=str)
-def test_a_json_file_of_another_kind_is_left_out(folder, content):
-    write_json(folder / "other.json", content)
-    report(folder, "table1_a")
-    assert [found.name for found in reports_of("quick")] == ["table1_a"]
 
 
 def test_reports_end_with_the_pages(folder, monkeypatch, capsys):

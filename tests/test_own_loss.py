@@ -6,6 +6,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from conftest import CHECKOUT, generator, tiny_settings
 
 from prffn import files
 from prffn.config import PROFILES, LossConfig, experiment
+from prffn.files import weights_sha256
 from prffn.losses.own import check_loss, locate, own_loss, short_name, source_sha256
 from prffn.study import own_loss as question
 from prffn.study.claims import claims_greater
@@ -26,8 +28,6 @@ from prffn.training.objective import control, gradient_norms, loss_terms, weight
 TO_TRY = "notebooks/losses_to_try.py"
 
 SOURCE = """
-import numpy as np
-import torch
 import torch.nn.functional as F
 
 FACTOR = 2.0
@@ -35,51 +35,8 @@ FACTOR = 2.0
 def my_loss(sr, hr):
     return FACTOR * F.mse_loss(sr, hr)
 
-def of_one(sr):
-    return sr.mean()
-
-def a_float(sr, hr):
-    return (sr - hr).abs().mean().item()
-
-def of_numpy(sr, hr):
-    return torch.tensor(np.abs(sr.detach().numpy() - hr.numpy()).mean())
-
 def of_each_image(sr, hr):
     return (sr - hr).abs().mean((1, 2, 3))
-
-def counting(sr, hr):
-    return (sr > hr).sum()
-
-def root(sr, hr):
-    return (sr - hr).square().sum(1).sqrt().mean()
-
-def negative_root(sr, hr):
-    return (sr - hr).sqrt().mean()
-
-def decibels(sr, hr):
-    return (sr - hr).square().mean((1, 2, 3)).log10().mean()
-
-def beyond_the_range(sr, hr):
-    return (sr + 0.01).log().sub((hr + 0.01).log()).abs().mean()
-
-def cut_off(sr, hr):
-    return (sr.detach() - hr).abs().mean()
-
-def of_a_parameter(sr, hr):
-    return torch.ones(3, requires_grad=True).mean()
-
-def of_steps(sr, hr):
-    return (sr.round() - hr).abs().mean()
-
-def in_place(sr, hr):
-    sr -= hr
-    return sr.abs().mean()
-
-def random(sr, hr):
-    return (torch.rand_like(sr) * (sr - hr)).abs().mean()
-
-def of_halves(sr, hr):
-    return F.l1_loss(sr, hr[..., ::2])
 
 def strong(sr, hr):
     return 1000 * F.l1_loss(sr, hr)
@@ -112,19 +69,13 @@ def test_a_file_is_found_from_the_current_folder_then_from_the_checkout(file, mo
     assert short_name("") == ""
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("my_file.py", "loss must name a file and a function in it, such as .*, got 'my_file.py'"),
-        (":my_loss", "loss must name"),
-        ("my_file.py:my loss", "loss must name"),
-        ("none.py:my_loss", "loss 'none.py:my_loss': no such file in"),
-    ],
-)
-def test_a_name_that_leads_nowhere(file, monkeypatch, name, message):
+def test_a_name_that_leads_nowhere(file, monkeypatch):
     monkeypatch.chdir(file.parent)
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        locate(name)
+    for name in ("my_file.py", ":my_loss", "my_file.py:my loss"):
+        with pytest.raises(ValueError, match=f"loss must name a file and a function in it, such as .*, got '{name}'"):
+            locate(name)
+    with pytest.raises(FileNotFoundError, match="loss 'none.py:my_loss': no such file in"):
+        locate("none.py:my_loss")
 
 
 @pytest.mark.parametrize(
@@ -175,37 +126,34 @@ def test_without_effect_it_is_no_setting(file, photo_folder):
     assert len({key, *others}) == 4
 
 
-@pytest.mark.parametrize("size", [(8, 8), (48, 72)])
-@pytest.mark.parametrize("function", ["squared_error", "absolute_error"])
-def test_the_losses_to_try_can_be_used(function, size):
-    name = locate(f"{TO_TRY}:{function}")
-    check_loss(own_loss(name, source_sha256(name)), size)
+def in_place(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+    sr -= hr
+    return sr.abs().mean()
 
 
 @pytest.mark.parametrize(
-    ("function", "message"),
+    ("loss", "message"),
     [
-        ("of_one", "stops with TypeError: of_one.. takes 1 positional argument but 2 were given"),
-        ("of_halves", r"each of shape \(3, 3, 8, 12\), stops with RuntimeError: The size of tensor"),
-        ("a_float", r"of images that differ is 0\.0\d+, not a tensor"),
-        ("of_numpy", "has no gradient in sr: nothing between them may .detach"),
-        ("of_each_image", r"is torch.float32 of shape \(3,\): return a scalar, such as its .mean"),
-        ("counting", r"is torch.int64 of shape \(\): return a scalar"),
-        ("root", "the gradient of the loss of an sr that equals hr in places.* is not finite, though its value is"),
-        ("negative_root", "of images that differ is nan: keep roots"),
-        ("decibels", "of an sr that equals hr in places, some of them black is -inf"),
-        ("beyond_the_range", r"of an sr that leaves \[0, 1\] a little, as a network's does is nan"),
-        ("cut_off", "has no gradient in sr"),
-        ("of_a_parameter", "has no gradient in sr"),
-        ("of_steps", "is zero everywhere"),
-        ("in_place", "changes sr or hr, which others use too"),
-        ("random", "for the same images, so no run could be repeated"),
+        (lambda sr: sr.mean(), "stops with TypeError: .* takes 1 positional argument but 2 were given"),
+        (lambda x, y: F.l1_loss(x, y[..., ::2]), r"each of shape \(3, 3, 8, 12\), stops with RuntimeError"),
+        (lambda x, y: (x - y).abs().mean().item(), r"of images that differ is 0\.0\d+, not a tensor"),
+        (lambda x, y: torch.tensor(np.abs(x.detach().numpy() - y.numpy()).mean()), "no gradient in sr"),
+        (lambda x, y: (x.detach() - y).abs().mean(), "has no gradient in sr"),
+        (lambda x, y: torch.ones(3, requires_grad=True).mean(), "has no gradient in sr"),
+        (lambda x, y: (x - y).abs().mean((1, 2, 3)), r"is torch.float32 of shape \(3,\): return a scalar, such as its"),
+        (lambda x, y: (x > y).sum(), r"is torch.int64 of shape \(\): return a scalar"),
+        (lambda x, y: (x - y).square().sum(1).sqrt().mean(), "the gradient .* equals hr in places.* is not finite"),
+        (lambda x, y: (x - y).sqrt().mean(), "of images that differ is nan: keep roots"),
+        (lambda x, y: (x - y).square().mean((1, 2, 3)).log10().mean(), "equals hr in places, some of them black is"),
+        (lambda x, y: ((x + 0.01).log() - (y + 0.01).log()).abs().mean(), r"leaves \[0, 1\] a little, as .* is nan"),
+        (lambda x, y: (x.round() - y).abs().mean(), "is zero everywhere"),
+        (in_place, "changes sr or hr, which others use too"),
+        (lambda x, y: (torch.rand_like(x) * (x - y)).abs().mean(), "for the same images, so no run could be repeated"),
     ],
 )
-def test_a_loss_that_cannot_be_used_is_told_at_once(file, function, message):
-    name = f"{file}:{function}"
+def test_a_loss_that_cannot_be_used_is_told_at_once(loss, message):
     with pytest.raises(ValueError, match=message) as error:
-        check_loss(own_loss(name, source_sha256(name)), (8, 12))
+        check_loss(loss, (8, 12))
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -277,19 +225,14 @@ def test_what_the_losses_to_try_are_known_for(photo_folder):
 
 
 @pytest.mark.slow
-def test_it_is_trained_in_other_processes_too_and_no_record_names_a_folder(file, photo_folder, tmp_path, monkeypatch):
+def test_it_is_trained_in_other_processes_too_and_no_record_names_a_folder(file, photo_folder, tmp_path):
     """Side by side as alone; a record holds the file's own name, function, checksum and weight."""
-    asked = {
-        "own": [experiment(tiny_settings(photo_folder) | own(file, weight=30.0))],
-        "control": [experiment(tiny_settings(photo_folder) | own(file, weight=30.0, control=True))],
-    }
-    found = {}
-    for workers in (1, 2):
-        monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / f"reports {workers}"))
-        monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / f"cache {workers}"))
-        runs = ensure(asked, "quick", device="cpu", progress=False, workers=workers)
-        found[workers] = [run.record["weights_sha256"] for run in runs.all().values()]
-    assert found[1] == found[2]
+    alone = experiment(tiny_settings(photo_folder) | own(file, weight=30.0))
+    control = experiment(tiny_settings(photo_folder) | own(file, weight=30.0, control=True))
+    asked = {"own": [alone], "control": [control]}
+    runs = ensure(asked, "quick", device="cpu", progress=False, workers=2)
+    for e, run in zip((alone, control), (runs["own"][0], runs["control"][0]), strict=True):
+        assert run.record["weights_sha256"] == weights_sha256(train(e, progress=False).model)
     record = runs["own"][0].record
     assert record["settings"]["loss.own"] == "my_file.py:my_loss"
     assert record["settings"]["loss.own_sha256"] == source_sha256(f"{file}:my_loss")
@@ -363,23 +306,9 @@ def made_up(gains: dict[str, tuple[float, float, float]]) -> Runs:
             label = question.label(name, steps)
             apart = [0.0, 0.0, 0.0] if name == "L_1" else [-0.01, 0.0, 0.01]
             figures = [{"small": [30.0 + d], "large": [28.0 + gain + d, 29.0 + gain + d]} for d in apart]
-            records = [
-                {"evaluation": {key: {"psnr_y": v} for key, v in of_seed.items()}, "curve": curve(name)}
-                for of_seed in figures
-            ]
+            records = [{"evaluation": {key: {"psnr_y": v} for key, v in of_seed.items()}} for of_seed in figures]
             by_label[label] = [Run(f"{label}, seed {seed}", record) for seed, record in enumerate(records)]
     return Runs("quick", by_label, set())
-
-
-def curve(name: str) -> list[dict[str, float]]:
-    if name == "L_1":
-        return [{"step": 1, "l1": 0.1}]
-    term = "own" if name == "your loss" else "control"
-    return [
-        {"step": 1, "l1": 0.1},
-        {"step": 5, "gradient_l1": 2.0, f"gradient_{term}": 3.0},
-        {"step": 9, "gradient_l1": 2.0, f"gradient_{term}": 1.0},
-    ]
 
 
 @pytest.mark.parametrize(
@@ -397,13 +326,6 @@ def curve(name: str) -> list[dict[str, float]]:
             "**`f` only speeds up on large** (over L_1 alone: +0.100 dB [+0.075, +0.125] after 10 steps, +0.100 dB "
             "[+0.075, +0.125] after 20 steps, +0.000 dB [-0.025, +0.025] after 40 steps); it beats a squared error of "
             "the same share of the gradient (+0.050 dB [+0.050, +0.050] after 10 steps); on small it cannot be told "
-            "from L_1 alone; 3 seeds, profile quick.",
-        ),
-        (
-            {"your loss": (0.1, 0.0, -0.1)},
-            "**`f` hurts on large** (over L_1 alone: +0.100 dB [+0.075, +0.125] after 10 steps, +0.000 dB [-0.025, "
-            "+0.025] after 20 steps, -0.100 dB [-0.125, -0.075] after 40 steps); it falls behind a squared error of "
-            "the same share of the gradient (-0.100 dB [-0.100, -0.100] after 40 steps); on small it cannot be told "
             "from L_1 alone; 3 seeds, profile quick.",
         ),
     ],

@@ -1,7 +1,8 @@
-"""L_perc and L_CSD: values worked by hand on networks that pass pixels through, gradients, the backbones' weights."""
+"""L_perc and L_CSD: written out on torchvision's networks, in float32 and half precisions; the backbones' weights."""
 
 import shutil
 from pathlib import Path
+from unittest.mock import ANY, Mock
 from urllib.error import URLError
 
 import numpy as np
@@ -36,19 +37,10 @@ def random_weight(shape: torch.Size, generator: torch.Generator) -> Tensor:
     return scale * torch.randn(shape, generator=generator)
 
 
-def passing_weight(shape: torch.Size, _: torch.Generator) -> Tensor:
-    """The first convolution copies the input to channels 0 to 2 and its negative to 3 to 5, later ones copy those."""
-    weight = torch.zeros(shape)
-    for n in range(6 if len(shape) == 4 else 0):
-        weight[n, n % min(shape[1], 6), 1, 1] = -1 if shape[1] == 3 and n >= 3 else 1
-    return weight
-
-
-def save_vgg(name: str, folder: Path, draw=random_weight) -> Path:
-    """Puts a VGG with weights by `draw` into a folder, in the file's own precision. Returns the folder."""
-    folder.mkdir(exist_ok=True)
+def save_vgg(name: str, folder: Path) -> Path:
+    """Puts a VGG with random weights into a folder, in the file's own precision. Returns the folder."""
     g = torch.Generator().manual_seed(0)
-    state = {f"features.{key}": draw(value.shape, g) for key, value in modules(name).state_dict().items()}
+    state = {f"features.{key}": random_weight(value.shape, g) for key, value in modules(name).state_dict().items()}
     if name == "vgg16_caffe":
         state = {key: value.half() for key, value in state.items()}
     torch.save(state, folder / WITHOUT_SUM[name])
@@ -61,32 +53,21 @@ def save_random_vgg16(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def weight_files(tmp_path_factory) -> Path:
-    """A folder for each kind of weights, "random" and "passing", in the files' own formats."""
-    root = tmp_path_factory.mktemp("weights")
+    """A folder with both backbones' weights, random ones, in the files' own formats."""
+    folder = tmp_path_factory.mktemp("weights")
     for name in NAMES:
-        save_vgg(name, root / "random")
-        save_vgg(name, root / "passing", passing_weight)
-    return root
+        save_vgg(name, folder)
+    return folder
 
 
 @pytest.fixture
 def random_weights(weight_files, monkeypatch) -> Path:
-    monkeypatch.setenv(files.WEIGHTS_VARIABLE, str(weight_files / "random"))
-    return weight_files / "random"
-
-
-@pytest.fixture
-def passing_weights(weight_files, monkeypatch) -> None:
-    monkeypatch.setenv(files.WEIGHTS_VARIABLE, str(weight_files / "passing"))
+    monkeypatch.setenv(files.WEIGHTS_VARIABLE, str(weight_files))
+    return weight_files
 
 
 def images(n: int, side: int, seed: int = 0, dtype=torch.float32) -> Tensor:
     return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def plain(*colours: tuple[float, float, float], side: int = 16) -> Tensor:
-    """Images of one colour each: (N, 3, side, side)."""
-    return torch.tensor(colours)[:, :, None, None].expand(-1, -1, side, side)
 
 
 def written_out(name: str, image: Tensor, folder: Path) -> dict[str, Tensor]:
@@ -126,62 +107,32 @@ def test_features_are_torchvisions(name, random_weights):
         assert (single - expected[layer]).abs().max() < 1e-4 * expected[layer].abs().max()
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("vgg16_caffe", [0, 10.721, 131.32, 52.939, 0, 0]),
-        ("vgg19", [2.24891, 0.19643, 0, 0, 0, 0.91556]),
-    ],
-)
-def test_normalisation_by_hand(name, expected, passing_weights):
-    """RGB (1.0, 0.5, 0.2). Caffe: BGR 51, 127.5, 255 of 255; less (103.939, 116.779, 123.68): -52.939, 10.721, 131.32.
-    torchvision: 0.515 / 0.229 = 2.24891, 0.044 / 0.224 = 0.19643, -0.206 / 0.225 = -0.91556. The ReLU splits these
-    into positive (channels 0 to 2) and negative parts (3 to 5)."""
-    x = features(plain((1.0, 0.5, 0.2)), name, ["relu1_1"])["relu1_1"]
-    assert torch.allclose(x[0, :6], torch.tensor(expected).view(6, 1, 1).expand(6, 16, 16), rtol=1e-5, atol=1e-5)
-    assert (x[0, 6:] == 0).all()
-
-
-def test_perceptual_loss_by_hand(passing_weights):
-    """vgg16_caffe: only blue differs, 0.6 against 0.4 is 49.061 against -1.939: 49.061 in one channel of relu2_2 and
-    1.939 in another, out of 128: (49.061^2 + 1.939^2) / 128 = 18.8338. In half of the batch, so half of that."""
-    sr, hr = plain((1, 0.5, 0.6), (1, 1, 1)), plain((1, 0.5, 0.4), (1, 1, 1))
-    expected = (49.061**2 + 1.939**2) / 128 / 2
-    assert perceptual_loss(sr, hr, "vgg16_caffe").item() == pytest.approx(expected, rel=1e-5)
-    assert expected == pytest.approx(18.8338 / 2, abs=1e-4)
-
-
-def test_csd_loss_by_hand(passing_weights, monkeypatch):
-    """Grays above the mean, so all distances are 3 * 255 / C times those of the grays, C channels in each layer, and
-    a ratio is free of C. SR 0.6, 0.6; HR 0.7, 0.6; LR 0.8, 0.9. To the positive: (0.1 + 0) / 2 = 0.05; to the first
-    negative 0.2 from both, to the second 0.3: 0.05 / 0.5 = 0.1, times 1/32 + 1/16 + 1/8 + 1/4 + 1 = 1.46875.
-    With the first negative alone: 0.05 / 0.2 = 0.25."""
-    sr, hr = plain((0.6,) * 3, (0.6,) * 3), plain((0.7,) * 3, (0.6,) * 3)
-    lr = plain((0.8,) * 3, (0.9,) * 3, side=8)
-    assert csd_loss(sr, hr, lr, "vgg16_caffe").item() == pytest.approx(0.1 * 1.46875, rel=1e-5)
-    assert csd_loss(sr, hr, lr, "vgg19").item() == pytest.approx(0.1 * 1.46875, rel=1e-5)
-    monkeypatch.setattr("prffn.losses.perceptual.CSD_NEGATIVES", 1)
-    assert csd_loss(sr, hr, lr, "vgg16_caffe").item() == pytest.approx(0.25 * 1.46875, rel=1e-5)
-
-
-def test_csd_loss_written_out(random_weights, monkeypatch):
-    """Value and gradient by the published formula on torchvision's network, negatives enlarged by torch's bicubic."""
+def test_the_losses_written_out(random_weights, monkeypatch):
+    """Values and gradients by the published formulas on torchvision's network; of L_CSD the negatives are enlarged by
+    torch's bicubic, and all patches of the batch are negatives where it has fewer than K."""
     x, hr, lr = (images(3, side, seed, torch.float64).requires_grad_() for seed, side in enumerate((16, 16, 8)))
-    monkeypatch.setattr("prffn.losses.perceptual.CSD_NEGATIVES", 2)
-    loss = csd_loss(x, hr, lr, "vgg16_caffe")
-    (gradient,) = torch.autograd.grad(loss, x)
     large = F.interpolate(lr, scale_factor=2, mode="bicubic").detach()
     sr, positive, *negatives = (written_out("vgg16_caffe", y, random_weights) for y in (x, hr, large[:1], large[1:2]))
 
     def distance(layer: str, other: dict[str, Tensor]) -> Tensor:
         return (sr[layer] - other[layer]).abs().mean()
 
-    expected = sum(
+    published = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1}
+    csd = sum(
         weight * distance(layer, positive) / (sum(distance(layer, n) for n in negatives) + 1e-7)
-        for layer, weight in CSD_WEIGHTS.items()
+        for layer, weight in published.items()
     )
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-10)
-    assert torch.allclose(gradient, torch.autograd.grad(expected, x)[0], rtol=1e-7, atol=1e-12)
+    of_few = csd_loss(x, hr, lr, "vgg16_caffe")
+    monkeypatch.setattr("prffn.losses.perceptual.CSD_NEGATIVES", 2)
+    for loss, expected in (
+        (perceptual_loss(x, hr, "vgg16_caffe"), (sr["relu2_2"] - positive["relu2_2"]).square().mean()),
+        (csd_loss(x, hr, lr, "vgg16_caffe"), csd),
+    ):
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-10)
+        of_loss, of_expected = (torch.autograd.grad(value, x, retain_graph=True)[0] for value in (loss, expected))
+        assert torch.allclose(of_loss, of_expected, rtol=1e-7, atol=1e-12)
+    monkeypatch.setattr("prffn.losses.perceptual.CSD_NEGATIVES", 3)
+    assert of_few == csd_loss(x, hr, lr, "vgg16_caffe")
 
 
 def losses(name: str, hr: Tensor, lr: Tensor):
@@ -240,36 +191,28 @@ def test_sha256_is_of_the_weights(name, random_weights, tmp_path, monkeypatch):
         assert (backbone_sha256(name) == expected) == (folder == "whole")
 
 
-def no_network(url: str, *args, **kwargs) -> None:
-    raise URLError("no route to host")
-
-
-@pytest.mark.parametrize("use", [backbone_sha256, lambda name: perceptual_loss(images(1, 16), images(1, 16), name)])
-def test_unavailable(use, tmp_path, monkeypatch):
+def test_unavailable(tmp_path, monkeypatch):
     """Without a file or a download: the reason, and the way out."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", Mock(side_effect=URLError("no route to host")))
     with pytest.raises(BackboneUnavailable, match=r"PRFFN_WEIGHTS .* vgg16_features_caffe_fp16.pth or .*use vgg19"):
-        use("vgg16_caffe")
+        backbone_sha256("vgg16_caffe")
     with pytest.raises(BackboneUnavailable, match=r"no route to host.*PRFFN_WEIGHTS .* vgg19-dcbb9e9d.pth"):
-        use("vgg19")
+        perceptual_loss(images(1, 16), images(1, 16), "vgg19")
 
 
 def test_vgg19_is_downloaded_once(random_weights, tmp_path, monkeypatch):
     """From torchvision's address, under the checksum in its name, into torch's cache."""
-    asked = []
-
-    def download(url: str, path: str, hash_prefix: str, progress: bool) -> None:
-        asked.append((url, hash_prefix))
-        shutil.copy(random_weights / "vgg19_features.pth", path)
-
+    download = Mock(side_effect=lambda url, path, **_: shutil.copy(random_weights / "vgg19_features.pth", path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     monkeypatch.setattr(backbone_module, "_file_sha256", lambda file: "dcbb9e9d")
     expected = backbone_sha256("vgg19")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv(files.WEIGHTS_VARIABLE)
     assert backbone_sha256("vgg19") == backbone_sha256("vgg19") == expected
-    assert asked == [("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "dcbb9e9d")]
+    download.assert_called_once_with(
+        "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", ANY, hash_prefix="dcbb9e9d", progress=False
+    )
 
 
 def test_a_file_of_another_network(random_weights, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prffn.__main__ import main
-from prffn.config import PROFILES, Experiment, experiment, lengths, variants
+from prffn.config import PROFILES, Experiment, experiment, lengths
 from prffn.files import cache_root, reports_root, save_record
 from prffn.study import plan
 from prffn.study.continued import CONTINUED
@@ -104,12 +104,6 @@ class TestExperimentsOfANotebook:
         assert {e.training.steps for (e,) in found["table5_region_size"].values()} == {steps}
         asked = {e.training.steps for (e,) in found["beyond_when"].values()}
         assert asked == {*lengths(profile), *([CONTINUED[profile]["training.steps"]] if starts else [])}
-
-    def test_parameters_take_the_place_of_the_notebooks_own(self, tmp_path):
-        path = notebook(tmp_path / "n.ipynb", PARAMETERS, IMPORTS, "twice = seeds * 2", VARY, ENSURE)
-        assert experiments_of(path, profile="quick", seeds=2) == variants(
-            "quick", {"L1": {"loss.contrast_weight": 0.0}, "S": {"loss.region_size": 16}}, seeds=2
-        )
 
     def test_cells_after_them_are_not_executed(self, tmp_path):
         more = ("more = {}", "experiments |= more")

@@ -8,7 +8,6 @@ import tomllib
 from importlib.metadata import version
 from itertools import chain
 
-import pytest
 import torch
 import yaml
 from conftest import CHECKOUT
@@ -97,18 +96,6 @@ def test_the_loss_needs_nothing_but_torch():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["reports", "table55"], "unknown notebook 'table55'"),
-        (["data", "get", "Set55"], "Did you mean 'Set5'"),
-    ],
-)
-def test_the_command_line_names_what_is_wrong(arguments, message, capsys):
-    assert main(arguments) == 1
-    assert message in capsys.readouterr().err
-
-
 def test_a_reader_that_wants_no_more_ends_a_command_quietly():
     """As `python -m prffn data list | head -1`: the other end of the pipe is closed."""
     reading, writing = os.pipe()
@@ -135,13 +122,11 @@ def test_the_readme_links_to_files_that_exist():
         assert (CHECKOUT / target).exists(), target
 
 
-def test_the_readme_links_to_every_notebook_and_report():
-    """The verdicts themselves stand in reports/README.md, which is generated."""
+def test_the_readme_links_to_every_notebook():
+    """To every report too: test_overview.py."""
     text = (CHECKOUT / "README.md").read_text()
     for notebook in (CHECKOUT / "notebooks").glob("*.ipynb"):
         assert f"(notebooks/{notebook.name})" in text, notebook.name
-    for report in (CHECKOUT / "reports" / "cpu").glob("*.md"):
-        assert f"(reports/cpu/{report.name})" in text, report.name
 
 
 def test_what_the_readme_found_stands_in_the_reports():

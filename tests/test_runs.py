@@ -1,19 +1,18 @@
 """The run store: nothing trained twice, nothing damaged used, nothing half written."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import CHECKOUT, tiny_settings
+from conftest import CHECKOUT, stop_after, tiny_settings
 
 from prffn import files
 from prffn.config import Experiment, experiment
 from prffn.evaluation.metrics import evaluate
-from prffn.files import DamagedRecord, atomic_write, read_record, save_record
+from prffn.files import read_record, save_record
 from prffn.losses import fused
 from prffn.models.pretrained import SCALES, pretrained_path, settings_of_file
 from prffn.study import runs
@@ -89,49 +88,37 @@ def test_retrain_trains_afresh_and_gives_the_same(tiny):
     assert again["a"][0].record["evaluation"] == first["evaluation"]
 
 
-@pytest.mark.parametrize("damage", ["value", "truncated", "empty", "not json", "no sum", "other key"])
-def test_a_damaged_record_is_never_used(tiny, tmp_path, damage):
+def test_a_record_that_is_not_the_runs_is_never_used(tiny, tmp_path):
+    """Each is told, and trained again to the same. More damage: test_faults_damaged.py."""
     good = ensure({"a": [tiny]}, "quick", progress=False)["a"][0].record
-    file = record_file(tmp_path, tiny)
-    text = file.read_text()
-    psnr = str(good["evaluation"]["photos"]["psnr_y"][0])
+    file, key = record_file(tmp_path, tiny), run_key(tiny)
+    text, psnr = file.read_text(), str(good["evaluation"]["photos"]["psnr_y"][0])
     assert psnr in text
-    content = json.loads(text)
-    file.write_text({
-        "value": text.replace(psnr, psnr[:-3] + "999", 1),
-        "truncated": text[: len(text) // 2],
-        "empty": "",
-        "not json": "\x00\x01",
-        "no sum": json.dumps({k: v for k, v in content.items() if k != "sha256"}),
-        "other key": json.dumps({**content, "key": "0" * 16}),
-    }[damage])  # fmt: skip
-    with pytest.raises(DamagedRecord, match=file.name):
-        read_record(file)
-    with pytest.warns(UserWarning, match=f"{file.name}.*trained again"):
+    whole, settings = json.loads(text), good["settings"]
+
+    def refused(why: str) -> None:
+        with pytest.warns(UserWarning, match=f"{file.name}.*{why}.*trained again"):
+            assert load_record(file.parent, key, tiny) is None
+
+    for changed, why in (
+        (text.replace(psnr, psnr[:-3] + "999", 1), "its checksum does not match"),
+        (json.dumps({name: value for name, value in whole.items() if name != "sha256"}), "is not a run record"),
+        (json.dumps({**whole, "key": "0" * 16}), "its checksum does not match"),
+    ):
+        file.write_text(changed)
+        refused(why)
+    save_record(file.parent, key, {"key": key, "cases": {}})  # of another kind: a timing, copied among the runs
+    refused("is no record of a run")
+    save_record(file.parent, key, {**good, "settings": {**settings, "loss.negatives": "sr"}})  # a changed default
+    refused(r"another loss\.negatives")
+    with pytest.warns(UserWarning, match="trained again"):
         again = ensure({"a": [tiny]}, "quick", progress=False)
-    assert again.trained == {run_key(tiny)}
+    assert again.trained == {key}
     assert again["a"][0].record["evaluation"] == good["evaluation"]
     assert read_record(file) == again["a"][0].record
-
-
-def test_a_changed_default_cannot_pass_for_the_old_one(tiny, tmp_path):
-    """A record of the same key but another setting, as a changed default would leave it, is trained again."""
-    ensure({"a": [tiny]}, "quick", progress=False)
-    file = record_file(tmp_path, tiny)
-    record = read_record(file)
-    record["settings"]["loss.negatives"] = "sr"
-    runs.save_record(file.parent, record["key"], record)
-    with pytest.warns(UserWarning, match=r"another loss\.negatives"):
-        assert load_record(file.parent, record["key"], tiny) is None
-
-
-def test_a_setting_added_later_leaves_old_records_valid(tiny, tmp_path):
-    ensure({"a": [tiny]}, "quick", progress=False)
-    file = record_file(tmp_path, tiny)
-    record = read_record(file)
-    del record["settings"]["training.bfloat16"]
-    runs.save_record(file.parent, record["key"], record)
-    assert load_record(file.parent, record["key"], tiny) is not None
+    older = {name: value for name, value in settings.items() if name != "training.bfloat16"}  # which was added later
+    save_record(file.parent, key, {**good, "settings": older})
+    assert load_record(file.parent, key, tiny) is not None
 
 
 ASK = """
@@ -151,32 +138,12 @@ def test_two_processes_that_need_a_run_train_it_once(photo_folder):
 
 
 def test_the_trained_network_can_be_had(tiny):
-    from prffn.evaluation.metrics import evaluate
-
     run = ensure({"a": [tiny]}, "quick", progress=False)["a"][0]
     model = runs.trained_model(tiny)
     assert evaluate(model, tiny.data.evaluation[0], scale=3).mean_psnr() == pytest.approx(run.mean("photos"), abs=1e-9)
     runs.checkpoint_path(run.key).unlink()
     with pytest.raises(FileNotFoundError, match="retrain"):
         runs.trained_model(tiny)
-
-
-def test_atomic_writing_leaves_the_old_file_or_the_new_one(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), atomic_write(path, "w") as file:
-        file.write("half")
-        raise RuntimeError("killed")
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file"]
-    with atomic_write(path, "w") as file:
-        file.write("new")
-    assert path.read_text() == "new"
-
-
-def test_unknown_profile(tiny):
-    with pytest.raises(ValueError, match="Did you mean 'quick'"):
-        ensure({"a": [tiny]}, "quik")
 
 
 def test_what_computed_the_loss_is_said(photo_folder, tmp_path, monkeypatch):
@@ -188,7 +155,7 @@ def test_what_computed_the_loss_is_said(photo_folder, tmp_path, monkeypatch):
         monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / how / "cache"))
         monkeypatch.setenv(files.REPORTS_VARIABLE, str(tmp_path / how))
         if how == "both":
-            stop_after(e, 5)
+            stop_after(e, 5, checkpoint_path(run_key(e)))
         with monkeypatch.context() as here:
             if how != "compiled":
                 here.setattr(fused, "works", lambda: False)
@@ -204,17 +171,6 @@ def test_what_computed_the_loss_is_said(photo_folder, tmp_path, monkeypatch):
     assert len(set(weights.values())) > 1  # the bits do differ, else nothing would have to be said
 
 
-def stop_after(e: Experiment, steps: int) -> None:
-    """Trains until so many steps are done and in the checkpoint."""
-
-    def stop(step: int) -> None:
-        if step == steps:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(e, checkpoint=checkpoint_path(run_key(e)), checkpoint_every=0.0, on_step=stop, progress=False)
-
-
 def test_the_study_says_of_older_records_that_they_do_not_say(tiny):
     """A checkpoint from before resumes, and its first part is called what it is: not recorded."""
     run = ensure({"a": [tiny]}, "quick", progress=False)["a"][0]
@@ -224,15 +180,6 @@ def test_the_study_says_of_older_records_that_they_do_not_say(tiny):
     save_checkpoint(path, {**state, "step": 5})
     made = train(tiny, checkpoint=path, progress=False).made
     assert [(part["step"], part["device"]) for part in made] == [(0, "not recorded"), (5, "cpu")]
-
-
-def test_a_record_of_something_else_is_no_run(tiny, tmp_path):
-    """Whole by its checksum, but of another kind: a timing, say, copied among the runs."""
-    ensure({"a": [tiny]}, "quick", progress=False)
-    save_record(record_file(tmp_path, tiny).parent, run_key(tiny), {"key": run_key(tiny), "cases": {}})
-    with pytest.warns(UserWarning, match="is no record of a run"):
-        again = ensure({"a": [tiny]}, "quick", progress=False)
-    assert repr(again) == "1 runs of profile quick: 0 loaded, 1 trained"
 
 
 def test_all_recorded_runs_load(monkeypatch):

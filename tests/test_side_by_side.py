@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -71,16 +72,11 @@ def test_a_killed_process_is_told(asked, monkeypatch):
 def test_as_many_as_have_cores(asked, photo_folder, monkeypatch):
     """Four small networks of a thread each on three cores: three; with one that takes two threads: one at a time."""
     monkeypatch.setattr(side_by_side, "cores", lambda: 3)
-    wanted = {str(n): _Named(e) for n, e in enumerate(e for group in asked.values() for e in group)}
+    wanted = {str(n): SimpleNamespace(experiment=e) for n, e in enumerate(e for group in asked.values() for e in group)}
     assert room_for(wanted, torch.device("cpu")) == 3
     assert room_for(wanted, torch.device("cuda")) == 1
     large = experiment(tiny_settings(photo_folder, **{"model.channels": 32, "model.groups": 4}))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    assert room_for({**wanted, "large": _Named(large)}, torch.device("cpu")) == 1
+    assert room_for({**wanted, "large": SimpleNamespace(experiment=large)}, torch.device("cpu")) == 1
     torch.set_num_threads(before)
-
-
-@dataclasses.dataclass
-class _Named:
-    experiment: object

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CHECKOUT, MADE
+from conftest import CHECKOUT, MADE, MADE_RUN
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from torch import nn
@@ -23,10 +23,9 @@ from prffn.reporting import tradeoff
 from prffn.reporting.plots import new_figure
 from prffn.reporting.table8 import benchmark_conclusion, benchmark_provenance, save_benchmark
 from prffn.study import benchmark, evaluations
-from prffn.study.benchmark import compare_networks, networks, notes, scale_table, trained_scales, weights_there
+from prffn.study.benchmark import compare_networks, networks, trained_scales, weights_there
 from prffn.study.evaluations import (
     BICUBIC,
-    IDENTITY,
     SMALL,
     Weights,
     ensure_evaluations,
@@ -35,7 +34,7 @@ from prffn.study.evaluations import (
     weights_of_runs,
 )
 from prffn.study.runs import Run, Runs
-from prffn.study.store import Found, Store
+from prffn.study.store import Found
 from prffn.study.timings import Timings, forward_cases
 
 
@@ -64,15 +63,8 @@ def made_up(profile: str = "cpu", failing: str | None = None) -> tuple[Timings, 
     )  # fmt: skip
 
     def run(scale: int, seed: int) -> Run:
-        record = {
-            "settings": {
-                "seed": seed, "loss.contrast_weight": 0.1,
-                "data.scale": scale, "data.train": "t", "model.channels": 16, "model.groups": 2,
-                "training.steps": 1, "data.batch_size": 1, "data.patch_size": 1,
-            },
-            "parameters": 1, "provenance": MADE, "started": "2024-01-01", "finished": "2024-01-01",
-            "train_seconds": 1.0, "peak_memory_mb": 1.0, "weights_sha256": f"{scale}{seed}",
-        }  # fmt: skip
+        settings = {**MADE_RUN["settings"], "seed": seed, "loss.contrast_weight": 0.1, "data.scale": scale}
+        record = {**MADE_RUN, "settings": settings, "weights_sha256": f"{scale}{seed}"}
         return Run(f"x{scale}-{seed}", record)
 
     runs = Runs(profile, {f"x{scale}": [run(scale, 0), run(scale, 1)] for scale in trained_scales(profile)}, set())
@@ -123,28 +115,13 @@ def test_a_network_that_could_not_be_timed_says_why():
     assert row["note"].endswith("the same multi-adds at every scale; not timed: OutOfMemoryError")
 
 
-def test_what_people_read(table):
-    shown = scale_table(table, 2)
-    assert list(shown.columns[:8]) == [
-        "parameters (K) printed", "parameters (K)", "multi-adds (G) printed", "multi-adds (G)",
-        "time (ms) printed", "time (ms)", "time / PRFFN printed", "time / PRFFN",
-    ]  # fmt: skip
-    assert shown.loc["SMSR", ["Set5 printed", "Set5"]].to_list() == ["38.00 / 0.9601", "37.50 / 0.9600"]
-    assert shown.loc["PRFFN", ["multi-adds (G) printed", "multi-adds (G)"]].to_list() == ["656.4", "683.2 *"]
-    assert shown.loc["PRFFN", "parameters (K)"] == "2983"
-    assert shown.loc["FSRCNN", "time (ms)"] == "2.6"
-    assert not shown.loc["TSAN", "Manga109 printed"]
-    assert "Set14" not in shown
-    assert notes(table).loc["MSRN"].set_index("scale").note["x4"].startswith("multi-adds +3.2 %")
-
-
 def test_the_conclusion_by_hand(table):
     """CARN x2 takes three times as long here: 3 x 352 / 792 = 1.33, the one network on the other side of PRFFN.
 
     Among the ten of x2 it moves from the second place to the eighth, and six others move by one: the squares of the
     differences are 36 + 6, so the rank correlation is 1 - 6 x 42 / 990 = 0.75. TSAN x2: 2988 / 3989 - 1 = -25 %.
     """
-    timings, runs, _ = made_up()
+    timings, runs, found = made_up()
     text = benchmark_conclusion(table, timings, runs)
     assert "27 of 36 rows" in text
     assert "0.75 at x2, 1.00 at x3, 1.00 at x4. 26 of 27 are on the same side" in text
@@ -157,13 +134,7 @@ def test_the_conclusion_by_hand(table):
     assert "small PRFFN, as it comes with the package, less bicubic: +2.50 dB on x2 Set5" in text
     assert text.count(SMALL) == 1
     assert "varies by 10 %" in text  # 0.95 to 1.05 of the median
-
-
-def test_where_nothing_is_trained_nothing_is_said_of_trainings(table):
-    timings, runs, found = made_up()
-    assert not runs
-    text = benchmark_conclusion(table, timings, runs)
-    assert "seed" not in text
+    assert "seed" not in text  # nothing is trained
     assert "not measured" not in text
     assert list(benchmark_provenance(timings, runs, found)) == ["run time", "PSNR and SSIM"]
 
@@ -285,7 +256,8 @@ def weights(photo_folder, tmp_path, monkeypatch) -> dict[tuple[str, int], Weight
     return found
 
 
-def test_an_evaluation_is_measured_once_and_shown_without_its_weights(weights, photo_folder, tmp_path):
+def test_an_evaluation_is_measured_once_and_shown_without_its_weights(weights, photo_folder, tmp_path, monkeypatch):
+    """Measured again when it is asked for; where it cannot be, the recorded one stays."""
     sets = (str(photo_folder),)
     first = ensure_evaluations(weights, sets, "quick", device="cpu")
     assert repr(first) == "1 evaluations of profile quick: 0 loaded, 1 measured"
@@ -298,6 +270,8 @@ def test_an_evaluation_is_measured_once_and_shown_without_its_weights(weights, p
         assert repr(again) == "1 evaluations of profile quick: 1 loaded, 0 measured"
         assert again["FSRCNN", 2, "photos"]["evaluation"]["psnr_y"] == psnr
     assert repr(ensure_evaluations(weights, sets, "quick", retrain=True)).endswith("0 loaded, 1 measured")
+    monkeypatch.setattr(evaluations, "_measure", lambda *arguments: None)
+    assert repr(ensure_evaluations(weights, sets, "quick", retrain=True)).endswith("1 loaded, 0 measured")
 
 
 def test_other_weights_or_images_are_measured_anew(weights, photo_folder):
@@ -312,26 +286,18 @@ def test_other_weights_or_images_are_measured_anew(weights, photo_folder):
     assert ensure_evaluations(weights, sets, "quick", device="cpu").new
 
 
-def test_measuring_afresh_keeps_what_cannot_be_measured(weights, photo_folder, monkeypatch):
-    sets = (str(photo_folder),)
-    ensure_evaluations(weights, sets, "quick", device="cpu")
-    monkeypatch.setattr(evaluations, "_measure", lambda *arguments: None)
-    assert repr(ensure_evaluations(weights, sets, "quick", retrain=True)).endswith("1 loaded, 0 measured")
+def test_what_is_not_at_hand_is_left_out(weights, photo_folder):
+    """Image sets, weights, or the weights that are named: the checkpoint of a run trained again elsewhere, say."""
 
-
-def test_weights_that_are_not_those_of_the_run_are_not_measured_as_its(photo_folder):
-    """A checkpoint of the same run trained again elsewhere, for instance."""
-    model, other = (build("FSRCNN", 2, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    theirs = {("FSRCNN", 2): Weights(weights_sha256(model), "profile quick", lambda: other)}
-    assert not ensure_evaluations(theirs, [str(photo_folder)], "quick", device="cpu")
-
-
-def test_what_is_not_at_hand_is_left_out(weights):
     def missing() -> nn.Module:
         raise FileNotFoundError
 
+    other = build("FSRCNN", 2, generator=torch.Generator().manual_seed(1))
+    here = (str(photo_folder),)
     assert not ensure_evaluations(weights, ("Urban100", "Set5"), "quick", device="cpu")
-    assert not ensure_evaluations({("FSRCNN", 2): Weights("0", "", missing)}, ("embedded_val",), "quick", device="cpu")
+    for load in (missing, lambda: other):
+        theirs = {("FSRCNN", 2): Weights(weights["FSRCNN", 2].sha256, "profile quick", load)}
+        assert not ensure_evaluations(theirs, here, "quick", device="cpu")
 
 
 def test_the_weights_of_runs_are_in_their_checkpoints(tiny):
@@ -341,13 +307,6 @@ def test_the_weights_of_runs_are_in_their_checkpoints(tiny):
     assert found["PRFFN, seed 0", 3].sha256 == "30"
     with pytest.raises(FileNotFoundError, match="no weights of this run"):
         found["PRFFN, seed 0", 3].load()
-
-
-def test_the_key_is_of_weights_images_scale_and_protocol():
-    record = {"weights": "w", "checksum": "i", "scale": 2, "row": "r", "finished": "today"}
-    changes = ({}, {"weights": "v"}, {"checksum": "j"}, {"scale": 3}, {"row": "s"}, {"finished": "later"})
-    keys = {Store("cpu", "evaluations", IDENTITY, 1).key({**record, **change}) for change in changes}
-    assert len(keys | {Store("cpu", "evaluations", IDENTITY, 2).key(record)}) == 5
 
 
 def test_the_recorded_evaluations_are_whole_and_near_print(monkeypatch):

@@ -14,11 +14,6 @@ from prffn.losses import computed_by, implementation_for, pixel_contrast, triton
 from prffn.losses.contrast import Contrast
 
 
-@pytest.fixture
-def without_triton(monkeypatch):
-    monkeypatch.setattr(triton_loss, "INSTALLED", False)
-
-
 @pytest.mark.slow
 def test_the_kernel_under_the_interpreter():
     pytest.importorskip("triton", reason="Triton comes with PyTorch's builds for GPUs only")
@@ -73,7 +68,8 @@ def test_auto_takes_it_for_what_it_covers(monkeypatch):
     assert implementation_for(torch.empty(1, 3, 8, 8), Contrast()) != "triton"
 
 
-def test_without_triton_gpus_get_the_stream(without_triton):
+def test_without_triton_gpus_get_the_stream(monkeypatch):
+    monkeypatch.setattr(triton_loss, "INSTALLED", False)
     with FakeTensorMode():
         assert computed_by(Contrast(), torch.device("cuda")) == {"L_contr": "streaming"}
 
@@ -89,7 +85,7 @@ def test_tensors_without_values(monkeypatch):
         assert pixel_contrast(image, image, 16).shape == ()
 
 
-def test_what_it_does_not_know_is_refused(monkeypatch, request):
+def test_what_it_does_not_know_is_refused(monkeypatch):
     monkeypatch.setattr(triton_loss, "works", lambda: True)
     pair = images("random", 1, 3, 8, 8)
     with pytest.raises(RuntimeError, match="code for GPUs, and got images on cpu: use 'auto' or 'streaming'"):
@@ -100,7 +96,6 @@ def test_what_it_does_not_know_is_refused(monkeypatch, request):
             pixel_contrast(*meta, implementation="triton", **settings)
     with pytest.raises(RuntimeError, match="float32 images of 3 channels"):
         pixel_contrast(*(image.double() for image in meta), implementation="triton")
-    monkeypatch.undo()
-    request.getfixturevalue("without_triton")
+    monkeypatch.setattr(triton_loss, "works", lambda: False)
     with pytest.raises(RuntimeError, match="Triton is not installed: use 'auto' or 'streaming'"):
         pixel_contrast(*meta, implementation="triton")

@@ -69,12 +69,6 @@ def test_png_is_no_larger_than_pillows(photo):
     assert ours.tell() < 1.01 * theirs.tell()
 
 
-@pytest.mark.parametrize("bands", [[(3, 4, 3)], [(2, 4, 3)] * 3, [(5, 4, 1)], [(5, 3, 3)]])
-def test_png_refuses_bands_that_are_not_the_image(bands):
-    with pytest.raises(ValueError, match="band"):
-        write_png(io.BytesIO(), [np.zeros(shape, np.uint8) for shape in bands], 4, 5, 3)
-
-
 def test_a_file_holds_what_the_network_makes(pixels, tmp_path, capsys, weights):
     source = save(pixels, tmp_path / "photo.png")
     assert main(["upscale", str(source), "--weights", str(weights), "--tile", "16", "--device", "cpu"]) == 0

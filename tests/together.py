@@ -9,9 +9,10 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -76,15 +77,9 @@ def trained(processes: Processes, e: Experiment, **options: Any) -> dict[str, An
     return {"curve": done.curve, "weights": weights, "saves": len(saves)}
 
 
-@contextmanager
-def patched(where: Any, name: str, change: Callable[[Any], Any]) -> Any:
+def patched(where: Any, name: str, change: Callable[[Any], Any]) -> AbstractContextManager[Any]:
     """For a time, another function in the place of one: what `change` makes of it."""
-    original = getattr(where, name)
-    setattr(where, name, change(original))
-    try:
-        yield
-    finally:
-        setattr(where, name, original)
+    return mock.patch.object(where, name, change(getattr(where, name)))
 
 
 def stopping(after: int) -> Callable[[Any], Any]:

@@ -33,9 +33,7 @@ REFUSED: dict[str, Any] = {
            "umask"),  # which is there, and whose modes mean nothing
     "signal": ("SIGALRM", "SIGCHLD", "SIGHUP", "SIGKILL", "SIGPIPE", "SIGQUIT", "SIGSTOP", "SIGUSR1", "SIGUSR2",
                "alarm", "pause", "pthread_kill", "pthread_sigmask", "setitimer", "sigwait"),
-    "time": ("tzset",),
     "start methods": ("fork", "forkserver"),
-    "handlers": (signal.SIGTERM,),  # may be set, and nobody can send it
     "letters of names": re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$'),
     "names": re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE),
     "length of paths": 260,
@@ -94,9 +92,8 @@ def install(package: str, root: str) -> None:
     """Refuses from now on. package: the folder of the kit. root: the folder whose files are Windows files."""
     package += os.sep
     _refuse_modules(package)
-    for module in (os, signal, sys, __import__("time")):
+    for module in (os, signal, sys):
         _refuse_attributes(module, package)
-    _refuse_handlers(package)
     _refuse_text(package)
     _refuse_to_rename_onto(package)
     _count_memory(package)
@@ -132,17 +129,6 @@ def _refuse_attributes(module: ModuleType, package: str) -> None:
             return ModuleType.__getattribute__(self, attribute)
 
     module.__class__ = Refusing
-
-
-def _refuse_handlers(package: str) -> None:
-    grant = signal.signal
-
-    def handling(number: int, handler: Any) -> Any:
-        if number in REFUSED["handlers"] and asks(package):
-            raise ValueError(f"nobody can send {number!r}")
-        return grant(number, handler)
-
-    signal.signal = handling  # type: ignore[assignment]
 
 
 def _refuse_text(package: str) -> None:

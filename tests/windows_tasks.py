@@ -8,8 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,54 +27,27 @@ def imports() -> None:
     print(json.dumps(failed))
 
 
-def train(settings: dict[str, Any]) -> None:
-    """Trains three times: to the end, to an error in the fifth step, and from there. Prints what was recorded."""
+def train(settings: dict[str, Any], last_step: int) -> None:
+    """Trains to Ctrl-C in the step after `last_step`, or to the end. Prints the steps taken, and what was recorded."""
     import torch
 
     from prffn.config import experiment
-    from prffn.losses import fused
     from prffn.study import runs
     from prffn.study.ensure import ensure
-    from prffn.study.keys import checkpoint_path
-
-    said: dict[str, Any] = {}
-
-    def recorded() -> dict[str, Any]:
-        (run,) = ensure({"a": [experiment(settings)]}, "quick", device="cpu", progress=False)["a"]
-        said["peak"] = run.record["peak_memory_mb"]
-        return {name: run.record[name] for name in ("weights_sha256", "evaluation", "curve")}
 
     runs.train = partial(runs.train, checkpoint_every=0)  # type: ignore[attr-defined]
-    said |= {"without a stop": recorded(), "compiled": fused.works()}
-    os.environ |= {"PRFFN_CACHE": str(Path("cache2").resolve()), "PRFFN_REPORTS": str(Path("reports2").resolve())}
-    step, steps = torch.optim.Adam.step, count(1)
+    step, steps = torch.optim.Adam.step, []
 
     def stepping(*arguments: Any, **more: Any) -> Any:
-        if next(steps) == 5:
+        if len(steps) == last_step:
             raise KeyboardInterrupt
-        return step(*arguments, **more)
+        steps.append(step(*arguments, **more))
 
     torch.optim.Adam.step = stepping  # type: ignore[method-assign]
-    try:
-        recorded()
-    except KeyboardInterrupt:
-        said["left behind"] = checkpoint_path(runs.run_key(experiment(settings))).is_file()
-    before = next(steps)
-    said["stopped and resumed"] = recorded()
-    said["steps after the stop"] = next(steps) - before - 1
-    print(json.dumps(said))
-
-
-def workers(settings: dict[str, Any]) -> None:
-    """Two dask workers of this machine train two seeds. Prints what was recorded, and where."""
-    from prffn.config import experiment
-    from prffn.study.cluster import local_workers
-    from prffn.study.ensure import ensure
-
-    asked = {"a": [experiment({**settings, "seed": seed}) for seed in range(2)]}
-    with local_workers(2, "cpu") as address:
-        runs = ensure(asked, "quick", device="cpu", progress=False, scheduler=address)
-    print(json.dumps({"trained": len(runs.trained), "weights": [run.record["weights_sha256"] for run in runs["a"]]}))
+    record: dict[str, Any] = {}
+    with suppress(KeyboardInterrupt):
+        record = ensure({"a": [experiment(settings)]}, "quick", device="cpu", progress=False)["a"][0].record
+    print(json.dumps({"steps": len(steps), "record": record}))
 
 
 def files() -> None:
@@ -114,8 +87,8 @@ def refusals(attempts: dict[str, str]) -> None:
     print(json.dumps(granted))
 
 
-if __name__ == "__main__":  # dask's workers import this file
+if __name__ == "__main__":
     tasks: dict[str, Callable[..., None]] = {
-        task.__name__: task for task in (imports, train, workers, files, refusals)
+        task.__name__: task for task in (imports, train, files, refusals)
     }  # fmt: skip
     tasks[sys.argv[1]](*map(json.loads, sys.argv[2:]))

@@ -21,8 +21,8 @@ Mask = NDArray[np.bool_]
 SIDE = 384
 """HR pixels on a side: two patches of 48 LR pixels at x4."""
 
-SCENES, SHAPES = 16, 64
-"""Images of shapes, twice, and shapes in each: with the 8 flat ones a sixth of the patches beside BSD200."""
+SCENES, SHAPES = 64, 64
+"""Images of shapes, and shapes in each: with the 8 flat ones a quarter of the patches beside BSD200."""
 
 _Y, _X = np.arange(SIDE, dtype=np.int64)[:, None], np.arange(SIDE, dtype=np.int64)
 
@@ -30,13 +30,13 @@ _Y, _X = np.arange(SIDE, dtype=np.int64)[:, None], np.arange(SIDE, dtype=np.int6
 def drawings() -> Iterator[tuple[str, ImageArray]]:
     """Yield each image, (SIDE, SIDE, 3) uint8, with its name: the corners of the RGB cube, each alone, then scenes.
 
-    Those called hard are to be sampled for LR, see `image_set`. Bicubic reduction softens every edge, and a network
-    that has seen no other overshoots a hard one nearly as far as without drawings (measured).
+    All are to be sampled for LR, see `image_set`. Bicubic reduction softens every edge, and a network that has seen no
+    other overshoots a hard one nearly as far as without drawings (measured).
     """
     for corner in product((0, 255), repeat=3):
         yield "flat_{:03}_{:03}_{:03}".format(*corner), np.full((SIDE, SIDE, 3), corner, np.uint8)
-    for number, (kind, n) in enumerate(product(("hard", "soft"), range(SCENES))):
-        yield f"{kind}_{n}", scene(RandomState(number))
+    for n in range(SCENES):
+        yield f"scene_{n}", scene(RandomState(n))
 
 
 def scene(random: RandomState) -> ImageArray:
@@ -44,18 +44,25 @@ def scene(random: RandomState) -> ImageArray:
     image = np.empty((SIDE, SIDE, 3), np.uint8)
     image[:] = colour(random)
     for _ in range(SHAPES):
-        shape = (triangle, disc, line, letters)[_whole(random, 0, 4)]
+        shape = (rectangle, triangle, disc, line, letters)[_whole(random, 0, 5)]
         image[shape(random)] = colour(random)
     return image
 
 
 def colour(random: RandomState) -> Whole:
-    """Return a corner of the RGB cube, or as often any colour: (3,), 0 to 255."""
-    return 255 * _whole(random, 0, 2, 3) if _whole(random, 0, 2) else _whole(random, 0, 256, 3)
+    """Return a colour near a corner of the RGB cube: (3,), each 0 to 59 or 196 to 255."""
+    high, inwards = _whole(random, 0, 2, 3), _whole(random, 0, 60, 3)
+    return np.where(high, 255 - inwards, inwards)
+
+
+def rectangle(random: RandomState) -> Mask:
+    """Return where an upright rectangle lies, as all shapes do."""
+    (top, left), (height, width) = _whole(random, 0, SIDE, 2), _whole(random, 4, 120, 2)
+    return (_Y >= top) & (_Y < top + height) & (_X >= left) & (_X < left + width)
 
 
 def triangle(random: RandomState) -> Mask:
-    """Return where a triangle lies, as all shapes do."""
+    """Return where a triangle lies."""
     corners = _whole(random, 0, SIDE, 2) + _whole(random, -80, 80, (3, 2))
     sides = [_side(a, b) for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True)]
     return np.logical_and.reduce([s >= 0 for s in sides]) | np.logical_and.reduce([s <= 0 for s in sides])
