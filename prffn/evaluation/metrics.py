@@ -45,32 +45,24 @@ def _compared(sr: ImageArray, hr: ImageArray, shave: int) -> tuple[NDArray[np.fl
     return luma(sr[inside, inside]), luma(hr[inside, inside])
 
 
-def psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """PSNR in dB of two planes of values from 0 to 255; infinite for equal ones."""
+def psnr_y(sr: ImageArray, hr: ImageArray, shave: int) -> float:
+    """PSNR in dB on Y, without `shave` pixels at each border; infinite for equal images. (H, W, 3) uint8 both."""
+    a, b = _compared(sr, hr, shave)
     error = np.mean((a - b) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
-def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """SSIM of two planes of values from 0 to 255 (Wang et al., 2004): Gaussian window 11, sigma 1.5, 'valid' places.
+def ssim_y(sr: ImageArray, hr: ImageArray, shave: int) -> float:
+    """SSIM on Y (Wang et al., 2004), without `shave` pixels at each border. (H, W, 3) uint8 both.
 
-    Raises ValueError for planes with a side below 11 pixels, which hold no window.
+    Gaussian window of 11 pixels, sigma 1.5, 'valid' places. Raises ValueError for fewer pixels, which hold no window.
     """
+    a, b = _compared(sr, hr, shave)
     if min(a.shape) < 11:
         raise ValueError(f"SSIM needs at least 11 x 11 pixels after shaving, got {a.shape[1]} x {a.shape[0]}")
     return float(
         structural_similarity(a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
     )
-
-
-def psnr_y(sr: ImageArray, hr: ImageArray, shave: int) -> float:
-    """PSNR in dB on Y, without `shave` pixels at each border; infinite for equal images. (H, W, 3) uint8 both."""
-    return psnr(*_compared(sr, hr, shave))
-
-
-def ssim_y(sr: ImageArray, hr: ImageArray, shave: int) -> float:
-    """SSIM on Y, see `ssim`, without `shave` pixels at each border. (H, W, 3) uint8 both."""
-    return ssim(*_compared(sr, hr, shave))
 
 
 class LpipsUnavailable(RuntimeError):

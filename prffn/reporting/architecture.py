@@ -18,13 +18,13 @@ from prffn import paper
 from prffn.files import reports_root
 from prffn.models import PRFFN
 from prffn.models.complexity import OUTPUT_720P, multi_adds, parameters
+from prffn.models.pretrained import SCALES
 from prffn.reporting.candidates import BLOCKS, KIT_SAFB, X2_SAFB, C, Conv, cost, safb_candidates
 from prffn.reporting.report import write_report
 from prffn.reporting.tables import markdown
 
 LABEL = "counted here, exact: nothing was trained or timed"
 DIAGRAM = Path(__file__).parent / "prffn.svg"  # of the network: what is printed, what is inferred here, our choices
-SCALES = (2, 3, 4)
 
 
 def fits(k: Iterable[float], printed: Iterable[float]) -> str:

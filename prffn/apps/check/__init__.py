@@ -26,15 +26,6 @@ from prffn.training.device import device_name, pick_device
 
 SECONDS = 420  # after these no check is started: all of them take 8 minutes at most
 
-PARTS: tuple[Callable[[torch.device, Sizes], Iterator[Check]], ...] = (
-    lambda device, _: machine_checks(device),
-    value_checks,
-    cost_checks,
-    lambda device, _: program_checks(device),
-    step_checks,
-)
-"""In the order in which they are made: what takes longest comes last."""
-
 
 def run(asked: str) -> int:
     """Makes all checks on a device and writes the page. Returns the exit status: 1 if one has failed.
@@ -66,10 +57,16 @@ def _lines(device: torch.device, began: float) -> Iterator[Line]:
                 yield performed(check, device)
 
 
-def machine_checks(device: torch.device) -> Iterator[Check]:
+def machine_checks(device: torch.device, _: Sizes) -> Iterator[Check]:
     """What everything is run by: nothing that could fail once the device has been used."""
     yield Check("machine", "versions", _versions)
     yield Check("machine", "device", lambda: _device(device))
+
+
+PARTS: tuple[Callable[[torch.device, Sizes], Iterator[Check]], ...] = (
+    machine_checks, value_checks, cost_checks, program_checks, step_checks,
+)  # fmt: skip
+"""In the order in which they are made: what takes longest comes last."""
 
 
 def _versions() -> str:

@@ -17,7 +17,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 import torch.distributed as dist
 
-from prffn.apps.check.lines import SHORT, Check, Skipped, Wrong, apart
+from prffn.apps.check.lines import SHORT, Check, Sizes, Skipped, Wrong, apart
 from prffn.config import experiment
 from prffn.files import CACHE_VARIABLE, REPORTS_VARIABLE, checkout
 from prffn.models.complexity import parameters
@@ -32,7 +32,7 @@ NOTEBOOK = "table5_region_size"
 PATIENCE = 150.0  # seconds after which a command is stopped
 
 
-def program_checks(device: torch.device) -> Iterator[Check]:
+def program_checks(device: torch.device, _: Sizes) -> Iterator[Check]:
     """The checks that start processes."""
     yield Check("kill and resume", f"after {KILLED_AFTER} of {SHORT['training.steps']} steps", lambda: _resumed(device))
     yield Check("one run by several processes", "torchrun", lambda: _together(device))

@@ -5,9 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prffn.models.blocks import RGBNetwork, conv, outputs
-from prffn.models.table8.awsrn import AWRU
-
-KERNELS = (3, 5, 7, 9)  # kernel sizes of the reconstruction (inferred, see ACAN)
+from prffn.models.table8.awsrn import AWRU, KERNELS
 
 
 class LocalPixelAttention(nn.Module):
