@@ -201,7 +201,7 @@ def load_tensors(path: Path) -> Any:
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise  # each names the file
     except pickle.UnpicklingError as error:
-        why = "holds Python objects beside tensors, which could run any code, or is damaged"
+        why = "holds Python objects, which could run any code, perhaps a whole pickled network, or is damaged"
         raise DamagedTensors(f"{path} {why}: where you trust it, load it and save its state_dict()") from error
     except Exception as error:
         raise DamagedTensors(f"{path} is damaged, or not a file of PyTorch's ({error!r}); get it again") from error
