@@ -241,12 +241,14 @@ def write_pages(profile: str, only: str | None = None) -> int:
 
 def list_sets() -> int:
     """Prints each image set and whether it is downloaded."""
-    from prffn.data.images import DRAWN, EMBEDDED_SETS, KNOWN_SETS
+    from prffn.data.drawn import DRAWN_SETS
+    from prffn.data.images import EMBEDDED_SETS, KNOWN_SETS
 
     print(f"data root: {data_root()}")
     for name in EMBEDDED_SETS:
         print(f"  {name:15} there (inside the scikit-image wheel)")
-    print(f"  {DRAWN:15} there (flat colours and hard edges, drawn by code)")
+    for name in DRAWN_SETS:
+        print(f"  {name:15} there (flat colours and hard edges, drawn by code)")
     for name, source in KNOWN_SETS.items():
         there = (data_root() / source.folder).is_dir()
         how = "there" if there else "missing: ask for it at manga109.org" if name == "Manga109" else "missing"

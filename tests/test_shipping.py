@@ -14,18 +14,21 @@ from prffn.study.keys import checkpoint_path, run_key
 def small(photo_folder, tmp_path, monkeypatch):
     """Trainings of a second, and a folder of weights that is not the package's."""
     monkeypatch.setattr(shipping, "SETTINGS", tiny_settings(photo_folder))
-    monkeypatch.setattr(shipping, "FIRST", {"training.steps": 6})
-    monkeypatch.setattr(shipping, "OTHERS", {"training.steps": 4})
+    for name, steps in (("FIRST", 6), ("OTHERS", 4), ("LAST", 2)):
+        monkeypatch.setattr(shipping, name, {"training.steps": steps})
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
     return tmp_path
 
 
-def test_each_scale_is_written_with_its_record_and_the_others_start_from_x3(small):
+def test_each_scale_is_written_with_its_record_and_all_start_from_x3(small):
     found = list(shipping.ship(progress=False))
-    assert [scale for scale, _, _ in found] == [3, 2, 4]
-    assert len(list((small / "reports" / "shipped" / "runs").iterdir())) == 3
+    assert [scale for scale, _, _ in found] == [2, 3, 4]
+    assert len(list((small / "reports" / "shipped" / "runs").iterdir())) == 6
+    first = run_key(shipping.shipped_experiment(3).start)
     for scale, record, path in found:
-        assert record["settings"]["training.start"] == ("" if scale == 3 else found[0][1]["key"])
+        start = shipping.shipped_experiment(scale).start
+        assert record["settings"]["training.start"] == run_key(start)
+        assert scale == 3 or run_key(start.start) == first
         assert record["settings"]["data.scale"] == scale
         model = load_pretrained(path)
         assert model(torch.rand(1, 3, 9, 10)).shape == (1, 3, 9 * scale, 10 * scale)
@@ -33,7 +36,7 @@ def test_each_scale_is_written_with_its_record_and_the_others_start_from_x3(smal
 
 def test_what_is_recorded_is_not_trained_again(small):
     (first,) = shipping.ship([4], progress=False)
-    checkpoint_path(run_key(shipping.shipped_experiment(3))).unlink()
+    checkpoint_path(run_key(shipping.shipped_experiment(3).start)).unlink()
     (again,) = shipping.ship([4], progress=False)
     assert again == first
     checkpoint_path(first[1]["key"]).unlink()

@@ -1,9 +1,10 @@
 """Drawings for training: flat colours, and hard edges between saturated ones (our choice: photographs have few).
 
-Drawn with whole numbers alone and a bitmap font, so that every machine draws the same pixels.
+Two sets: "drawn", of any colours, and "lettering", of saturated ones alone, all with hard edges. Drawn with whole
+numbers alone and a bitmap font, so that every machine draws the same pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from string import ascii_letters, digits
 
@@ -21,35 +22,49 @@ Mask = NDArray[np.bool_]
 SIDE = 384
 """HR pixels on a side: two patches of 48 LR pixels at x4."""
 
-SCENES, SHAPES = 64, 64
-"""Images of shapes, and shapes in each: with the 8 flat ones a quarter of the patches beside BSD200."""
+SHAPES = 64
+"""In a scene."""
+
+DRAWN_SETS = ("drawn", "lettering")
+"""Image sets that need no download. Beside BSD200, "drawn" is a sixth of the patches, "lettering" a quarter."""
 
 _Y, _X = np.arange(SIDE, dtype=np.int64)[:, None], np.arange(SIDE, dtype=np.int64)
 
 
-def drawings() -> Iterator[tuple[str, ImageArray]]:
+def drawings(of_set: str) -> Iterator[tuple[str, ImageArray]]:
     """Yield each image, (SIDE, SIDE, 3) uint8, with its name: the corners of the RGB cube, each alone, then scenes.
 
-    All are to be sampled for LR, see `image_set`. Bicubic reduction softens every edge, and a network that has seen no
-    other overshoots a hard one nearly as far as without drawings (measured).
+    Those called hard are to be sampled for LR, see `image_set`. Bicubic reduction softens every edge, and a network
+    that has seen no other overshoots a hard one nearly as far as without drawings (measured).
     """
     for corner in product((0, 255), repeat=3):
         yield "flat_{:03}_{:03}_{:03}".format(*corner), np.full((SIDE, SIDE, 3), corner, np.uint8)
-    for n in range(SCENES):
-        yield f"scene_{n}", scene(RandomState(n))
+    if of_set == "lettering":
+        for number in range(64):
+            yield f"hard_{number}", scene(RandomState(number), saturated, (rectangle, triangle, disc, line, letters))
+        return
+    for number, (kind, n) in enumerate(product(("hard", "soft"), range(16))):
+        yield f"{kind}_{n}", scene(RandomState(number), any_colour, (triangle, disc, line, letters))
 
 
-def scene(random: RandomState) -> ImageArray:
+def scene(
+    random: RandomState, colour: Callable[[RandomState], Whole], shapes: Sequence[Callable[[RandomState], Mask]]
+) -> ImageArray:
     """Shapes over each other, each of one colour."""
     image = np.empty((SIDE, SIDE, 3), np.uint8)
     image[:] = colour(random)
     for _ in range(SHAPES):
-        shape = (rectangle, triangle, disc, line, letters)[_whole(random, 0, 5)]
+        shape = shapes[_whole(random, 0, len(shapes))]
         image[shape(random)] = colour(random)
     return image
 
 
-def colour(random: RandomState) -> Whole:
+def any_colour(random: RandomState) -> Whole:
+    """Return a corner of the RGB cube, or as often any colour: (3,), 0 to 255."""
+    return 255 * _whole(random, 0, 2, 3) if _whole(random, 0, 2) else _whole(random, 0, 256, 3)
+
+
+def saturated(random: RandomState) -> Whole:
     """Return a colour near a corner of the RGB cube: (3,), each 0 to 59 or 196 to 255."""
     high, inwards = _whole(random, 0, 2, 3), _whole(random, 0, 60, 3)
     return np.where(high, 255 - inwards, inwards)
@@ -57,8 +72,10 @@ def colour(random: RandomState) -> Whole:
 
 def rectangle(random: RandomState) -> Mask:
     """Return where an upright rectangle lies, as all shapes do."""
+    mask = np.zeros((SIDE, SIDE), bool)
     (top, left), (height, width) = _whole(random, 0, SIDE, 2), _whole(random, 4, 120, 2)
-    return (_Y >= top) & (_Y < top + height) & (_X >= left) & (_X < left + width)
+    mask[top : top + height, left : left + width] = True
+    return mask
 
 
 def triangle(random: RandomState) -> Mask:

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from prffn.data.cache import add_image, cached_images
 from prffn.data.degradation import ImageArray, downscale
-from prffn.data.drawn import drawings
+from prffn.data.drawn import DRAWN_SETS, drawings
 from prffn.files import DATA_VARIABLE, cache_root, data_root, digest, unknown, user_path, whole_number
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -70,10 +70,9 @@ EMBEDDED_SETS = {
 }
 """Photographs inside the scikit-image wheel, in a fixed split; they need no download."""
 
-DRAWN = "drawn"  # the set of flat colours and hard edges that data/drawn.py draws; it needs no download
-
 RECORDED_CHECKSUMS = {
-    "drawn": "41175116669e13787a601027bff2d3db814ce7b465d42677da87e3c294b519e2",
+    "drawn": "42d7203a66908f5b3e39247867914be4e868b02091e78e3183f9247565ff21fa",
+    "lettering": "4cfd998f51198784bce8bbb7ad4f45fabc40fb39f446c9cef356053f45586ec2",
     "Set5": "7193940992efe5a7b57d765d08d4ee0d0fbbb8d3161d52d4e549d267e7b0fd85",
     "B100": "ad8d05a3825339301f4da9263a259bf7d49e509c37fd1cd770497fd64277424b",
     "T91": "ab53f1ce56fb474c22e338e952da0d8ddea7d83493546d2146fbeebfcd3ba8d5",
@@ -162,7 +161,7 @@ def _source_files(name: str) -> list[Path]:
         return _files_of_known_set(name)
     folder = user_path(name)
     if not name or not folder.is_dir():
-        choices = unknown("image set", name, [*KNOWN_SETS, *EMBEDDED_SETS, DRAWN])
+        choices = unknown("image set", name, [*KNOWN_SETS, *EMBEDDED_SETS, *DRAWN_SETS])
         raise ValueError(f"{choices}, the path of a folder, or several of these joined by +")
     files = list_images(folder)
     if not files:
@@ -201,12 +200,12 @@ def sets_in(name: str) -> list[str]:
 
 def is_named(name: str) -> bool:
     """Return whether a single set is known by this name; otherwise it is the path of a folder."""
-    return name in KNOWN_SETS or name in EMBEDDED_SETS or name == DRAWN
+    return name in KNOWN_SETS or name in EMBEDDED_SETS or name in DRAWN_SETS
 
 
 @lru_cache(maxsize=16)
 def image_set(name: str) -> ImageSet:
-    """Return an image set by its name in KNOWN_SETS or EMBEDDED_SETS, DRAWN, or the images of any folder by its path.
+    """Return an image set by name, of KNOWN_SETS, EMBEDDED_SETS or DRAWN_SETS, or the images of a folder by its path.
 
     Sets joined by +, as in "BSD200+drawn", are one set, in which each image counts once. The images are decoded once
     into the cache, and memory-mapped from there.
@@ -218,8 +217,8 @@ def image_set(name: str) -> ImageSet:
         images = tuple(image for s in sets for image in s.images)
         sampled = frozenset(f"{s.name}/{n}" for s in sets for n in s.sampled)
         return ImageSet(set_label(name), names, images, digest([s.checksum for s in sets]), sampled)
-    if name == DRAWN:
-        return _drawn_set()
+    if name in DRAWN_SETS:
+        return _drawn_set(name)
     files = _source_files(name)
     label = set_label(name)
     where = hashlib.sha256(str(files[0].parent.resolve()).encode()).hexdigest()[:8]
@@ -230,14 +229,14 @@ def image_set(name: str) -> ImageSet:
     return ImageSet(label, tuple(f.stem for f in files), images, checksum)
 
 
-@lru_cache(maxsize=1)
-def _drawn_set() -> ImageSet:
-    names, images = zip(*drawings(), strict=True)
+@lru_cache(maxsize=len(DRAWN_SETS))
+def _drawn_set(of_set: str) -> ImageSet:
+    names, images = zip(*drawings(of_set), strict=True)
     total = hashlib.sha256()
     for name, image in zip(names, images, strict=True):
         add_image(total, name, image)
         image.flags.writeable = False
-    return ImageSet(DRAWN, names, images, total.hexdigest(), frozenset(names))
+    return ImageSet(of_set, names, images, total.hexdigest(), frozenset(n for n in names if n.startswith("hard")))
 
 
 def set_label(name: str) -> str:
