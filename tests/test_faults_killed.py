@@ -109,6 +109,33 @@ def test_leftovers_of_the_dead_are_removed_and_not_those_of_the_living(tmp_path)
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_interrupted_at_any_line_before_the_first_byte(tmp_path):
+    """Ctrl-C at each line that runs from the call to the body, this package's or a library's: no file stays."""
+    lines = 0
+
+    def interrupt(*event):
+        nonlocal left
+        left -= event[1] == "line"
+        if left < 0:
+            raise KeyboardInterrupt
+        return interrupt
+
+    while True:
+        left, writing = lines, atomic_write(tmp_path / "a.json", "w")
+        sys.settrace(interrupt)
+        try:
+            with writing:
+                sys.settrace(None)
+            break
+        except KeyboardInterrupt:
+            assert list(tmp_path.iterdir()) == [], f"after {lines} lines"
+        finally:
+            sys.settrace(None)
+        lines += 1
+    assert lines > 20
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.json"]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_killed_once_in_each_phase(command: Command, tmp_path, seed):
     """At a random one of its events: a file is about to be opened, renamed or removed, or in a training step."""

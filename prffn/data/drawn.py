@@ -54,7 +54,7 @@ def scene(
     image = np.empty((SIDE, SIDE, 3), np.uint8)
     image[:] = colour(random)
     for _ in range(SHAPES):
-        shape = shapes[_whole(random, 0, len(shapes))]
+        shape = shapes[int(_whole(random, 0, len(shapes)))]
         image[shape(random)] = colour(random)
     return image
 
