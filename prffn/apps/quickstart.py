@@ -93,7 +93,8 @@ def about_pretrained(scale: int) -> pd.DataFrame:
     said = settings_of_file(pretrained_path(scale))
     names = {
         "channels": "model.channels", "groups": "model.groups", "training images": "data.train",
-        "steps": "training.steps", "lambda_c": "loss.contrast_weight", "S": "loss.region_size",
+        "steps": "training.steps", "started from": "training.start", "lambda_c": "loss.contrast_weight",
+        "S": "loss.region_size",
     }  # fmt: skip
     rows = {label: str(said["settings"][name]) for label, name in names.items() if name in said["settings"]}
     return pd.DataFrame({"shipped network": {"scale": f"x{scale}", **rows, "record": said["record"]}})

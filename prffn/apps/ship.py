@@ -45,7 +45,9 @@ OTHERS: dict[str, Any] = {"training.steps": 12_000, "training.learning_rate": 1e
 """Of the trainings at x2 and x4, which start from x3."""
 
 LAST: dict[str, Any] = {"data.train": "BSD200+lettering", "training.steps": 8_000, "training.learning_rate": 1e-3}
-"""Of the last training at each scale."""
+"""Of the last training at each scale. At x3 it took the overshoot of lettering from 55 levels to 40, as far as bicubic
+interpolation goes, and that of a rectangle from 55 to 23; a network trained on these images from its first step was
+0.1 dB behind (measured)."""
 
 
 def shipped_experiment(scale: int) -> Experiment:
