@@ -189,7 +189,8 @@ def list_images(folder: Path) -> list[Path]:
 def how_to_get(name: str, folder: Path) -> str:
     """The error text for a known set that is not in its folder."""
     if name == "Manga109":
-        return f"image set Manga109 is not in {folder}. Its licence forbids redistribution: ask for it at manga109.org"
+        missing = f"image set Manga109 is not in {folder}. Its licence forbids redistribution"
+        return f"{missing}: ask for it at manga109.org, and put its 109 images there"
     return f"image set {name} is not in {folder}: python -m prffn data get {name} (or set {DATA_VARIABLE})"
 
 
