@@ -27,6 +27,7 @@ from prffn.training.loop import build_model, train
 from prffn.training.parallel import in_parallel
 
 KILLED_AFTER = 10  # steps, of the 20 of SHORT
+CHECKPOINT = "killed.ckpt"
 NEAR = 0.01  # bound of `apart` where bits may differ
 NOTEBOOK = "table5_region_size"
 PATIENCE = 150.0  # seconds after which a command is stopped
@@ -46,14 +47,12 @@ def _resumed(device: torch.device) -> str:
     e = experiment(SHORT)
     first = build_model(e).state_dict()
     with tempfile.TemporaryDirectory() as folder, threads_for(parameters(build_model(e))) as threads:
-        checkpoint = Path(folder, "killed.ckpt")
-        process = get_context("spawn").Process(target=_train_until_killed, args=(device, threads, checkpoint))
-        process.start()
-        process.join(PATIENCE)
-        process.kill()
+        checkpoint = Path(folder, CHECKPOINT)
+        code = f"from {__name__} import train_until_killed; train_until_killed({str(device)!r}, {threads}, {folder!r})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE)
         state = load_checkpoint(checkpoint)
         if state is None or not 0 < state["step"] <= KILLED_AFTER:
-            raise Wrong(f"the training was not killed as planned, exit status {process.exitcode}")
+            raise Wrong(f"the training was not killed as planned, exit status {done.returncode}")
         resumed = train(e, device=device, checkpoint=checkpoint, progress=False)
         whole = train(e, device=device, progress=False)
     found, expected = resumed.model.state_dict(), whole.model.state_dict()
@@ -65,7 +64,7 @@ def _resumed(device: torch.device) -> str:
     return f"resumed from its checkpoint: not bit for bit; {off:.1e} of the way apart, {NEAR:g} allowed"
 
 
-def _train_until_killed(device: torch.device, threads: int, checkpoint: Path) -> None:
+def train_until_killed(device: str, threads: int, folder: str) -> None:
     """In a process of its own: trains, and kills itself after KILLED_AFTER steps."""
 
     def on_step(step: int) -> None:
@@ -73,6 +72,7 @@ def _train_until_killed(device: torch.device, threads: int, checkpoint: Path) ->
             psutil.Process().kill()
 
     torch.set_num_threads(threads)
+    checkpoint = Path(folder, CHECKPOINT)
     train(experiment(SHORT), device=device, checkpoint=checkpoint, checkpoint_every=0, progress=False, on_step=on_step)
 
 
