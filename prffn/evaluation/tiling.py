@@ -41,8 +41,7 @@ def upscale(
     at the whole input: with it the two differ slightly (PRFFN, RCAN; the default halo keeps seams invisible).
     Raises ValueError for another image, tile or halo, or an output of another size than `scale` says; NonFiniteOutput.
     """
-    height, width = image.shape[:2]
-    output = np.empty((height * scale, width * scale, 3), np.uint8)
+    output = np.empty((*(side * scale for side in image.shape[:2]), 3), np.uint8)
     for rows, columns, sr in upscale_tiles(model, image, scale, device, tile, halo):
         output[rows, columns] = sr
     return output

@@ -57,16 +57,7 @@ def ensure(
     }
     records = {key: None if retrain else load_record(store, key, e) for key, (_, e) in asked.items()}
     trained: set[str] = set()
-
-    def is_missing(key: str) -> bool:
-        """Whether it is to be trained: it has no record, or started from other weights than its start has meanwhile."""
-        label, e = asked[key]
-        record = records[key]
-        start = records.get(run_key(e.start)) if record and e.start else None
-        other_start = record and start and record.get("start_sha256") != start["weights_sha256"]
-        return label not in not_measured and (record is None or bool(other_start))
-
-    while missing := [key for key in asked if is_missing(key)]:
+    while missing := [key for key in asked if _is_missing(key, asked[key], records, not_measured)]:
         wanted = _in_order(asked, missing, records, store, retrain and not trained)
         for key, outcome in _train(wanted, store, device, progress, scheduler, processes, workers):
             if isinstance(outcome, BackboneUnavailable):
@@ -78,6 +69,18 @@ def ensure(
     by_label = {label: [] if label in not_measured else [runs[key] for key in group] for label, group in keys.items()}
     in_order = {label: not_measured[label] for label in by_label if label in not_measured}  # not as workers say it
     return Runs(profile, by_label, trained, in_order)
+
+
+def _is_missing(
+    key: str, asked: tuple[str, Experiment], records: Mapping[str, Record | None], not_measured: Mapping[str, str]
+) -> bool:
+    """Whether a run is to be trained: it has no record, or started from other weights than its start has meanwhile."""
+    label, e = asked
+    if label in not_measured:
+        return False
+    record = records[key]
+    start = records.get(run_key(e.start)) if record and e.start else None
+    return record is None or (start is not None and record.get("start_sha256") != start["weights_sha256"])
 
 
 def _in_order(
