@@ -54,13 +54,6 @@ def test_what_becomes_of_a_gain(small, large, said):
     )
 
 
-@pytest.mark.parametrize(("large", "said"), [([-0.1, 0.1, 0.3], True), ([0.3, 0.3, 0.3], False)])
-def test_gains_that_are_not_there_are_called_so(large, said):
-    """0.1 +- 0.5 in both networks, or above zero in one."""
-    answer = said_by_size(runs_of(set=of_gains([-0.1, 0.1, 0.3], large)), "x", GRID, OVER)
-    assert ("none told from zero" in answer) == said
-
-
 def test_the_answer_by_hand():
     """The last set comes first. At both lengths it grows there; on the first set it vanishes after the longer one."""
     names = ("short small", "short large", "long small", "long large")
@@ -72,12 +65,9 @@ def test_the_answer_by_hand():
     rows |= {name: {"a": [[first[name]]] * 2, "b": [[last[name]]] * 2} for name in names}
     grid = {10: {1: names[0], 8: names[1]}, 40: {1: names[2], 8: names[3]}}
     assert said_by_size(made_up(rows), "x", grid, {name: f"L_1 {name}" for name in names}) == (
-        "**From 1 K to 8 K parameters the gain of x over L_1 alone grows after 10 and 40 steps on b** (PSNR: "
-        "after 10 steps +0.100 dB [+0.100, +0.100] at 1 K, +0.300 dB [+0.300, +0.300] at 8 K, "
-        "a change of +0.200 dB [+0.200, +0.200]; "
-        "after 40 steps +0.000 dB [+0.000, +0.000] at 1 K, +0.100 dB [+0.100, +0.100] at 8 K, "
-        "a change of +0.100 dB [+0.100, +0.100]); on a it grows after 10 steps and vanishes after 40 steps; "
-        "2 seeds, profile quick."
+        "**From 1 K to 8 K parameters the gain of x over L_1 alone grows after 10 and 40 steps on b** (its change, in "
+        "PSNR: +0.200 dB [+0.200, +0.200] after 10 steps, +0.100 dB [+0.100, +0.100] after 40 steps); on a it grows "
+        "after 10 steps and vanishes after 40 steps; 2 seeds, profile quick."
     )
 
 

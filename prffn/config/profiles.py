@@ -30,7 +30,7 @@ BRIEF: dict[str, Any] = {
 PROFILES: dict[str, dict[str, Any]] = {
     "paper": {},
     "gpu": {
-        "training.steps": 19_000,
+        "training.steps": 18_500,
         "training.learning_rate": 4e-4,
         "training.schedule": "one_cycle",
         "training.clip_quantile": 0.5,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prffn.study.claims import OPEN, claims_greater, digits_of, judged, seeds_said, with_interval
+from prffn.study.claims import claims_greater, digits_of, judged, seeds_said, with_interval
 from prffn.study.runs import Runs, image_sets
 
 METRICS = {"psnr_y": "PSNR", "ssim_y": "SSIM", "lpips": "LPIPS"}
@@ -72,6 +72,11 @@ def claims_of_best(runs: Runs, groups: Sequence[tuple[Sequence[str], Sequence[st
             claims[text] = (second, first) if metric == "lpips" else (first, second)  # greater is then better
         verdicts.append(claims_greater(runs, claims, metric=metric).loc[(slice(None), [judges]), :])
     return pd.concat(verdicts)
+
+
+def in_words(items: Sequence[str]) -> str:
+    """One, or "375, 1500 and 6000"."""
+    return f"{', '.join(items[:-1])} and {items[-1]}" if len(items) > 1 else items[0]
 
 
 SPEEDS_UP = "only speeds up"
@@ -180,20 +185,11 @@ def said_by_size(runs: Runs, name: str, grid: Mapping[int, Mapping[int, str]], o
         for n, labels in grid.items():
             small, large = (gains.loc[(labels[k], image_set)] for k in (first, last))
             words.setdefault(trend(small, large, changes.loc[(str(n), image_set)]), []).append(str(n))
-        return " and ".join(f"{word} after {' and '.join(steps)} steps" for word, steps in words.items())
+        return " and ".join(f"{word} after {in_words(steps)} steps" for word, steps in words.items())
 
-    def numbers(n: int) -> str:
-        rows = {k: gains.loc[(label, judge)] for k, label in grid[n].items()}
-        change = changes.loc[(str(n), judge)]
-        each = ", ".join(f"{dB(row)} at {k} K" for k, row in rows.items())
-        open_all = all(row["verdict"] == OPEN for row in (*rows.values(), change))
-        return f"after {n} steps {each}, a change of {dB(change)}{', none told from zero' if open_all else ''}"
-
-    def dB(row: Mapping[str, Any]) -> str:
-        return with_interval(row, unit=" dB")
-
+    figures = ", ".join(f"{with_interval(changes.loc[(str(n), judge)], unit=' dB')} after {n} steps" for n in grid)
     elsewhere = "".join(f"; on {image_set} it {found(image_set)}" for image_set in others)
     return (
-        f"**From {first} K to {last} K parameters the gain of {name} over L_1 alone {found(judge)} on {judge}** (PSNR: "
-        f"{'; '.join(map(numbers, grid))}){elsewhere}; {seeds_said(gains['seeds'])}, profile {runs.profile}."
+        f"**From {first} K to {last} K parameters the gain of {name} over L_1 alone {found(judge)} on {judge}** (its "
+        f"change, in PSNR: {figures}){elsewhere}; {seeds_said(gains['seeds'])}, profile {runs.profile}."
     )

@@ -1,4 +1,4 @@
-"""What a run ran on: the provenance of every record."""
+"""The device that a run is trained on: picked, named, waited for; its memory and threads."""
 
 import contextlib
 import platform
