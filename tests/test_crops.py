@@ -208,7 +208,7 @@ class TestWeights:
         assert list(weights) == ["L_1, seed 0", "L_1, seed 1", "L_1 + L_contr, seed 0", "L_1 + L_contr, seed 1"]
         crops = ensure_crops(small, list(weights), weights, "quick")
         assert len(crops.new) == 5
-        verdicts = compare_losses(crops, {"it helps": ("L_1 + L_contr", "L_1")}, 2)
+        verdicts = compare_losses(crops, {"it helps": ("L_1 + L_contr", "L_1")}, runs)
         of_crop = {method: record["figures"]["crop"]["psnr_y"] for method, record in crops.items()}
         gains = [of_crop[of_seed("L_1 + L_contr", n)] - of_crop[of_seed("L_1", n)] for n in range(2)]
         assert verdicts.loc[("it helps", "the crop"), "difference"] == pytest.approx(np.mean(gains), abs=5e-4)
@@ -256,14 +256,17 @@ class TestTableAndConclusion:
     def test_losses_by_hand(self, small):
         """Differences 0.2 and 0.1 dB: mean 0.15, t(1) = 12.7062, error 0.05: 0.15 +- 0.6353."""
         psnr = {BICUBIC: 20.0, "a, seed 0": 21.0, "a, seed 1": 22.0, "b, seed 0": 21.2, "b, seed 1": 22.1}
-        row = compare_losses(made_up(small, psnr), {"b": ("b", "a")}, 2).loc[("b", "the crop")]
+        claims, two = {"b": ("b", "a")}, {"a": "01", "b": "01"}
+        row = compare_losses(made_up(small, psnr), claims, two).loc[("b", "the crop")]
         numbers = {"seeds": 2, "difference": 0.15, "low": -0.485, "high": 0.785, "p": 0.2}
         assert row.to_dict() == {**numbers, "verdict": "not decided", "would decide": "about 3 seeds"}
         psnr["b, seed 1"] = 22.2
-        assert compare_losses(made_up(small, psnr), {"b": ("b", "a")}, 2)["verdict"].to_list() == ["holds"] * 2
-        assert compare_losses(made_up(small, psnr), {"b": ("b", "a")}, 1)["verdict"].to_list() == ["not decided"] * 2
+        assert compare_losses(made_up(small, psnr), claims, two)["verdict"].to_list() == ["holds"] * 2
+        one = compare_losses(made_up(small, psnr), claims, {"a": "01", "b": "0"}).loc[("b", "the crop")]
+        assert (one["verdict"], one["seeds"], one["difference"]) == ("not decided", 1, 0.2)
         del psnr["b, seed 0"]
-        assert set(compare_losses(made_up(small, psnr), {"b": ("b", "a")}, 2)["verdict"]) == {"not measured"}
+        assert set(compare_losses(made_up(small, psnr), claims, two)["verdict"]) == {"not measured"}
+        assert set(compare_losses(made_up(small, psnr), claims, {"a": "01", "b": ""})["verdict"]) == {"not measured"}
 
     def test_files(self, small, tmp_path):
         pictures = [made_up(small, {BICUBIC: 20.0, "CARN-M": 21.5}, ("TSAN",)), made_up(small, {BICUBIC: 20.5})]

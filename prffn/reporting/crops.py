@@ -1,6 +1,6 @@
 """Figures 7 to 10 as people read them: the table beside the crops, its conclusion, provenance, files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import pandas as pd
@@ -101,17 +101,17 @@ def _prffn(crops: Crops) -> str:
     return f"{'holds' if psnr['PRFFN'] > max(others) else 'does not hold'} on this crop"
 
 
-def compare_losses(crops: Crops, claims: Mapping[str, tuple[str, str]], seeds: int) -> pd.DataFrame:
+def compare_losses(crops: Crops, claims: Mapping[str, tuple[str, str]], runs: Mapping[str, Sized]) -> pd.DataFrame:
     """Each claim "the first loss gives a higher PSNR-Y than the second": its verdict on the crop and on the image.
 
-    As `claims_greater`: the paired 95 % interval over the seeds decides.
+    As `claims_greater`: the paired 95 % interval decides, over the seeds that the runs of both have.
     """
     rows = []
     for text, labels in claims.items():
         for part, where in {"crop": "the crop", "image": "the whole image"}.items():
             psnr = crops.figures(part)
-            names = [[of_seed(label, seed) for seed in range(seeds)] for label in labels]
-            measured = seeds and all(name in psnr for group in names for name in group)
+            names = [[of_seed(label, seed) for seed in range(len(runs[label]))] for label in labels]
+            measured = all(group and set(group) <= psnr.keys() for group in names)
             first, second = ([psnr[name] for name in group] if measured else None for group in names)
             rows.append({"claim": text, "set": where, **judged(first, second, digits=3)})
     return pd.DataFrame(rows).set_index(["claim", "set"])
