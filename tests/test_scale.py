@@ -55,7 +55,8 @@ def test_what_becomes_of_a_gain(small, large, said):
 
 
 def test_the_answer_by_hand():
-    """The last set comes first. At both lengths it grows there; on the first set it vanishes after the longer one."""
+    """The last set comes first, and the longest training. At both lengths it grows there; on the other set it vanishes
+    after the longer one."""
     names = ("short small", "short large", "long small", "long large")
     first, last = (
         dict(zip(names, (0.1, 0.2, 0.1, 0.0), strict=True)),
@@ -66,8 +67,8 @@ def test_the_answer_by_hand():
     grid = {10: {1: names[0], 8: names[1]}, 40: {1: names[2], 8: names[3]}}
     assert said_by_size(made_up(rows), "x", grid, {name: f"L_1 {name}" for name in names}) == (
         "**From 1 K to 8 K parameters the gain of x over L_1 alone grows after 10 and 40 steps on b** (its change, in "
-        "PSNR: +0.200 dB [+0.200, +0.200] after 10 steps, +0.100 dB [+0.100, +0.100] after 40 steps); on a it grows "
-        "after 10 steps and vanishes after 40 steps; 2 seeds, profile quick."
+        "PSNR: +0.200 dB [+0.200, +0.200] after 10 steps, +0.100 dB [+0.100, +0.100] after 40 steps); on a it vanishes "
+        "after 40 steps and grows after 10 steps; 2 seeds, profile quick."
     )
 
 

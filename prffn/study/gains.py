@@ -170,7 +170,7 @@ def said_by_size(runs: Runs, name: str, grid: Mapping[int, Mapping[int, str]], o
     """The answer in one sentence: what becomes of a loss's gain from the smallest network to the largest. In Markdown.
 
     grid: by the number of steps, and by thousands of parameters, ascending, the label of the loss. over: by label, that
-    of L_1 alone. The last image set comes first: it has the most images.
+    of L_1 alone. The longest training comes first, and the last image set: it has the most images.
     """
     *others, judge = image_sets(runs)
     of_all = [label for labels in grid.values() for label in labels.values()]
@@ -185,7 +185,8 @@ def said_by_size(runs: Runs, name: str, grid: Mapping[int, Mapping[int, str]], o
         for n, labels in grid.items():
             small, large = (gains.loc[(labels[k], image_set)] for k in (first, last))
             words.setdefault(trend(small, large, changes.loc[(str(n), image_set)]), []).append(str(n))
-        return " and ".join(f"{word} after {in_words(steps)} steps" for word, steps in words.items())
+        longest_first = sorted(words.items(), key=lambda word: int(word[1][-1]), reverse=True)
+        return " and ".join(f"{word} after {in_words(steps)} steps" for word, steps in longest_first)
 
     figures = ", ".join(f"{with_interval(changes.loc[(str(n), judge)], unit=' dB')} after {n} steps" for n in grid)
     elsewhere = "".join(f"; on {image_set} it {found(image_set)}" for image_set in others)
