@@ -194,10 +194,10 @@ def test_the_answer_over_lengths_by_hand():
 
 @pytest.mark.parametrize(
     ("profile", "parameter", "given", "count"),
-    [("cpu", None, {"at_most": 3}, 3), ("cpu", None, {"seeds": 10}, 10), ("cpu", 2, {"at_most": 1}, 2),
-     ("quick", None, {"at_most": 3, "seeds": None}, 1)],
+    [("cpu", None, {"at_most": 3}, 3), ("cpu", None, {"recorded": 10}, 10), ("cpu", 2, {"at_most": 1}, 2),
+     ("quick", None, {"at_most": 3, "recorded": 10}, 1)],
 )  # fmt: skip
 def test_how_many_seeds_a_row_gets(profile, parameter, given, count):
-    """The row's own number, else the parameter's, else the profile's or less: 5 at `cpu`, 1 at `quick`."""
+    """The parameter's number, else the row's own at `cpu`, else the profile's or less: 5 at `cpu`, 1 at `quick`."""
     study = Study(profile=profile, seeds=parameter)
     assert [e.seed for e in study.variants({"a": {}}, **given)["a"]] == list(range(count))

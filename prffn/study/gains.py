@@ -75,7 +75,7 @@ def claims_of_best(runs: Runs, groups: Sequence[tuple[Sequence[str], Sequence[st
 
 
 def in_words(items: Sequence[str]) -> str:
-    """One, or "375, 1500 and 6000"."""
+    """Items as a sentence lists them: "375, 1500 and 6000"."""
     return f"{', '.join(items[:-1])} and {items[-1]}" if len(items) > 1 else items[0]
 
 
@@ -182,11 +182,10 @@ def said_by_size(runs: Runs, name: str, grid: Mapping[int, Mapping[int, str]], o
 
     def found(image_set: str) -> str:
         words: dict[str, list[str]] = {}
-        for n, labels in grid.items():
-            small, large = (gains.loc[(labels[k], image_set)] for k in (first, last))
-            words.setdefault(trend(small, large, changes.loc[(str(n), image_set)]), []).append(str(n))
-        longest_first = sorted(words.items(), key=lambda word: int(word[1][-1]), reverse=True)
-        return " and ".join(f"{word} after {in_words(steps)} steps" for word, steps in longest_first)
+        for n in sorted(grid, reverse=True):
+            small, large = (gains.loc[(grid[n][k], image_set)] for k in (first, last))
+            words.setdefault(trend(small, large, changes.loc[(str(n), image_set)]), []).insert(0, str(n))
+        return " and ".join(f"{word} after {in_words(steps)} steps" for word, steps in words.items())
 
     figures = ", ".join(f"{with_interval(changes.loc[(str(n), judge)], unit=' dB')} after {n} steps" for n in grid)
     elsewhere = "".join(f"; on {image_set} it {found(image_set)}" for image_set in others)

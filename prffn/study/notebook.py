@@ -12,7 +12,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from prffn.config import MOST_SEEDS, PROFILE_SEEDS, Experiment, check_profile, check_seeds, variants
-from prffn.files import unknown, whole_number
+from prffn.files import RECORDED, unknown, whole_number
 from prffn.losses.own import FORM
 from prffn.study.claims import answer, as_math
 from prffn.study.continued import continued
@@ -77,13 +77,16 @@ class Study:
         self,
         vary: Mapping[str, Mapping[str, Any]],
         *,
-        seeds: int | None = None,
+        recorded: int | None = None,
         at_most: int = MOST_SEEDS,
         instead: tuple[str, ...] = (),
     ) -> dict[str, list[Experiment]]:
-        """See `config.variants`. seeds: of these rows, in the place of the notebook's; at_most: where neither says."""
-        seeds = self.seeds if seeds is None else seeds
-        seeds = min(at_most, PROFILE_SEEDS[self.profile]) if seeds is None else seeds
+        """See `config.variants`. Where the notebook gives no number of seeds, it is the profile's own.
+
+        recorded: in its place, at the profile of the recorded study; at_most: at any profile.
+        """
+        own = recorded if recorded and self.profile == RECORDED else PROFILE_SEEDS[self.profile]
+        seeds = min(at_most, own) if self.seeds is None else self.seeds
         return variants(self.profile, vary, seeds=seeds, instead=instead)
 
     def continued(self, vary: Mapping[str, Mapping[str, Any]], **more: Any) -> dict[str, list[Experiment]]:
