@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import MADE
 
 from prffn.reporting.lengths import (
+    draw_printed,
     legend_above,
     lowest_seeds,
     mark_printed,
@@ -104,6 +106,15 @@ def test_the_lines_stand_beside_each_other_with_their_intervals():
     assert [text.get_text() for text in ax.get_xticklabels()] == ["100", "400", "1 M"]
     legend_above(figure)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "printed, on DIV2K"]
+
+
+def test_printed_gains_stand_at_their_places():
+    ax = plot_along(new_figure()[1], compare(two_lengths(), {}, baseline=OVER), GRID, "set")
+    draw_printed(ax, pd.Series({100: 0.02, 400: -0.3}))
+    (printed,) = [line for line in ax.lines if line.get_label().startswith("printed")]
+    assert printed.get_xydata().tolist() == [[100, 0.02], [400, -0.3]]
+    assert ax.get_yscale() == "symlog"
+    assert "0.05" in [text.get_text() for text in ax.get_yticklabels()]
 
 
 def test_a_row_has_one_colour_in_axes_of_different_rows():

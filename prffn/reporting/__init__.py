@@ -3,7 +3,7 @@
 from prffn.files import from_extra
 
 with from_extra("kit"):
-    from prffn.reporting.plots import new_figure, plot_gain_curves, plot_gains
+    from prffn.reporting.plots import new_figure, plot_gains
     from prffn.reporting.report import save
     from prffn.reporting.tables import (
         compare,
@@ -19,5 +19,5 @@ with from_extra("kit"):
 
 __all__ = [
     "compare", "compare_with_bicubic", "distance_from_print", "gain_grid", "gradient_shares",
-    "made_by_group", "new_figure", "plot_gain_curves", "plot_gains", "provenance_table", "save", "shown", "summary",
+    "made_by_group", "new_figure", "plot_gains", "provenance_table", "save", "shown", "summary",
 ]  # fmt: skip

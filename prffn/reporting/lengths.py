@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from prffn.reporting.plots import STYLE, count_of, without_gains
 from prffn.study.claims import UNITS, as_math
+from prffn.study.gains import METRICS
 from prffn.study.runs import Runs, image_sets
 
 Grid = Mapping[str, Mapping[float, str]]
@@ -33,7 +34,7 @@ def plot_along(ax: Axes, table: pd.DataFrame, grid: Grid, image_set: str, metric
     Where nothing was measured, the figure says so.
     """
     unit = UNITS.get(metric, "dB")
-    if without_gains(ax, table, f"{unit} was not measured"):
+    if without_gains(ax, table, f"{METRICS[metric]} was not measured"):
         return ax
     places = np.array(sorted({place for columns in grid.values() for place in columns}))
     apart = (places[1:] / places[:-1]).min(initial=4.0) ** (0.4 / max(4, len(grid)))  # all rows: 40 % of the way
@@ -71,6 +72,18 @@ def mark_printed(ax: Axes, gain: float, where: str) -> None:
         ax.set_xticks([*ticks, ticks[-1] * beyond], [*labels, where])
         ax.get_xticklabels()[-1].set_color("0.45")
         ax.set_xlim(right=ticks[-1] * beyond**1.4)
+
+
+def draw_printed(ax: Axes, gains: pd.Series) -> None:
+    """Printed gains (dB), by their place on the axis of `plot_along`, dashed grey.
+
+    The scale of gains becomes linear within 0.1 dB and logarithmic beyond: print lies within, harm may lie far beyond.
+    """
+    with plt.style.context(STYLE):
+        ax.plot(gains.index, gains, "--", color="0.55", marker="_", markersize=14, label="printed, on DIV2K")
+        ax.set_yscale("symlog", linthresh=0.1, linscale=2)
+        ticks = [-10, -1, -0.1, -0.05, 0, 0.05, 0.1]
+        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
 def legend_above(figure: Figure, ncols: int = 3) -> None:

@@ -1,6 +1,6 @@
 """Figures: one style; a plot takes data and an axis, and returns the axis."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -92,33 +92,3 @@ def without_gains(ax: Axes, table: pd.DataFrame, text: str = "no gain was measur
     ax.set_axis_off()
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
     return True
-
-
-def plot_gain_curves(
-    ax: Axes, table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]], image_set: str, printed: pd.Series
-) -> Axes:
-    """Gains over the baseline on one set against the weight lambda_c: a line for each row of `grid`, which names the
-    label at each weight; printed gains dashed grey.
-
-    table: from `compare`. printed: gains by weight. The scale of gains is linear within 0.1 dB and logarithmic beyond.
-    Where no row has a gain, the figure says so. Returns the axis.
-    """
-    if without_gains(ax, table):
-        return ax
-    gains = table.loc[image_set]
-    with plt.style.context(STYLE):
-        ax.axhline(0, color="0.3", linewidth=0.8)
-        ax.plot(printed.index, printed, "--", color="0.55", marker="_", markersize=14, label="printed")
-        for n, (name, labels) in enumerate(grid.items()):
-            rows = gains.loc[list(labels.values())]
-            x = [float(weight) * 10 ** (0.025 * (n - (len(grid) - 1) / 2)) for weight in labels]
-            ax.errorbar(x, rows["gain"], yerr=_interval(rows), fmt="-o", markersize=4, linewidth=1, capsize=2,
-                        label=f"{as_math(name)} ({count_of(rows).partition(',')[0]})")  # fmt: skip
-        ax.set_xscale("log")
-        ax.set_yscale("symlog", linthresh=0.1, linscale=2)
-        ticks = [-10, -1, -0.1, -0.05, 0, 0.05, 0.1]
-        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-        ax.set_xlabel(as_math("lambda_c"))
-        ax.set_title(f"{image_set}: {gains['images'].max():.0f} images", fontsize=9)
-        ax.set_ylabel(as_math(f"gain in PSNR-Y over L_1 alone on {image_set} (dB)"))
-    return ax

@@ -99,7 +99,9 @@ def gain_grid(table: pd.DataFrame, grid: Mapping[str, Mapping[Any, str]], digits
     return pd.DataFrame(rows).set_index(["set", ""])
 
 
-def distance_from_print(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str]], printed: pd.Series) -> pd.DataFrame:
+def distance_from_print(
+    table: pd.DataFrame, grid: Mapping[str, Mapping[float, str]], printed: pd.Series
+) -> pd.DataFrame:
     """How far each row of a grid lies from printed gains, in dB: root mean square over the weights.
 
     The nearest first, by the last image set.
@@ -107,7 +109,7 @@ def distance_from_print(table: pd.DataFrame, grid: Mapping[str, Mapping[str, str
     """
     sets, rows = table.index.unique("set"), {}
     for name, labels in grid.items():
-        at = [labels[f"{weight:g}"] for weight in printed.index]
+        at = [labels[weight] for weight in printed.index]
         off = {image_set: table.loc[image_set].loc[at, "gain"].to_numpy() - printed.to_numpy() for image_set in sets}
         rows[name] = {image_set: float(np.sqrt(np.mean(gains**2))) for image_set, gains in off.items()}
     return pd.DataFrame.from_dict(rows, orient="index").sort_values(sets[-1]).rename_axis("definition").round(3)
